@@ -1,0 +1,23 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+PYTHON ?= python3
+KDBENCH := .venv/bin/kdbench
+
+.PHONY: run test lint install install-test
+
+run: install
+	$(KDBENCH) run --suite instruct --objectives all
+
+test: install-test
+	.venv/bin/python -m pytest
+
+lint: install-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+# Both do nothing when the environment already holds what pyproject.toml asks for.
+install:
+	@$(PYTHON) tools/install.py
+
+install-test:
+	@$(PYTHON) tools/install.py --extra test

@@ -1,0 +1,50 @@
+"""All that an author of an objective imports.
+
+from kdbench.api import divergence, kl, number
+
+@divergence("my-kl", source="this file", scale=number(1.0, "(0, inf)"))
+def my_kl(teacher_logp, student_logp, *, scale):
+    return scale * kl(teacher_logp, student_logp)
+"""
+
+import sys
+
+from kdbench.expressions import inner
+from kdbench.expressions import parse as objective
+from kdbench.logspace import arithmetic_mixture, entropy, expectation, kl
+from kdbench.objective import Variant, divergence, labelled
+from kdbench.objective import preset as _preset
+from kdbench.parameters import Choice, Number
+
+__all__ = [
+    "Variant",
+    "arithmetic_mixture",
+    "choice",
+    "divergence",
+    "entropy",
+    "expectation",
+    "inner",
+    "kl",
+    "labelled",
+    "number",
+    "objective",
+    "preset",
+]
+
+
+def number(default: float, interval: str = "(-inf, inf)") -> Number:
+    """Declares a parameter that is a number in an interval such as `[0, 1)`."""
+    return Number(float(default), interval)
+
+
+def choice(default: str, *options: str) -> Choice:
+    """Declares a parameter that is one of a few words, the default among them."""
+    return Choice(default, (default, *(option for option in options if option != default)))
+
+
+def preset(name: str, expression: str, *, source: str) -> None:
+    """Gives a variant that a paper or a released script uses a name of its own."""
+    frame = sys._getframe(1)
+    _preset(
+        name, expression, source=source, defined_at=f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    )

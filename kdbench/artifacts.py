@@ -1,0 +1,165 @@
+"""What all trials of a suite share, where it lies in the cache, and how it is made.
+
+Every artefact is keyed by the content it was made from, made once, and used by every run:
+
+    records -> tokenizer -> token ids -> teacher, initial student -> the teacher's hidden states
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from kdbench import store
+from kdbench.data.records import data_digest, read_split, splits_of
+from kdbench.errors import UserError
+from kdbench.spec import Model, Suite, digest
+
+Role = Literal["teacher", "init"]
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The places of a suite's shared files, whether or not they exist yet."""
+
+    suite: Suite
+    data_folder: Path
+
+    @cached_property
+    def data_key(self) -> str:
+        """Identifies the records' bytes."""
+        return data_digest(self.data_folder, self.suite.data)
+
+    @cached_property
+    def tokenizer_source(self) -> Path | None:
+        """The folder of an existing tokenizer, or None where one is trained."""
+        path = self.suite.tokenizer.path or self.suite.teacher.path or self.suite.student.path
+        return Path(path) if path and not self.suite.tokenizer.vocabulary else None
+
+    @cached_property
+    def tokenizer_key(self) -> str:
+        """Identifies the tokenizer's content."""
+        if self.tokenizer_source is None:
+            return digest("bpe", self.data_key, self.suite.tokenizer)
+        return digest("tokenizer", store.file_digest(self.tokenizer_source / "tokenizer.json"))
+
+    @property
+    def tokenizer(self) -> Path:
+        """A folder with `tokenizer.json`."""
+        return store.cache_dir() / "tokenizers" / self.tokenizer_key
+
+    @cached_property
+    def encoded(self) -> Path:
+        """`<split>.safetensors` of the training splits, and `prompts.json` of the evaluation."""
+        data = self.suite.data
+        limits = {name: split.limit for name, split in splits_of(data).items()}
+        lengths = [data.max_prompt, data.max_length]
+        key = digest("encoded", self.data_key, self.tokenizer_key, limits, lengths)
+        return store.cache_dir() / "encoded" / key
+
+    def model(self, role: Role) -> Path:
+        """The folder that holds `model/` of the teacher or of the initial student."""
+        spec = self.spec_of(role)
+        weights = store.file_digest(_weights_file(Path(spec.path))) if spec.path else ""
+        parts: list[Any] = [role, spec, weights, self.encoded.name if spec.fit else ""]
+        return store.cache_dir() / "models" / digest(*parts)
+
+    @property
+    def teacher_cache(self) -> Path:
+        """The teacher's hidden states; known once the teacher exists."""
+        weights = (self.model("teacher") / "weights.sha256").read_text(encoding="utf-8")
+        return store.cache_dir() / "teacher" / digest("cache", weights, self.encoded.name)
+
+    def spec_of(self, role: Role) -> Model:
+        """The suite's description of the model."""
+        return self.suite.teacher if role == "teacher" else self.suite.student
+
+    def split_of(self, role: Role) -> str:
+        """The encoded split that a model is fitted on."""
+        return "teacher" if role == "teacher" and self.suite.data.teacher else "train"
+
+    def references(self) -> dict[str, list[tuple[str, ...]]]:
+        """The references of every sample of every evaluation set."""
+        return {
+            name: [record.outputs for record in read_split(self.data_folder, split)]
+            for name, split in self.suite.data.evaluation.items()
+        }
+
+    def prompts(self) -> dict[str, list[list[int]]]:
+        """The encoded prompts of every evaluation set; known once `encoded` exists."""
+        text = (self.encoded / "prompts.json").read_text(encoding="utf-8")
+        prompts: dict[str, list[list[int]]] = json.loads(text)
+        return prompts
+
+    @property
+    def sequence_length(self) -> int:
+        """The most tokens of a prompt and its generated answer."""
+        return self.suite.data.max_prompt + self.suite.decoding.max_new_tokens
+
+
+def check_models(artifacts: Artifacts, backend: str) -> None:
+    """Refuses, before anything runs, models that do not fit together or cannot be served.
+
+    Raises:
+        UserError: a folder is missing or incomplete, tokenizers differ, or vLLM cannot serve the
+            head dimension.
+    """
+    from kdbench.generate import check_head_dim
+
+    suite = artifacts.suite
+    if artifacts.tokenizer_source is not None:
+        _vocabulary(artifacts.tokenizer_source)
+    paths = {}
+    for role, spec in (("teacher", suite.teacher), ("student", suite.student)):
+        if spec.path:
+            paths[role] = Path(spec.path)
+            _weights_file(paths[role])
+        try:
+            if backend == "vllm":
+                check_head_dim(_head_dim(spec))
+        except UserError as error:
+            raise UserError(f"{role}: {error}") from error
+    if len(paths) == 2:
+        _check_same_vocabulary(paths["teacher"], paths["student"])
+
+
+def _head_dim(spec: Model) -> int:
+    if spec.architecture is not None:
+        return spec.architecture.width // spec.architecture.heads
+    config = store.read_json(Path(spec.path) / "config.json")
+    width = int(config.get("hidden_size") or config.get("n_embd") or 0)
+    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
+    return int(config.get("head_dim") or width // heads)
+
+
+def _weights_file(folder: Path) -> Path:
+    """The file that identifies a checkpoint's weights.
+
+    Raises:
+        UserError: the folder is not a checkpoint with safetensors.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no model folder (config.json is missing)")
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: no safetensors weights (pickled weights are not loaded)")
+
+
+def _check_same_vocabulary(teacher: Path, student: Path) -> None:
+    first, second = _vocabulary(teacher), _vocabulary(student)
+    if first != second:
+        raise UserError(
+            f"teacher {teacher} ({len(first)} tokens) and student {student} ({len(second)} tokens) "
+            "have different tokenizers; the objectives here compare distributions over one "
+            "vocabulary, and none of them supports two"
+        )
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no tokenizer.json")
+    vocabulary: dict[str, int] = store.read_json(path)["model"]["vocab"]
+    return vocabulary

@@ -1,0 +1,144 @@
+"""The work of making a suite's shared files; each function runs in a worker process."""
+
+import shutil
+from pathlib import Path
+
+from kdbench import store
+from kdbench.artifacts import Artifacts, Role
+from kdbench.data.encode import Encoded, encode_prompt, encode_split, eos_id
+from kdbench.data.records import read_split, splits_of
+from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
+from kdbench.expressions import parse
+from kdbench.spec import Loss
+from kdbench.train.loop import Job, Progress, train
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def prepare(artifacts: Artifacts) -> None:
+    """Makes the tokenizer and the token ids of every split."""
+    _make_tokenizer(artifacts)
+    if artifacts.encoded.exists():
+        return
+    data = artifacts.suite.data
+    tokenizer = load_tokenizer(artifacts.tokenizer)
+    with store.new_folder(artifacts.encoded) as folder:
+        for name, split in splits_of(data).items():
+            if name in data.evaluation:
+                continue
+            records = read_split(artifacts.data_folder, split)
+            encode_split(
+                tokenizer,
+                records,
+                max_prompt=data.max_prompt,
+                max_length=data.max_length,
+                name=name,
+            ).save(folder / f"{name}.safetensors")
+        prompts = {
+            name: [
+                encode_prompt(tokenizer, record, data.max_prompt)
+                for record in read_split(artifacts.data_folder, split)
+            ]
+            for name, split in data.evaluation.items()
+        }
+        store.write_json(folder / "prompts.json", prompts)
+
+
+def make_model(artifacts: Artifacts, role: Role, micro_batch: int, progress: Progress) -> None:
+    """Makes the teacher or the initial student: loaded or built, then fitted on gold responses."""
+    folder = artifacts.model(role)
+    with store.locked(folder.with_suffix(".lock")):
+        if (folder / "weights.sha256").exists():
+            return
+        spec = artifacts.spec_of(role)
+        if spec.path:
+            start = Path(spec.path)
+        else:
+            start = folder / "start"
+            _build(artifacts, role, start)
+        if spec.fit is None:
+            shutil.copytree(start, folder / "model", dirs_exist_ok=True)
+        else:
+            _fit(artifacts, role, start, micro_batch, progress)
+        weights = store.file_digest(folder / "model" / "model.safetensors")
+        store.write_text(folder / "weights.sha256", weights)
+
+
+def cache_teacher(artifacts: Artifacts) -> None:
+    """Runs the teacher once over train and dev and keeps its hidden states."""
+    from kdbench.models import load, pick_device
+    from kdbench.train.teacher import fill
+
+    folder = artifacts.teacher_cache
+    with store.locked(folder.with_suffix(".lock")):
+        if folder.exists():
+            return
+        splits = {
+            name: Encoded.load(artifacts.encoded / f"{name}.safetensors")
+            for name in ("train", "dev")
+        }
+        model = load(artifacts.model("teacher") / "model", pick_device(), own_dtype=True)
+        vocabulary = load_tokenizer(artifacts.tokenizer).get_vocab_size()
+        fill(model, vocabulary, splits, folder)
+
+
+def _make_tokenizer(artifacts: Artifacts) -> None:
+    if artifacts.tokenizer.exists():
+        return
+    suite = artifacts.suite
+    with store.new_folder(artifacts.tokenizer) as folder:
+        if artifacts.tokenizer_source is not None:
+            for name in TOKENIZER_FILES:
+                source = artifacts.tokenizer_source / name
+                if source.is_file():
+                    shutil.copyfile(source, folder / name)
+        elif suite.tokenizer.vocabulary is not None:
+            train_tokenizer(
+                read_split(artifacts.data_folder, suite.data.teacher or suite.data.train),
+                folder,
+                vocabulary=suite.tokenizer.vocabulary,
+                frame_tokens=suite.tokenizer.frame_tokens,
+            )
+
+
+def _build(artifacts: Artifacts, role: Role, folder: Path) -> None:
+    from kdbench.models import build
+
+    architecture = artifacts.spec_of(role).architecture
+    assert architecture is not None
+    tokenizer = load_tokenizer(artifacts.tokenizer)
+    model = build(
+        architecture,
+        tokenizer,
+        eos_id(tokenizer),
+        seed_key=f"{artifacts.suite.name}/{role}",
+    )
+    with store.new_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        for path in artifacts.tokenizer.iterdir():
+            shutil.copyfile(path, temporary / path.name)
+
+
+def _fit(
+    artifacts: Artifacts, role: Role, start: Path, micro_batch: int, progress: Progress
+) -> None:
+    spec = artifacts.spec_of(role)
+    assert spec.fit is not None
+    job = Job(
+        variant=parse("sft"),
+        suite=f"{artifacts.suite.name}/{role}",
+        seed=0,
+        recipe=spec.fit,
+        loss=Loss(),
+        diagnostics=artifacts.suite.diagnostics,
+        initial=start,
+        train=artifacts.encoded / f"{artifacts.split_of(role)}.safetensors",
+        train_rows=spec.fit_rows,
+        dev=artifacts.encoded / "dev.safetensors",
+        teacher=None,
+        vocabulary=load_tokenizer(artifacts.tokenizer).get_vocab_size(),
+        out=artifacts.model(role),
+        micro_batch=micro_batch,
+        compile=False,
+    )
+    train(job, progress)

@@ -1,0 +1,58 @@
+"""The command line: one small module a command, imported when it is called."""
+
+import errno
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from kdbench.errors import UserError
+
+COMMANDS = ("run", "plan", "status", "report", "publish", "objectives", "suites", "doctor")
+
+
+class _Lazy(click.Group):
+    """Imports a command's module when the command is named, so that `--help` is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"kdbench.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from kdbench.registry import unknown
+
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise UserError(unknown("command", args[0], list(COMMANDS)))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kdbench")
+def group() -> None:
+    """Which knowledge-distillation objective should you use? Everything else is held fixed."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    try:
+        group(args=arguments, prog_name="kdbench")
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror}; nothing half-written was left behind")
+
+
+def _fail(message: str) -> Any:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(2)

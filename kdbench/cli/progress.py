@@ -1,0 +1,81 @@
+"""Progress of a run: bars on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+
+from kdbench.launch.local import Task
+
+LINE_SECONDS = 15.0
+"""Between two plain lines about the same training."""
+
+
+class Progress:
+    """What `kdbench.run.run` reports to."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._tasks, self._done = 0, 0
+        self._printed: dict[str, float] = {}
+        self._first: dict[str, tuple[float, float]] = {}
+        self._rows: dict[str, TaskID] = {}
+        self._bars: Bars | None = None
+        if Console().is_terminal:
+            self._bars = Bars(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), transient=True
+            )
+
+    def __enter__(self) -> "Progress":
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def begin(self, tasks: int) -> None:
+        """The number of tasks of the run is known."""
+        self._tasks = tasks
+        if self._bars is not None:
+            self._rows[""] = self._bars.add_task("run", total=tasks)
+        elif tasks == 0:
+            click.echo("nothing to do: all trials are done")
+
+    def event(self, name: str, row: Mapping[str, float]) -> None:
+        """A training reports a step."""
+        now = time.monotonic()
+        began, first_step = self._first.setdefault(name, (now, row["step"]))
+        steps_done = row["step"] - first_step
+        pace = (now - began) / steps_done if steps_done else 0.0
+        left = f", {pace * (row['steps'] - row['step']):.0f} s left" if pace else ""
+        rate = f"{row['tokens'] / row['seconds']:,.0f} tokens/s" if row.get("seconds") else ""
+        text = f"{name}: loss {row['loss']:.4f}, {rate}{left}"
+        if self._bars is not None:
+            if name not in self._rows:
+                self._rows[name] = self._bars.add_task(text, total=int(row["steps"]))
+            self._bars.update(self._rows[name], description=text, completed=int(row["step"]))
+        elif now - self._printed.get(name, began) > LINE_SECONDS:
+            self._printed[name] = now
+            click.echo(f"  {text}, step {row['step']:.0f}/{row['steps']:.0f}")
+
+    def done(self, task: Task, seconds: float) -> None:
+        """A task ended well."""
+        self._done += 1
+        if self._bars is not None:
+            if task.name in self._rows:
+                self._bars.remove_task(self._rows.pop(task.name))
+            self._bars.update(self._rows[""], completed=self._done)
+            return
+        elapsed = time.monotonic() - self._begun
+        click.echo(f"[{elapsed:6.1f} s] {self._done}/{self._tasks} {task.name} ({seconds:.1f} s)")

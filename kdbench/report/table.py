@@ -1,0 +1,236 @@
+"""The one table model: what every rendering of a run shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+from kdbench.report.load import METRICS, RANKED, Trial, finished_trials
+from kdbench.stats import intervals
+from kdbench.stats.stability import VariantStability, of_trial, of_variant, threshold_of
+from kdbench.stats.tiers import Tiers, tiers
+from kdbench.store import Run
+
+AVERAGE = "average"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the tidy table, its columns in order; NaN and None are written as nothing."""
+
+    variant: str
+    objective: str
+    params: str
+    set: str
+    metric: str
+    mean: float
+    ci_low: float
+    ci_high: float
+    sd_train: float
+    n_seeds: int
+    n_samples: int
+    tier: int | None
+    n_diverged: int
+    mean_undiverged: float
+    interval: str | None
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that is known about a run's finished trials.
+
+    Attributes:
+        rows: one per (variant, set, metric), the best variant first.
+        stability: per variant, and the threshold its steps are counted to.
+        sets: the evaluation sets.
+        tiers: per (set, metric), how the variants were told apart.
+        seeds: the training seeds that were compared: those that all variants have.
+        unequal_seeds: whether some variant has more seeds than were compared.
+        trials: the finished trials, by variant, the best first.
+    """
+
+    rows: dict[tuple[str, str, str], Row]
+    stability: dict[str, VariantStability]
+    threshold: float
+    sets: list[str]
+    tiers: dict[tuple[str, str], Tiers]
+    seeds: list[int]
+    unequal_seeds: bool
+    trials: dict[str, list[Trial]]
+
+
+def leaderboard(run: Run) -> pd.DataFrame:
+    """The tidy leaderboard of a run: one row per (variant, set, metric) and the set `average`.
+
+    `average` is the unweighted mean over the sets, taken for each seed first. `mean` counts
+    diverged trials; `mean_undiverged` leaves them out and is empty where there are none.
+    `interval` says what the 95 % interval is over: "training seeds", or "samples" where a variant
+    has one seed. The references `teacher` and `init` have no tier.
+
+    Raises:
+        UserError: trials were scored on different sets, samples or metrics.
+    """
+    return to_frame(build_board(run))
+
+
+def to_frame(board: Board) -> pd.DataFrame:
+    """The tidy table, columns as in `Row`."""
+    frame = pd.DataFrame(list(board.rows.values()), columns=[f.name for f in fields(Row)])
+    return frame.astype({"tier": "Int64"})
+
+
+def stability_frame(board: Board) -> pd.DataFrame:
+    """One row per variant with its stability figures, the best variant first."""
+    rows = []
+    for name, figures in board.stability.items():
+        row = {"variant": name, **vars(figures), "threshold": board.threshold}
+        spread = row.pop("spread")
+        row |= {"rouge_l_sd": spread.mean, "sd_low": spread.low, "sd_high": spread.high}
+        rows.append(row)
+    names = [field.name for field in fields(VariantStability) if field.name != "spread"]
+    columns = ["variant", *names, "threshold", "rouge_l_sd", "sd_low", "sd_high"]
+    return pd.DataFrame(rows, columns=columns).astype(
+        {"diverged_at": "Int64", "worst_seed": "Int64"}
+    )
+
+
+def build_board(run: Run) -> Board:
+    """Reads a run's finished trials and computes everything that its tables show.
+
+    Raises:
+        UserError: trials were scored on different sets, samples or metrics.
+    """
+    trials = finished_trials(run)
+    by_variant: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_variant.setdefault(trial.variant, []).append(trial)
+    sets = sorted({name for trial in trials for name, _ in trial.values})
+    metrics = [name for name in METRICS if sets and (sets[0], name) in trials[0].values]
+    ranked = {name: group for name, group in by_variant.items() if not group[0].reference}
+    seeds_of = [{trial.seed for trial in group} for group in ranked.values()]
+    seeds = sorted(set.intersection(*seeds_of)) if seeds_of else []
+    columns = [(name, metric) for name in (AVERAGE, *sets) for metric in metrics]
+    compared = {
+        (name, metric): _compare(list(ranked.values()), _members(name, sets), metric, seeds)
+        for name, metric in columns
+        if metric in RANKED and _blocks(trials[0], sets, seeds) > 1
+    }
+    names = list(ranked)
+    tier_of = {
+        (name, *key): tier
+        for key, result in compared.items()
+        for name, tier in zip(names, result.tier, strict=True)
+    }
+    by_variant = {
+        name: by_variant[name] for name in sorted(by_variant, key=_rank(by_variant, sets, tier_of))
+    }
+    rows = {
+        (variant, name, metric): _row(
+            group, name, metric, _members(name, sets), tier_of.get((variant, name, metric))
+        )
+        for variant, group in by_variant.items()
+        for name, metric in columns
+    }
+    threshold, figures = _stability(by_variant, sets)
+    return Board(
+        rows=rows,
+        stability=figures,
+        threshold=threshold,
+        sets=sets,
+        tiers=compared,
+        seeds=seeds,
+        unequal_seeds=any(len(found) > len(seeds) for found in seeds_of),
+        trials=by_variant,
+    )
+
+
+def _members(name: str, sets: list[str]) -> list[str]:
+    return sets if name == AVERAGE else [name]
+
+
+def _blocks(trial: Trial, sets: list[str], seeds: list[int]) -> int:
+    """The fewest blocks of a comparison: common seeds, samples if there is one, or nothing."""
+    samples = min(len(trial.values[name, "rouge_l"]) for name in sets)
+    return samples if len(seeds) == 1 else len(seeds)
+
+
+def _compare(
+    variants: Sequence[Sequence[Trial]], sets: list[str], metric: str, seeds: list[int]
+) -> Tiers:
+    """Tiers of one column: the blocks are the common seeds, or the samples if there is one."""
+    groups = [[trial for trial in group if trial.seed in seeds] for group in variants]
+    apart = [any(trial.diverged for trial in group) for group in groups]
+    if len(seeds) > 1:
+        table = [[trial.figure(sets, metric) for trial in group] for group in groups]
+        return tiers([table], apart)
+    return tiers([[group[0].values[name, metric] for group in groups] for name in sets], apart)
+
+
+def _row(group: Sequence[Trial], name: str, metric: str, sets: list[str], tier: int | None) -> Row:
+    figures = np.array([trial.figure(sets, metric) for trial in group])
+    good = np.array([not trial.diverged for trial in group])
+    one = len(group) == 1
+    interval = (
+        intervals.over_samples([group[0].values[member, metric] for member in sets])
+        if one
+        else intervals.over_seeds(figures)
+    )
+    over = "samples" if one else "training seeds"
+    return Row(
+        variant=group[0].variant,
+        objective=group[0].objective,
+        params=group[0].params,
+        set=name,
+        metric=metric,
+        mean=interval.mean,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        sd_train=np.nan if one else float(figures.std(ddof=1)),
+        n_seeds=len(group),
+        n_samples=sum(len(group[0].values[member, "rouge_l"]) for member in sets),
+        tier=tier,
+        n_diverged=int((~good).sum()),
+        mean_undiverged=float(figures[good].mean()) if good.any() and not good.all() else np.nan,
+        interval=over if np.isfinite(interval.low) else None,
+    )
+
+
+def _rank(
+    by_variant: dict[str, list[Trial]], sets: list[str], tier_of: dict[tuple[str, str, str], int]
+) -> Callable[[str], tuple[float, ...]]:
+    """Teacher, then by tier, diverged rows last in each, then by mean; the initial student last."""
+
+    def key(variant: str) -> tuple[float, ...]:
+        group = by_variant[variant]
+        place = {"teacher": -1, "init": 1}.get(variant, 0)
+        mean = float(np.mean([trial.figure(sets, "rouge_l") for trial in group]))
+        tier = tier_of.get((variant, AVERAGE, "rouge_l"), 0)
+        return place, tier, any(trial.diverged for trial in group), -mean
+
+    return key
+
+
+def _stability(
+    by_variant: dict[str, list[Trial]], sets: list[str]
+) -> tuple[float, dict[str, VariantStability]]:
+    trained = {name: group for name, group in by_variant.items() if not group[0].reference}
+    threshold = threshold_of(
+        [trial.log for group in trained.values() for trial in group if not trial.diverged]
+    )
+    return threshold, {
+        name: of_variant(
+            [
+                of_trial(
+                    trial.log,
+                    seed=trial.seed,
+                    diverged=trial.diverged,
+                    diverged_at=trial.diverged_at,
+                    threshold=threshold,
+                )
+                for trial in group
+            ],
+            [trial.figure(sets, "rouge_l") for trial in group],
+        )
+        for name, group in trained.items()
+    }

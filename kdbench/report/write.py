@@ -1,0 +1,35 @@
+"""Writes a run's tables and plots into its folder."""
+
+import pandas as pd
+
+from kdbench.errors import UserError
+from kdbench.report.render import to_markdown
+from kdbench.report.table import build_board, stability_frame, to_frame
+from kdbench.store import Run, write_bytes, write_text
+
+
+def write_report(run: Run) -> pd.DataFrame:
+    """Writes `leaderboard.{csv,md}`, `stability.csv` and `plots/` from a run's finished trials.
+
+    Each file is written whole or not at all; nothing else in the folder is touched.
+
+    Returns:
+        The tidy leaderboard.
+
+    Raises:
+        UserError: no trial is finished, or trials were scored on different sets.
+    """
+    from kdbench.report.plots import draw_all, to_bytes
+
+    board = build_board(run)
+    if not board.trials:
+        raise UserError(f"{run.path}: no finished trial to report on; run it first")
+    frame = to_frame(board)
+    write_text(run.path / "leaderboard.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(run.path / "leaderboard.md", to_markdown(board, run.path.name))
+    stability = stability_frame(board).to_csv(index=False, lineterminator="\n")
+    write_text(run.path / "stability.csv", stability)
+    for name, figure in draw_all(board).items():
+        for suffix in ("png", "svg"):
+            write_bytes(run.path / "plots" / f"{name}.{suffix}", to_bytes(figure, suffix))
+    return frame

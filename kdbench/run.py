@@ -1,0 +1,111 @@
+"""A plan's trials -> stages, in order, resumable: what exists is not made again."""
+
+import errno
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from kdbench import provenance, store
+from kdbench.build import cache_teacher, make_model, prepare
+from kdbench.errors import UserError
+from kdbench.launch.local import Failure, Task, execute
+from kdbench.plan import Plan, write_spec
+from kdbench.trial import Trial, claim, generate_answers, score_answers, train_trial
+
+
+class Display(Protocol):
+    """Shows how a run goes."""
+
+    def begin(self, tasks: int) -> None: ...
+
+    def event(self, name: str, row: Mapping[str, float]) -> None: ...
+
+    def done(self, task: Task, seconds: float) -> None: ...
+
+
+def run(plan: Plan, display: Display) -> list[Failure]:
+    """Runs what is not done yet and records where the results come from.
+
+    Returns:
+        The tasks that failed for a reason that is not the user's to mend; the trials that needed
+        them stay open, and their folders say why in FAILED.json.
+
+    Raises:
+        UserError: another command is working on the same run; the disk is full; or a model or a
+            record turned out to be unusable.
+    """
+    plan.run.path.mkdir(parents=True, exist_ok=True)
+    busy = f"{plan.run.path}: another command is working on this run"
+    with store.locked(plan.run.path / ".lock", busy):
+        begun = time.time()
+        write_spec(plan)
+        todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
+        for trial in plan.trials:
+            claim(trial, plan.run)
+        tasks = _tasks(plan, todo)
+        display.begin(len(tasks))
+        failures = execute(
+            tasks,
+            lanes=plan.jobs,
+            plugins=plan.plugins,
+            on_event=display.event,
+            on_done=display.done,
+        )
+        finished = [trial for trial in todo if trial.files(plan.run).done is not None]
+        provenance.record(plan, begun, time.time(), len(finished))
+        _explain(plan, todo, failures)
+        return failures
+
+
+def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
+    if not todo:
+        return []
+    artifacts, micro_batch = plan.artifacts, plan.micro_batch
+    uses_teacher = [t for t in todo if t.variant is None or t.variant.objective.uses_teacher]
+    tasks = [Task("prepare", "work", prepare, (artifacts,))]
+    if uses_teacher:
+        make = (artifacts, "teacher", micro_batch)
+        tasks.append(Task("teacher", "work", make_model, make, ("prepare",), reports=True))
+    make = (artifacts, "init", micro_batch)
+    tasks.append(Task("init", "work", make_model, make, ("prepare",), reports=True))
+    if any(trial.variant is not None for trial in uses_teacher):
+        tasks.append(Task("teacher cache", "work", cache_teacher, (artifacts,), ("teacher",)))
+    for trial in todo:
+        tasks += _trial_tasks(plan, trial)
+    return tasks
+
+
+def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
+    name = f"{trial.spec()['variant']} seed {trial.seed}"
+    artifacts = plan.artifacts
+    tasks = []
+    if trial.variant is None:
+        name, needs = trial.row, trial.row
+    else:
+        needs = f"train {name}"
+        before = ("init", *(["teacher cache"] if trial.variant.objective.uses_teacher else []))
+        arguments = (artifacts, trial, plan.run, plan.micro_batch)
+        tasks.append(Task(needs, "work", train_trial, arguments, before, reports=True))
+    generate, score = f"generate {name}", f"score {name}"
+    arguments_of = (artifacts, trial, plan.run, plan.shared)
+    tasks.append(Task(generate, "generate", generate_answers, arguments_of, (needs,)))
+    tasks.append(Task(score, "work", score_answers, (artifacts, trial, plan.run), (generate,)))
+    return tasks
+
+
+def _explain(plan: Plan, todo: list[Trial], failures: list[Failure]) -> None:
+    for failure in failures:
+        if isinstance(failure.error, UserError):
+            raise UserError(f"{failure.task.name}: {failure.error}") from failure.error
+        if isinstance(failure.error, OSError) and failure.error.errno == errno.ENOSPC:
+            raise UserError(
+                f"{failure.task.name}: the disk is full; free some space and give the same "
+                "command again, what is done stays done"
+            ) from failure.error
+    for failure in failures:
+        for trial in todo:
+            if trial in failure.task.arguments:
+                reason = f"{type(failure.error).__name__}: {failure.error}"
+                trace = str(failure.error.__cause__ or "")
+                entry = {"stage": failure.task.name, "error": reason, "traceback": trace}
+                store.write_json(trial.files(plan.run).path / "FAILED.json", entry)

@@ -1,0 +1,206 @@
+"""Everything a result depends on, as data: the suite, its recipe, its decoding.
+
+A suite is a YAML file read into `Suite`. What can move a number is a field here and enters the
+digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-batch sizes) is not.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SPEC_VERSION = 1
+"""Raised when the meaning of a field, or of the training loop behind it, changes."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Split(_Fields):
+    """One file of records: `instruction`, `input` (may be absent), `output` (text or a list)."""
+
+    path: str
+    """JSON lines, below the data folder (`--data-dir`, or what the generator made)."""
+    hub: str = ""
+    """The dataset on the hub that holds a file of the same name."""
+    limit: Positive | None = None
+    """Only the first so many records."""
+    redistribute: bool = True
+    """May prompts and references stand in published pages?"""
+    license: str = ""
+
+
+class Data(_Fields):
+    """Where the records come from, and how long a sequence may be."""
+
+    generator: str = ""
+    """`module:function` that writes the files from nothing (`function(folder, seed=...)`)."""
+    generator_seed: int = 0
+    teacher: Split | None = None
+    """What the teacher is trained on; `train` where it is left out."""
+    train: Split
+    dev: Split
+    evaluation: Annotated[dict[Name, Split], Field(min_length=1)]
+    max_prompt: Positive = 256
+    """Tokens; a longer prompt loses the end of its input text, never its frame."""
+    max_length: Positive = 512
+    """Tokens of prompt and response; training rows that are longer are left out."""
+
+
+class TokenizerSpec(_Fields):
+    """A byte-level BPE trained on the teacher's data, or an existing one."""
+
+    path: str = ""
+    """A folder with `tokenizer.json`; the teacher's where both are left out."""
+    vocabulary: Annotated[int, Field(ge=300)] | None = None
+    """Size of the BPE to train."""
+    frame_tokens: bool = False
+    """The fixed parts of the prompt's frame are single tokens."""
+
+
+class Architecture(_Fields):
+    """A small Llama, to be trained from scratch."""
+
+    width: Positive
+    layers: Positive
+    heads: Positive
+    mlp: Positive
+    tied: bool = True
+    init_std: Annotated[float, Field(gt=0)] = 0.02
+    """Standard deviation of the initial weights."""
+
+
+class Recipe(_Fields):
+    """Optimisation: AdamW with a warm-up and a cosine."""
+
+    steps: Positive
+    batch: Positive
+    """Sequences in a global batch: part of the method."""
+    lr: Annotated[float, Field(gt=0)]
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """The gradient's norm is clipped to this."""
+
+
+class Model(_Fields):
+    """Weights from a folder, or an architecture trained here on gold responses."""
+
+    path: str = ""
+    architecture: Architecture | None = None
+    fit: Recipe | None = None
+    """Supervised training before anything is distilled."""
+    fit_rows: Positive | None = None
+    """Only the first so many rows of the split."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Model":
+        if bool(self.path) == (self.architecture is not None):
+            raise ValueError("give either path or architecture")
+        if self.architecture is not None and self.fit is None:
+            raise ValueError("an architecture needs a recipe in fit")
+        return self
+
+
+class Loss(_Fields):
+    """Every term of what is minimised; nothing is added silently."""
+
+    kd: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the objective."""
+    sft: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the cross-entropy on the gold response, at temperature 1."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Divides both logits before the objective sees them."""
+    t_squared: bool = False
+    """Multiplies the objective by temperature squared."""
+
+
+class Decoding(_Fields):
+    """How answers are sampled; part of a score's identity."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Positive = 256
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (10,)
+    greedy: bool = True
+    """Also decode greedily, for `rouge_l_greedy`."""
+
+
+class Diagnostics(_Fields):
+    """What every trial logs about itself on one fixed batch of dev."""
+
+    every: Positive = 50
+    """Steps between two measurements."""
+    rows: Positive = 64
+    """Rows of dev in the batch."""
+
+
+class Suite(_Fields):
+    """A benchmark: data, models, recipe and decoding; everything but the objective."""
+
+    name: Name
+    description: str = ""
+    data: Data
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    teacher: Model
+    student: Model
+    """The one initial student that all objectives and seeds start from."""
+    recipe: Recipe
+    loss: Loss = Loss()
+    decoding: Decoding = Decoding()
+    diagnostics: Diagnostics = Diagnostics()
+    seeds: Positive = 3
+    """Training seeds, where `--seeds` does not say otherwise."""
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "Suite":
+        if self.data.max_prompt >= self.data.max_length:
+            raise ValueError("data.max_prompt has to be below data.max_length")
+        if self.tokenizer.path and self.tokenizer.vocabulary:
+            raise ValueError("tokenizer: give path or vocabulary, not both")
+        trained = self.teacher.architecture is not None and self.student.architecture is not None
+        if trained and not (self.tokenizer.path or self.tokenizer.vocabulary):
+            raise ValueError("models made from scratch need tokenizer.vocabulary or tokenizer.path")
+        return self
+
+
+class Shared(_Fields):
+    """What all trials of a run have in common; a run is extended only while this stays the same."""
+
+    version: int = SPEC_VERSION
+    suite: Suite
+    data_digest: str
+    """Of the records' bytes, so that an edited file cannot pass for the old one."""
+    backend: Literal["vllm", "transformers"]
+    backend_version: str
+    dtype: Literal["float32", "bfloat16"]
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal for equal content."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(*parts: Any) -> str:
+    """Sixteen hexadecimal digits that identify the parts' content and the spec's version."""
+    text = "\x1e".join([str(SPEC_VERSION), *(canonical(part) for part in parts)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """`field: old -> new` for every leaf in which two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in [*old, *(key for key in new if key not in old)]:
+            found += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+        return found
+    return [] if old == new else [f"{where}: {canonical(old)} -> {canonical(new)}"]

@@ -1,0 +1,223 @@
+"""How a training went: divergence, spikes, gradient norms, the dev curve; by trial and variant.
+
+All figures come from `train.jsonl`, `DONE.json` and the ROUGE-L of the final student. Absent data
+give NaN, never a zero.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
+
+from kdbench.stats.intervals import Floats, Interval, of_deviation
+
+SPIKE_Z = 6.0
+TREND_HALF_WIDTH = 10
+"""Steps on either side of the running median: a spike lasts at most this long."""
+SCALE_HALF_WIDTH = 25
+SCALE_FLOOR = 1e-3
+"""Smallest noise, as a share of the local loss, that a spike is measured in."""
+
+THRESHOLD_METRIC = "tvd"
+THRESHOLD_SHARE = 0.9
+
+Log = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrialStability:
+    """The figures of one trial; NaN where the log has no data.
+
+    Attributes:
+        seed: training seed.
+        diverged_at: the step at which it diverged, None if it did not.
+        loss_spikes: number of spikes (`spikes`).
+        grad_norm_median: of the norms before clipping.
+        grad_norm_p99: their 99th percentile.
+        grad_norm_cv: their standard deviation over their mean.
+        clipped_share: share of steps whose gradient was clipped, in [0, 1].
+        dev_gap: final minus best dev negative log-likelihood, nats a token; 0 if the last is best.
+        steps_to_threshold: first logged step at or below the run's threshold, inf if never.
+    """
+
+    seed: int
+    diverged_at: int | None
+    loss_spikes: float
+    grad_norm_median: float
+    grad_norm_p99: float
+    grad_norm_cv: float
+    clipped_share: float
+    dev_gap: float
+    steps_to_threshold: float
+
+
+@dataclass(frozen=True)
+class VariantStability:
+    """The figures of one variant over its training seeds; NaN where there is nothing to say.
+
+    Rates and norms are means over trials. `steps_to_threshold` is the median over trials, NaN if
+    half of them never got there; `reached_threshold` counts those that did. `spread` is the
+    standard deviation over seeds of the average ROUGE-L with its chi-square interval.
+    `worst_seed` is None for one seed.
+    """
+
+    n_seeds: int
+    n_diverged: int
+    diverged_at: int | None
+    loss_spikes: float
+    grad_norm_median: float
+    grad_norm_p99: float
+    grad_norm_cv: float
+    clipped_share: float
+    dev_gap: float
+    steps_to_threshold: float
+    reached_threshold: int
+    spread: Interval
+    worst_seed: int | None
+    worst_rouge_l: float
+
+
+def of_trial(
+    log: Log, *, seed: int, diverged: bool, diverged_at: int | None, threshold: float
+) -> TrialStability:
+    """The stability figures of one trial.
+
+    Args:
+        log: the rows of its `train.jsonl`.
+        seed: its training seed.
+        diverged: whether it ended early with a non-finite loss or gradient.
+        diverged_at: the step at which it did.
+        threshold: see `threshold_of`; NaN if the run has none.
+    """
+    norms = _finite(column(log, "grad_norm")[1])
+    dev = _finite(column(log, "dev_nll")[1])
+    steps, values = column(log, THRESHOLD_METRIC)
+    reached = steps[values <= threshold]
+    last = int(log[-1]["step"]) if log else 0
+    return TrialStability(
+        seed=seed,
+        diverged_at=(last if diverged_at is None else diverged_at) if diverged else None,
+        loss_spikes=_of(spikes, column(log, "loss")[1]),
+        grad_norm_median=_of(np.median, norms),
+        grad_norm_p99=_of(lambda x: np.percentile(x, 99), norms),
+        grad_norm_cv=_of(lambda x: x.std() / x.mean() if x.any() else np.nan, norms),
+        clipped_share=_of(np.mean, column(log, "clipped")[1]),
+        dev_gap=_of(lambda x: x[-1] - x.min(), dev),
+        steps_to_threshold=_first(reached) if np.isfinite(threshold) else np.nan,
+    )
+
+
+def of_variant(trials: Sequence[TrialStability], rouge_l: Sequence[float]) -> VariantStability:
+    """The stability figures of one variant.
+
+    Args:
+        trials: one per training seed.
+        rouge_l: the average ROUGE-L of each, in the same order.
+    """
+    reached = [trial.steps_to_threshold for trial in trials]
+    diverged = [trial.diverged_at for trial in trials if trial.diverged_at is not None]
+    worst = int(np.argmin(rouge_l)) if len(trials) > 1 else None
+    median = float(np.median(reached))
+
+    def mean(name: str) -> float:
+        return _of(np.mean, _finite(np.array([getattr(trial, name) for trial in trials], float)))
+
+    return VariantStability(
+        n_seeds=len(trials),
+        n_diverged=len(diverged),
+        diverged_at=min(diverged, default=None),
+        loss_spikes=mean("loss_spikes"),
+        grad_norm_median=mean("grad_norm_median"),
+        grad_norm_p99=mean("grad_norm_p99"),
+        grad_norm_cv=mean("grad_norm_cv"),
+        clipped_share=mean("clipped_share"),
+        dev_gap=mean("dev_gap"),
+        steps_to_threshold=median if np.isfinite(median) else np.nan,
+        reached_threshold=int(np.isfinite(reached).sum()),
+        spread=of_deviation(rouge_l),
+        worst_seed=None if worst is None else trials[worst].seed,
+        worst_rouge_l=np.nan if worst is None else float(rouge_l[worst]),
+    )
+
+
+def threshold_of(logs: Sequence[Log]) -> float:
+    """One level of the dev set's total variation from the teacher for all trials of a run.
+
+    It lies 90 % of the way from the median first value to the median last value of the undiverged
+    trials, so it is the same bar for every objective. Total variation is used because it favours
+    neither direction of the KL divergence: a mode-seeking objective may never reach a level of
+    forward KL that a mode-covering one reaches early. It moves when variants join the run.
+
+    Args:
+        logs: the `train.jsonl` rows of the undiverged trials.
+
+    Returns:
+        The level, NaN without diagnostics.
+    """
+    curves = [_finite(column(log, THRESHOLD_METRIC)[1]) for log in logs]
+    ends = [(curve[0], curve[-1]) for curve in curves if len(curve) > 1]
+    if not ends:
+        return np.nan
+    first, last = np.median(ends, axis=0)
+    return float(first - THRESHOLD_SHARE * (first - last))
+
+
+def spikes(loss: ArrayLike) -> int:
+    """Number of loss spikes: runs of steps whose robust z exceeds 6.
+
+    z = (loss - running median) / noise. The window of the median, 10 steps to either side, shrinks
+    symmetrically at the ends; so the median of any monotone stretch is its own middle, and a trend,
+    however steep or curved, leaves no residual. The noise is 1.4826 x the median absolute deviation
+    of the changes from step to step / sqrt(2), over 25 steps to either side (noise falls with the
+    loss), and at least 0.1 % of the local loss; not the deviation of the residuals, most of which
+    are zero on a steep stretch. Adjacent steps are one spike; one that lasts longer than 10 steps
+    is a new level and not counted. The first and the last step have no neighbours on both sides
+    and are never spikes. Non-finite losses are left out: they are divergence.
+
+    Args:
+        loss: [steps].
+    """
+    values = _finite(np.asarray(loss, dtype=np.float64))
+    if len(values) < 3:
+        return 0
+    trend = _running_median(values)
+    changes = np.diff(values)
+    changes = np.abs(changes - _running_median(changes))
+    mirrored = np.pad(changes, (SCALE_HALF_WIDTH, SCALE_HALF_WIDTH + 1), mode="symmetric")
+    windows = sliding_window_view(mirrored, 2 * SCALE_HALF_WIDTH + 1)
+    scale = 1.4826 * np.median(windows, axis=-1) / np.sqrt(2)
+    noise = np.maximum(scale, SCALE_FLOOR * np.abs(trend))
+    above = np.concatenate([[False], values - trend > SPIKE_Z * noise])
+    return int(np.sum(above[1:] & ~above[:-1]))
+
+
+def column(log: Log, name: str) -> tuple[Floats, Floats]:
+    """The steps at which a column of a training log has values, and the values."""
+    rows = [(row["step"], row[name]) for row in log if row.get(name) is not None]
+    table = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _running_median(values: Floats) -> Floats:
+    """Medians of centred windows that shrink symmetrically towards both ends."""
+    half = min(TREND_HALF_WIDTH, (len(values) - 1) // 2)
+    inner = np.median(sliding_window_view(values, 2 * half + 1), axis=-1)
+    left = [np.median(values[: 2 * t + 1]) for t in range(half)]
+    right = [np.median(values[-2 * t - 1 :]) for t in reversed(range(half))]
+    return np.concatenate([left, inner, right])
+
+
+def _finite(values: Floats) -> Floats:
+    finite: Floats = values[np.isfinite(values)]
+    return finite
+
+
+def _first(steps: Floats) -> float:
+    return float(steps[0]) if len(steps) else np.inf
+
+
+def _of(figure: Callable[[Floats], Any], values: Floats) -> float:
+    return float(figure(values)) if len(values) else np.nan

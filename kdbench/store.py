@@ -1,0 +1,219 @@
+"""Where a run's files lie, written atomically and read back.
+
+Every file appears whole or not at all (temporary name, fsync, rename). JSON lines that grow while a
+process runs may lose their last line to a kill; `repair_jsonl` cuts such a line off.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import UserError
+
+REFERENCES = ("teacher", "init")
+"""Rows that are shown beside the objectives and never ranked."""
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """The files of one trial (variant, training seed) under `results/<run>/trials/`."""
+
+    path: Path
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Variant, objective, resolved parameters, slug, seed, and if it is a reference row."""
+        return read_json(self.path / "spec.json")
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """How the trial ended, or None while it has not."""
+        path = self.path / "DONE.json"
+        return read_json(path) if path.exists() else None
+
+    @property
+    def train_log(self) -> Path:
+        """One JSON object a training step."""
+        return self.path / "train.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The distilled student, in the layout transformers and vLLM load."""
+        return self.path / "model"
+
+    @property
+    def trained(self) -> Path:
+        """How training ended; written when `model` is complete."""
+        return self.path / "trained.json"
+
+    @property
+    def scores_path(self) -> Path:
+        """One row per (set, sample, decoding seed, metric)."""
+        return self.path / "scores.parquet"
+
+    def generations(self, set_name: str, greedy: bool = False) -> Path:
+        """The answers to one evaluation set under one decoding."""
+        return self.path / "generations" / f"{set_name}{'.greedy' if greedy else ''}.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, `results/<name>/`."""
+
+    path: Path
+
+    def trial(self, slug: str, seed: int) -> TrialFiles:
+        """The files of one trial, whether or not they exist yet."""
+        return TrialFiles(self.path / "trials" / slug / f"seed-{seed}")
+
+    def trials(self) -> list[TrialFiles]:
+        """The trials that have been started, in the order of their paths."""
+        return [TrialFiles(p.parent) for p in sorted(self.path.glob("trials/*/seed-*/spec.json"))]
+
+
+def find_run(name: str, out: Path) -> Run:
+    """A run by its name below `out`, or by the path of its folder.
+
+    Raises:
+        UserError: there is none of that name; the message lists those there are.
+    """
+    for path in (out / name, Path(name)):
+        if (path / "spec.yaml").exists():
+            return Run(path)
+    known = sorted(path.parent.name for path in out.glob("*/spec.yaml"))
+    raise UserError(f"no run '{name}' in {out}; there are: {', '.join(known) or 'none'}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object from a file.
+
+    Raises:
+        UserError: the file is not JSON.
+    """
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not a JSON object ({error}); delete it to have it made again"
+        ) from error
+    return value
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a JSON-lines file, non-finite numbers restored; [] if it is absent."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [{key: _restore(value) for key, value in json.loads(line).items()} for line in lines]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes one JSON object, indented for a person to read."""
+    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes all rows as JSON lines, whole or not at all."""
+    write_text(path, "".join(dump_line(row) for row in rows))
+
+
+def dump_line(row: Mapping[str, Any]) -> str:
+    """One JSON line; non-finite numbers are written as strings, since JSON has none."""
+    return json.dumps(_plain(row), ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends well, and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def repair_jsonl(path: Path, keep_rows: int) -> None:
+    """Cuts a JSON-lines file back to its first `keep_rows` complete lines, dropping a torn one."""
+    if path.exists():
+        lines = path.read_bytes().split(b"\n")[:-1][:keep_rows]
+        write_bytes(path, b"".join(line + b"\n" for line in lines))
+
+
+@contextmanager
+def locked(path: Path, busy_message: str | None = None) -> Iterator[None]:
+    """Holds an exclusive lock on a file; the system releases it when the process dies.
+
+    Raises:
+        UserError: another process holds it and `busy_message` is given; without one, it waits.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy_message else 0))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise UserError(str(busy_message)) from error
+            raise
+        yield
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_dir() -> Path:
+    """Where content-keyed artefacts shared by all runs lie: `KDBENCH_CACHE` or the user's cache."""
+    if override := os.environ.get("KDBENCH_CACHE"):
+        return Path(override)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("kdbench")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _restore(value: Any) -> Any:
+    return float(value) if value in ("nan", "inf", "-inf") else value

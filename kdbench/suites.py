@@ -1,0 +1,134 @@
+"""Finding a suite, reading its YAML, and saying file, line and field when something is wrong."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from kdbench.errors import UserError
+from kdbench.registry import module_folder, unknown
+from kdbench.spec import Suite
+
+Lines = Mapping[tuple[str, ...], int]
+
+
+def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
+    """A suite by name or file, with `key=value` settings applied.
+
+    Args:
+        name_or_file: the name of an installed suite, or the path of a YAML file.
+        settings: `field.path=value` pairs; the value is read as YAML.
+
+    Raises:
+        UserError: no such suite, broken YAML, an unknown or missing field, or a bad value.
+    """
+    path = _find(name_or_file)
+    tree, lines = _read_yaml(path)
+    origin: dict[tuple[str, ...], str] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(
+                f"--set {setting}: write field=value, for example --set recipe.lr=0.001"
+            )
+        location = tuple(key.strip().split("."))
+        _assign(tree, location, yaml.safe_load(text), setting)
+        origin[location] = f"--set {setting}"
+    try:
+        return Suite.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(error, path, lines, origin))) from error
+
+
+def installed_suites() -> dict[str, Path]:
+    """Every suite that an installed package offers, by name."""
+    found: dict[str, Path] = {}
+    for point in entry_points(group="kdbench.suites"):
+        for path in sorted(module_folder(point).glob("*.yaml")):
+            found[path.stem] = path
+    return found
+
+
+def _find(name_or_file: str) -> Path:
+    if name_or_file.endswith((".yaml", ".yml")):
+        path = Path(name_or_file)
+        if not path.is_file():
+            raise UserError(f"suite file {path}: no such file")
+        return path
+    known = installed_suites()
+    if name_or_file not in known:
+        message = unknown("suite", name_or_file, list(known))
+        raise UserError(f"{message}; or give the path of a .yaml file")
+    return known[name_or_file]
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: not YAML: {error.problem}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}:1: a suite is a mapping of fields (name, data, teacher, ...)")
+    lines: dict[tuple[str, ...], int] = {}
+    _collect_lines(node, (), lines)
+    return tree, lines
+
+
+def _collect_lines(node: yaml.Node | None, at: tuple[str, ...], lines: dict[Any, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines[(*at, key.value)] = key.start_mark.line + 1
+            _collect_lines(value, (*at, key.value), lines)
+
+
+def _assign(tree: dict[str, Any], location: tuple[str, ...], value: Any, setting: str) -> None:
+    branch: Any = tree
+    for name in location[:-1]:
+        if branch.get(name) is None:
+            branch[name] = {}
+        branch = branch[name]
+        if not isinstance(branch, dict):
+            raise UserError(f"--set {setting}: {name} has no fields")
+    branch[location[-1]] = value
+
+
+def _explain(
+    error: ValidationError, path: Path, lines: Lines, origin: Mapping[tuple[str, ...], str]
+) -> list[str]:
+    messages = []
+    for item in error.errors():
+        location = tuple(str(part) for part in item["loc"])
+        field = ".".join(location) or "suite"
+        nearest = next(
+            (location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ()
+        )
+        given = (text for place, text in origin.items() if place[: len(location)] == location)
+        where = next(given, f"{path}:{lines.get(nearest, 1)}")
+        message = str(item["msg"]).removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = unknown("field", location[-1], _known_fields(location[:-1]))
+        elif item["type"] == "missing":
+            message = "this field is missing"
+        messages.append(f"{where}: {field}: {message}")
+    return messages
+
+
+def _known_fields(location: tuple[str, ...]) -> list[str]:
+    """The field names of the model that stands at a location of the suite."""
+    model: Any = Suite
+    for name in location:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        nested = [option for option in options if hasattr(option, "model_fields")]
+        if not nested:
+            continue
+        model = nested[0]
+        if not isinstance(annotation, type) and "evaluation" in location:
+            break
+    return list(model.model_fields)

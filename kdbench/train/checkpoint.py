@@ -1,0 +1,46 @@
+"""A training state as one safetensors file: weights, AdamW's moments, and the step.
+
+There is no random state to keep: data order and dropout are functions of (suite, seed, step).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from kdbench import store
+
+
+def save_checkpoint(path: Path, model: Any, optimizer: torch.optim.AdamW, step: int) -> None:
+    """Writes the state after `step` steps, whole or not at all."""
+    tensors = {f"weights.{name}": value for name, value in _weights(model).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    content = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    store.write_bytes(path, save(content, metadata={"step": str(step)}))
+
+
+def load_checkpoint(path: Path, model: Any, optimizer: torch.optim.AdamW) -> int:
+    """Restores a state; returns the number of steps it had taken."""
+    state: dict[int, dict[str, Tensor]] = {}
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        weights = _weights(model)
+        for name in file.keys():  # noqa: SIM118 - not a dictionary
+            kind, _, rest = name.partition(".")
+            if kind == "weights":
+                weights[rest].copy_(file.get_tensor(name))
+            else:
+                index, _, key = rest.partition(".")
+                state.setdefault(int(index), {})[key] = file.get_tensor(name)
+        step = int(file.metadata()["step"])
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return step
+
+
+def _weights(model: Any) -> dict[str, Tensor]:
+    """Every parameter once: tied ones share a name."""
+    return dict(model.named_parameters())

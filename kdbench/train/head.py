@@ -1,0 +1,154 @@
+"""From hidden states at response positions to the loss and its gradients, chunk by chunk.
+
+For each chunk of tokens the logits, the per-token values and the gradients are formed, and only
+d(hidden) and d(weight) are kept: memory is chunk x V, never batch x length x V, for any objective.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.models import Head
+from kdbench.objective import Variant
+from kdbench.spec import Loss
+
+PerToken = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(teacher_logits [N, V], student_logits [N, V], labels [N]) -> values [N]."""
+
+CHUNK = 512
+"""Tokens whose logits exist at one time."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The teacher's side of a batch: final hidden states [N, D] and the head that reads them."""
+
+    hidden: Tensor
+    head: Head
+
+
+def per_token_loss(variant: Variant, loss: Loss) -> PerToken:
+    """All terms of a suite's loss as one function of logits.
+
+    Temperature divides both logits for the objective, `t_squared` multiplies it by T^2, and the
+    cross-entropy on the gold response is taken at temperature 1.
+    """
+    factor = loss.kd * (loss.temperature**2 if loss.t_squared else 1.0)
+
+    def values(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Tensor:
+        student_logp = torch.log_softmax(student_logits / loss.temperature, dim=-1)
+        with torch.no_grad():
+            teacher_logp = torch.log_softmax(teacher_logits / loss.temperature, dim=-1)
+        total = factor * variant(teacher_logp, student_logp, labels)
+        if loss.sft:
+            logp = torch.log_softmax(student_logits, dim=-1)
+            total = total - loss.sft * logp.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        return total
+
+    return values
+
+
+def chunked_loss(
+    per_token: PerToken,
+    hidden: Tensor,
+    head: Head,
+    labels: Tensor,
+    teacher: Teacher | None,
+    *,
+    weights: Tensor | None = None,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """The sum over tokens of a per-token loss; equal to `plain_loss` in value and gradient.
+
+    Args:
+        per_token: the loss as a function of logits.
+        hidden: the student's final hidden states at response positions, [N, D].
+        head: the student's head.
+        labels: next-token ids, [N].
+        teacher: the teacher's hidden states at the same positions, or None where the objective
+            does not look at the teacher.
+        weights: per-token weights, [N]; 1 where left out.
+        chunk: tokens whose logits exist at one time.
+
+    Returns:
+        A scalar; its gradients for `hidden` and the head were computed on the way.
+    """
+    bias = head.bias
+    total: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, bias, head, per_token, labels, teacher, weights, chunk
+    )
+    return total
+
+
+def plain_loss(
+    per_token: PerToken,
+    hidden: Tensor,
+    head: Head,
+    labels: Tensor,
+    teacher: Teacher | None,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """The same sum with all logits at once and ordinary autograd: the oracle of the fast path."""
+    return _chunk_sum(per_token, hidden, head, labels, teacher, weights)
+
+
+def _chunk_sum(
+    per_token: PerToken,
+    hidden: Tensor,
+    head: Head,
+    labels: Tensor,
+    teacher: Teacher | None,
+    weights: Tensor | None,
+) -> Tensor:
+    student_logits = head.logits(hidden)
+    with torch.no_grad():
+        teacher_logits = student_logits if teacher is None else teacher.head.logits(teacher.hidden)
+    values = per_token(teacher_logits, student_logits, labels)
+    return values.sum() if weights is None else (values * weights).sum()
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: Head,
+        per_token: PerToken,
+        labels: Tensor,
+        teacher: Teacher | None,
+        weights: Tensor | None,
+        chunk: int,
+    ) -> Tensor:
+        # Detached leaves: the objective's autograd stays inside the chunk.
+        leaves = [weight.detach().requires_grad_()]
+        if bias is not None:
+            leaves.append(bias.detach().requires_grad_())
+        local = Head(leaves[0], leaves[1] if bias is not None else None, head.scale, head.softcap)
+        d_hidden = torch.empty_like(hidden)
+        d_leaves = [torch.zeros_like(leaf) for leaf in leaves]
+        total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        for start in range(0, len(hidden), chunk):
+            part = slice(start, start + chunk)
+            inputs = hidden[part].detach().requires_grad_()
+            beside = None if teacher is None else Teacher(teacher.hidden[part], teacher.head)
+            scale = None if weights is None else weights[part]
+            with torch.enable_grad():
+                value = _chunk_sum(per_token, inputs, local, labels[part], beside, scale)
+            gradients = torch.autograd.grad(value, [inputs, *leaves])
+            d_hidden[part] = gradients[0]
+            for sum_, gradient in zip(d_leaves, gradients[1:], strict=True):
+                sum_ += gradient
+            total += value.detach()
+        ctx.save_for_backward(d_hidden, *d_leaves)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (upstream,) = grad_outputs
+        d_hidden, d_weight, *d_bias = (saved * upstream for saved in ctx.saved_tensors)
+        return d_hidden, d_weight, d_bias[0] if d_bias else None, *[None] * 6

@@ -1,0 +1,95 @@
+"""The teacher's pass, kept: its final hidden states at the response positions.
+
+The full-vocabulary distribution is recomputed exactly by the teacher's head, from 1/30 to 1/100 of
+the bytes of logits and without its body in memory. One cache serves every off-policy trial.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kdbench import store
+from kdbench.data.batches import collate, response_indices
+from kdbench.data.encode import Encoded
+from kdbench.errors import UserError
+from kdbench.models import Head, head_of, hidden_states
+from kdbench.train.head import Teacher
+
+ROWS = 16
+"""Rows in a forward pass of the teacher."""
+
+
+@dataclass(frozen=True)
+class TeacherCache:
+    """Hidden states of a split's response tokens, [total response tokens, D], and the head."""
+
+    hidden: Tensor
+    head: Head
+
+    def batch(self, data: Encoded, rows: Tensor) -> Teacher:
+        """The teacher's side of some rows, in the order of `collate(data, rows).labels`."""
+        return Teacher(self.hidden[response_indices(data, rows)], self.head)
+
+
+@torch.no_grad()
+def fill(model: Any, vocabulary: int, splits: dict[str, Encoded], folder: Path) -> None:
+    """Runs the teacher once over every split and writes `<split>.safetensors` and `head`.
+
+    Each split's cache is then compared with a live pass over some of its rows.
+
+    Raises:
+        UserError: the cache and the live teacher disagree.
+    """
+    head = head_of(model, vocabulary)
+    model.eval()
+    with store.new_folder(folder) as temporary:
+        tensors = {"weight": head.weight.contiguous()}
+        if head.bias is not None:
+            tensors["bias"] = head.bias.contiguous()
+        metadata = {"scale": repr(head.scale), "softcap": repr(head.softcap or 0.0)}
+        save_file(tensors, temporary / "head.safetensors", metadata)
+        for name, data in splits.items():
+            hidden = _all_hidden(model, data)
+            save_file({"hidden": hidden}, temporary / f"{name}.safetensors")
+            _verify(model, data, TeacherCache(hidden, head), name)
+
+
+def open_cache(folder: Path, split: str) -> TeacherCache:
+    """Opens the cache of one split; the hidden states are mapped, not read."""
+    with safe_open(folder / "head.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+        head = Head(
+            file.get_tensor("weight"),
+            file.get_tensor("bias") if "bias" in file.keys() else None,  # noqa: SIM118
+            float(metadata["scale"]),
+            float(metadata["softcap"]) or None,
+        )
+    with safe_open(folder / f"{split}.safetensors", framework="pt") as file:
+        return TeacherCache(file.get_tensor("hidden"), head)
+
+
+def _all_hidden(model: Any, data: Encoded) -> Tensor:
+    """Rows of similar length share a forward pass; the result is in the order of the rows."""
+    result: Tensor | None = None
+    for rows in torch.split(torch.argsort(data.lengths, stable=True), ROWS):
+        batch = collate(data, rows)
+        hidden = hidden_states(model, batch.tokens, batch.positions)
+        if result is None:
+            result = hidden.new_empty((int(data.response_lengths.sum()), hidden.shape[-1]))
+        result[response_indices(data, rows)] = hidden
+    assert result is not None
+    return result
+
+
+def _verify(model: Any, data: Encoded, cache: TeacherCache, name: str) -> None:
+    rows = torch.arange(0, len(data), max(1, len(data) // 4))[:4]
+    batch = collate(data, rows)
+    live = hidden_states(model, batch.tokens, batch.positions)
+    error = float((cache.batch(data, rows).hidden - live).abs().max())
+    if error > 1e-3 * float(live.abs().max()):
+        raise UserError(f"the teacher's cache of {name} is off by {error:.2g}: delete {name}")

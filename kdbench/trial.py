@@ -1,0 +1,178 @@
+"""The stages of one trial: train -> generate -> score. Each ends in a file and can be resumed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench import store
+from kdbench.artifacts import Artifacts
+from kdbench.data.tokenizer import load_tokenizer
+from kdbench.errors import UserError
+from kdbench.generate import GREEDY, Generator, open_generator, write_generations
+from kdbench.objective import Variant
+from kdbench.spec import Shared, differences
+from kdbench.store import REFERENCES, Run, TrialFiles
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of work: a variant with a training seed, or a reference model that is only scored."""
+
+    row: str
+    """The variant's full name, or `teacher` or `init`."""
+    slug: str
+    seed: int
+    variant: Variant | None
+
+    def files(self, run: Run) -> TrialFiles:
+        """Where the trial's files lie."""
+        return run.trial(self.slug, self.seed)
+
+    def spec(self) -> dict[str, Any]:
+        """What identifies the trial within its run; written to spec.json."""
+        if self.variant is None:
+            return {
+                "variant": self.row,
+                "objective": self.row,
+                "params": {},
+                "slug": self.slug,
+                "seed": self.seed,
+                "reference": True,
+            }
+        return {
+            "variant": self.variant.name,
+            "objective": self.variant.objective.name,
+            "params": self.variant.plain_params(),
+            "slug": self.slug,
+            "seed": self.seed,
+            "reference": False,
+            "code": self.variant.objective.code_digest(),
+        }
+
+
+def trials_of(variants: list[Variant], seeds: int) -> list[Trial]:
+    """All trials of a run, seed by seed, the references first.
+
+    Seed by seed, so that a run that is cut short has compared all objectives on fewer seeds.
+    Objectives that do not look at the teacher come first: they can start before it is ready.
+    """
+    ordered = sorted(variants, key=lambda variant: variant.objective.uses_teacher)
+    references = [Trial(name, name, 0, None) for name in REFERENCES]
+    return references + [
+        Trial(variant.full_name, variant.slug, seed, variant)
+        for seed in range(seeds)
+        for variant in ordered
+    ]
+
+
+def claim(trial: Trial, run: Run) -> None:
+    """Writes a trial's spec.json, or checks the one that is there.
+
+    Raises:
+        UserError: the folder was made by another definition of the objective.
+    """
+    path = trial.files(run).path / "spec.json"
+    if not path.exists():
+        store.write_json(path, trial.spec())
+    elif changed := differences(store.read_json(path), trial.spec()):
+        raise UserError(
+            f"{path.parent} was made by another definition of {trial.spec()['variant']} "
+            f"({'; '.join(changed)}); delete the folder to run it again, or use another --name"
+        )
+
+
+def train_trial(
+    artifacts: Artifacts, trial: Trial, run: Run, micro_batch: int, progress: Any
+) -> None:
+    """Distils one student."""
+    from kdbench.models import pick_device
+    from kdbench.train.loop import Job, train
+
+    assert trial.variant is not None
+    files, suite = trial.files(run), artifacts.suite
+    with store.locked(files.path / ".lock"):
+        if files.trained.exists():
+            return
+        needs_teacher = trial.variant.objective.uses_teacher
+        job = Job(
+            variant=trial.variant,
+            suite=suite.name,
+            seed=trial.seed,
+            recipe=suite.recipe,
+            loss=suite.loss,
+            diagnostics=suite.diagnostics,
+            initial=artifacts.model("init") / "model",
+            train=artifacts.encoded / "train.safetensors",
+            train_rows=None,
+            dev=artifacts.encoded / "dev.safetensors",
+            teacher=artifacts.teacher_cache if needs_teacher else None,
+            vocabulary=load_tokenizer(artifacts.tokenizer).get_vocab_size(),
+            out=files.path,
+            micro_batch=micro_batch,
+            compile=pick_device().type == "cuda",
+        )
+        train(job, progress)
+
+
+_generators: dict[str, Generator] = {}
+"""The generator of this process: it serves many students one after another."""
+
+
+def generate_answers(artifacts: Artifacts, trial: Trial, run: Run, shared: Shared) -> None:
+    """Writes every (set, decoding) file of a student that is not there yet."""
+    files, decoding = trial.files(run), artifacts.suite.decoding
+    with store.locked(files.path / ".lock"):
+        missing = _missing_generations(artifacts, files)
+        if not missing:
+            return
+        if shared.backend not in _generators:
+            _generators[shared.backend] = open_generator(shared.backend, artifacts.sequence_length)
+        generator = _generators[shared.backend]
+        generator.load(model_of(artifacts, trial, files))
+        prompts = artifacts.prompts()
+        for name, greedy in missing:
+            write_generations(
+                generator,
+                prompts[name],
+                files.generations(name, greedy),
+                set_name=name,
+                temperature=0.0 if greedy else decoding.temperature,
+                top_p=1.0 if greedy else decoding.top_p,
+                max_new_tokens=decoding.max_new_tokens,
+                decoding_seeds=(GREEDY,) if greedy else decoding.seeds,
+            )
+
+
+def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
+    """Scores a student's answers and marks the trial as done."""
+    from kdbench.score import score_trial
+
+    files = trial.files(run)
+    with store.locked(files.path / ".lock"):
+        if not files.scores_path.exists():
+            score_trial(files, artifacts.references())
+        source = files.trained
+        if trial.variant is None:
+            source = (
+                artifacts.model("teacher" if trial.row == "teacher" else "init") / "trained.json"
+            )
+        trained = store.read_json(source) if source.exists() else {"steps": 0, "diverged_at": None}
+        status = "done" if trained["diverged_at"] is None else "diverged"
+        store.write_json(files.path / "DONE.json", {"status": status, **trained})
+        (files.path / "FAILED.json").unlink(missing_ok=True)
+
+
+def model_of(artifacts: Artifacts, trial: Trial, files: TrialFiles) -> Path:
+    """The folder of the weights that a trial's answers come from."""
+    if trial.variant is not None:
+        return files.model
+    return artifacts.model("teacher" if trial.row == "teacher" else "init") / "model"
+
+
+def _missing_generations(artifacts: Artifacts, files: TrialFiles) -> list[tuple[str, bool]]:
+    suite = artifacts.suite
+    kinds = (False, True) if suite.decoding.greedy else (False,)
+    wanted = [(name, greedy) for name in suite.data.evaluation for greedy in kinds]
+    return [
+        (name, greedy) for name, greedy in wanted if not files.generations(name, greedy).exists()
+    ]

@@ -1,0 +1,126 @@
+"""The alpha-beta divergence (ABKD, arXiv:2505.04560), stable over the whole (alpha, beta) plane."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.api import divergence, number
+
+PLAIN = 0.05
+"""From here on the difference quotient is good enough everywhere, and twice as fast."""
+
+NEAR = 1e-3
+"""Below this a difference quotient loses more to rounding than the midpoint derivative to its
+second-order error (NEAR**2 / 24 of the value)."""
+
+
+def _zeros(params: Mapping[str, Any]) -> Sequence[Any]:
+    alpha, beta, total = _exponents(params["alpha"], params["beta"])
+    teacher, student = alpha <= 0 or total <= 0, beta <= 0 or total <= 0
+    return [*(["teacher"] if teacher else []), *(["student"] if student else [])]
+
+
+@divergence(
+    "alpha-beta",
+    source="ABKD, arXiv:2505.04560, Eq. 6 (defaults: its GPT-2 runs)",
+    group="core",
+    infinite_where=_zeros,
+    alpha=number(0.2),
+    beta=number(0.7),
+)
+def alpha_beta(teacher_logp: Tensor, student_logp: Tensor, *, alpha: float, beta: float) -> Tensor:
+    """-1/(ab) sum [p^a q^b - a/(a+b) p^(a+b) - b/(a+b) q^(a+b)], continued to its limits.
+
+    (1, 0) is forward KL, (0, 1) reverse KL, (1, 1) half the squared distance, (.5, .5) four times
+    the squared Hellinger distance.
+
+    With c = a + b, t = log(q/p) and g(y) = (exp(y t) - 1)/y, each term is
+    p^c (g(c) - g(b))/(c - b), a divided difference: the limits a = 0, b = 0 and c = 0 are its
+    derivatives, and the big terms that cancel at p = q never appear. Where q > p the same form is
+    used with p and q exchanged, so that t <= 0 and an exponential overflows only for negative
+    exponents; there exp(c log p) and the growth of g are joined before they are taken.
+    """
+    alpha, beta, total = _exponents(alpha, beta)
+    impossible = torch.isneginf(teacher_logp) & torch.isneginf(student_logp)
+    p = teacher_logp.masked_fill(impossible, 0.0)
+    q = student_logp.masked_fill(impossible, 0.0)
+    t = q - p
+    p_larger = t <= 0
+    exponent = total * torch.where(p_larger, p, q)
+    if min(alpha, beta) >= PLAIN:
+        t = torch.where(p_larger, t, -t)
+        a, b = p.new_tensor(alpha), p.new_tensor(beta)
+        first, second = torch.where(p_larger, a, b), torch.where(p_larger, b, a)
+        difference = (torch.expm1(total * t) / total - torch.expm1(second * t) / second) / first
+    else:
+        p_growth, p_difference = _divided_difference(beta, total, t.clamp(max=0.0))
+        q_growth, q_difference = _divided_difference(alpha, total, (-t).clamp(max=0.0))
+        exponent = exponent + torch.where(p_larger, p_growth, q_growth)
+        difference = torch.where(p_larger, p_difference, q_difference)
+    # Where one factor is 0 the other may be infinite.
+    scale = exponent.masked_fill(difference == 0.0, 0.0).exp()
+    return (scale * difference.masked_fill(scale == 0.0, 0.0)).sum(-1)
+
+
+def _exponents(alpha: float, beta: float) -> tuple[float, float, float]:
+    """(alpha, beta, alpha + beta), 0 where rounding or a tiny number would only divide by dust."""
+    return round(alpha, 12), round(beta, 12), round(alpha + beta, 12)
+
+
+def _divided_difference(one: float, other: float, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(g(one) - g(other)) / (one - other) for g(y) = (exp(y t) - 1)/y, elementwise in t <= 0.
+
+    Returns x and d with the value exp(x) d, where x holds what grows exponentially as t falls.
+    """
+    low, high = min(one, other), max(one, other)
+    if low == high:
+        return _slope(low, t)
+    near = (high - low) * t > -NEAR
+    near_growth, near_difference = _slope((low + high) / 2, t.masked_fill(~near, 0.0))
+    rate = min(low, 0.0)
+    difference = (_damped(high, rate, t) - _damped(low, rate, t)) / (high - low)
+    return (
+        torch.where(near, near_growth, _times(rate, t)),
+        torch.where(near, near_difference, difference),
+    )
+
+
+def _damped(y: float, rate: float, t: Tensor) -> Tensor:
+    """exp(-rate t) g(y), for rate <= 0 and rate <= y."""
+    if y < 0.0:
+        return -_times(y - rate, t).exp() * torch.expm1(-y * t) / y
+    if rate == 0.0:
+        return t if y == 0.0 else torch.expm1(y * t) / y
+    growth = t.masked_fill(torch.isneginf(t), 0.0) if y == 0.0 else torch.expm1(y * t) / y
+    return (-rate * t).exp() * growth
+
+
+def _slope(y: float, t: Tensor) -> tuple[Tensor, Tensor]:
+    """g'(y) = (x e^x - (e^x - 1)) / y^2 with x = y t, as exp(growth) times the rest.
+
+    By its series where x is small; with e^x taken out where x > 0.
+    """
+    if y == 0.0:
+        return torch.zeros_like(t), 0.5 * t * t
+    x = abs(y) * t
+    small = x > -0.1
+    near = torch.where(small, x, 0.0)
+    if y > 0.0:
+        # x e^x tends to 0 as x tends to -inf, where the plain product would be -inf * 0.
+        far = torch.where(small | torch.isneginf(x), -1.0, x)
+        series = 1 / 3 + near * (1 / 8 + near * (1 / 30 + near * (1 / 144 + near / 840)))
+        exact = torch.where(torch.isneginf(x), 0.0, far * far.exp()) - torch.expm1(x)
+        growth = torch.zeros_like(t)
+    else:
+        series = 1 / 6 + near * (1 / 24 + near * (1 / 120 + near * (1 / 720 + near / 5040)))
+        exact = torch.expm1(x) - x
+        growth = y * t
+    rest = torch.where(small, (0.5 + near * series) * (near / y) ** 2, exact / y**2)
+    return growth, rest
+
+
+def _times(rate: float, t: Tensor) -> Tensor:
+    """rate t, and 0 for rate = 0 even where t is infinite."""
+    return torch.zeros_like(t) if rate == 0.0 else rate * t

@@ -1,0 +1,72 @@
+"""What `write_report` leaves in a run's folder."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_run import Variant, write_run
+
+from kdbench.errors import UserError
+from kdbench.report import leaderboard, write_report
+from kdbench.store import Run
+
+AMID = [
+    Variant(f"amid[alpha={alpha:g}]", 58 - alpha / 2, {"alpha": alpha, "order": "pr"})
+    for alpha in (-5.0, 0.0, 1.0)
+]
+PLOTS = {"leaderboard", "loss", "grad_norm", "diagnostics", "amid_alpha"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    variants = [*AMID, Variant("sft", 54.0), Variant("tvd", 57.0, diverged=(1,))]
+    run = write_run(tmp_path_factory.mktemp("runs") / "toy", variants)
+    (run.path / "plots").mkdir()
+    (run.path / "plots" / "mine.png").write_bytes(b"kept")
+    write_report(run)
+    return run
+
+
+def test_csv_reads_back_exactly(run: Run) -> None:
+    read = pd.read_csv(
+        run.path / "leaderboard.csv", dtype={"tier": "Int64"}, float_precision="round_trip"
+    )
+    pd.testing.assert_frame_equal(read, leaderboard(run), check_dtype=False)
+
+
+def test_returns_the_leaderboard(run: Run) -> None:
+    pd.testing.assert_frame_equal(write_report(run), leaderboard(run))
+
+
+def test_every_plot_is_a_png_and_an_svg(run: Run) -> None:
+    files = {path.name for path in (run.path / "plots").iterdir()} - {"mine.png"}
+    assert files == {f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")}
+    for path in (run.path / "plots").glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_else_in_the_folder_is_touched(run: Run) -> None:
+    assert (run.path / "plots" / "mine.png").read_bytes() == b"kept"
+    assert {path.name for path in run.path.iterdir()} == {
+        "trials", "plots", "leaderboard.csv", "leaderboard.md", "stability.csv",
+    }  # fmt: skip
+
+
+def test_reporting_again_gives_the_same_bytes(run: Run) -> None:
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    write_report(run)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_plots_without_data_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path, [Variant("sft", 54.0)], steps=0)
+    write_report(run)
+    assert {path.stem for path in (run.path / "plots").iterdir()} == {"leaderboard"}
+
+
+def test_a_run_without_finished_trials_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished trial"):
+        write_report(Run(tmp_path))
+    assert not list(tmp_path.iterdir())
