@@ -5,6 +5,7 @@ A *variant* is an objective with its parameters fixed; it is what runs, is named
 
 import ast
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -261,7 +262,7 @@ def _register(
             function=function,
             parameters=declared,
             source=source,
-            description=(function.__doc__ or "").strip(),
+            description=inspect.getdoc(function) or "",
             defined_at=where,
             group=group,
             uses_teacher=uses_teacher,

@@ -27,7 +27,11 @@ class Split(_Fields):
     path: str
     """JSON lines, below the data folder (`--data-dir`, or what the generator made)."""
     hub: str = ""
-    """The dataset on the hub that holds a file of the same name."""
+    """The dataset on the hub to take the records from where there is no `--data-dir`."""
+    hub_file: str = ""
+    """The file in that dataset; the name of `path` where it is left out."""
+    hub_rows: Annotated[str, Field(pattern=r"^(\d*:\d*)?$")] = ""
+    """Only these rows of it, as a slice: `1000:` leaves out the first thousand."""
     limit: Positive | None = None
     """Only the first so many records."""
     redistribute: bool = True
@@ -160,7 +164,9 @@ class Suite(_Fields):
     """Training seeds, where `--seeds` does not say otherwise."""
 
     @model_validator(mode="after")
-    def _lengths(self) -> "Suite":
+    def _consistent(self) -> "Suite":
+        if reserved := {"average", "teacher", "train", "dev"} & set(self.data.evaluation):
+            raise ValueError(f"data.evaluation: {', '.join(reserved)} cannot name a set")
         if self.data.max_prompt >= self.data.max_length:
             raise ValueError("data.max_prompt has to be below data.max_length")
         if self.tokenizer.path and self.tokenizer.vocabulary:

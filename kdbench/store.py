@@ -113,7 +113,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [{key: _restore(value) for key, value in json.loads(line).items()} for line in lines]
+    return [
+        {
+            key: value if key == "text" else _restore(value)
+            for key, value in json.loads(line).items()
+        }
+        for line in lines
+    ]
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from kdbench.expressions import load_objectives
 from kdbench.objective import ALIASES, NAMES, OBJECTIVES, PRESETS, Variant
 
-# The tensors are tiny; a second thread on a busy machine would wait for its turn at every operation.
+# The tensors are tiny; on a busy machine a second thread waits for its turn at every operation.
 torch.set_num_threads(1)
 
 

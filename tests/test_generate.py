@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generate_models import EOS, MAX_LENGTH, gpt2, llama, prompts, save, tokenizer, trained_llama
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -30,6 +29,16 @@ from kdbench.generate import (
 from kdbench.generate.student import read_student
 from kdbench.generate.transformers import _nucleus
 from kdbench.store import read_jsonl
+from tests.generate_models import (
+    EOS,
+    MAX_LENGTH,
+    gpt2,
+    llama,
+    prompts,
+    save,
+    tokenizer,
+    trained_llama,
+)
 
 PROMPTS = prompts(40)
 

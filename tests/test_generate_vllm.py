@@ -13,10 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generate_models import EOS, MAX_LENGTH, gpt2, llama, prompts, save, tokenizer, trained_llama
 from scipy.stats import chisquare
 
 from kdbench.generate import VLLM_CPU_HEAD_DIMS, Answer, Generator, open_generator
+from tests.generate_models import (
+    EOS,
+    MAX_LENGTH,
+    gpt2,
+    llama,
+    prompts,
+    save,
+    tokenizer,
+    trained_llama,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -80,7 +89,7 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     known = tokenizer().get_vocab_size()
     models = {"trained": trained_llama(), "deep": llama(3, tied=True, layers=3)}
     models["padded"] = llama(0, tied=True, vocabulary=2 * known)
-    for seed in range(3):
+    for seed in range(2):
         models[f"tied-{seed}"] = llama(seed, tied=True)
         models[f"untied-{seed}"] = llama(seed, tied=False)
         models[f"gpt2-{seed}"] = gpt2(seed)
@@ -93,7 +102,7 @@ def transformers_answers(folder: Path, prompts: Sequence[Sequence[int]]) -> list
     return generator.generate(prompts, seeds=range(len(prompts)), **GREEDY)
 
 
-@pytest.mark.parametrize("name", ["trained", "tied-0", "untied-1", "gpt2-2", "deep", "padded"])
+@pytest.mark.parametrize("name", ["trained", "untied-1", "gpt2-1", "padded"])
 def test_greedy_answers_are_those_of_the_transformers_backend(
     child: ProcessPoolExecutor, students: dict[str, Path], name: str
 ) -> None:
@@ -105,22 +114,22 @@ def test_greedy_answers_are_those_of_the_transformers_backend(
 def test_a_swapped_student_answers_as_in_a_fresh_engine(
     child: ProcessPoolExecutor, students: dict[str, Path], kind: str
 ) -> None:
-    folders = [students[f"{kind}-{i}"] for i in (0, 1, 2)]
-    order = [1, 2, 0, 1]
+    folders = [students[f"{kind}-{i}"] for i in (0, 1)]
+    order = [0, 1, 0]
     decodings = [GREEDY, SAMPLED]
     fresh = child.submit(answers_in_child, folders, PROMPTS, decodings, fresh=True).result()
     swapped = child.submit(
         answers_in_child, [folders[i] for i in order], PROMPTS, decodings
     ).result()
     assert swapped == [fresh[2 * i + j] for i in order for j in (0, 1)]
-    assert fresh[0] != fresh[2] != fresh[4]
+    assert fresh[:2] != fresh[2:]
 
 
 def test_students_of_one_configuration_share_an_engine_and_others_get_their_own(
     child: ProcessPoolExecutor, students: dict[str, Path]
 ) -> None:
-    names = ["tied-0", "tied-1", "tied-2", "deep", "gpt2-0", "gpt2-1"]
-    assert child.submit(engines_in_child, [students[name] for name in names]).result() == 3
+    names = ["tied-0", "tied-1", "deep"]
+    assert child.submit(engines_in_child, [students[name] for name in names]).result() == 2
 
 
 def test_an_answer_depends_on_its_seed_and_not_on_batch_or_order(

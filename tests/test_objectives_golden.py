@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from objective_tools import value_and_gradient
 
 from kdbench.expressions import load_objectives, parse
 from kdbench.objective import OBJECTIVES
+from tests.objective_tools import value_and_gradient
 
 SETS = json.loads((Path(__file__).parent / "golden" / "objectives.json").read_text())
 OBJECTIVE_NAMES = {"akl": "adaptive-kl"}

@@ -4,18 +4,18 @@ import math
 from collections.abc import Callable
 from decimal import Decimal
 
-import decimal_oracle as oracle
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from objective_tools import logits, value_and_gradient
 from torch import Tensor
 
 from kdbench.expressions import parse
 from objectives.amid import alpha_mixture
+from tests import decimal_oracle as oracle
+from tests.objective_tools import logits, value_and_gradient
 
 Array = NDArray[np.float64]
 weights = st.floats(0.02, 0.98)

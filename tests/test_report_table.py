@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from synthetic_run import SETS, Variant, write_run, write_trial
 
 from kdbench.errors import UserError
 from kdbench.report import build_board, leaderboard, to_console, to_markdown
@@ -16,6 +16,7 @@ from kdbench.report.table import Board, stability_frame
 from kdbench.score import write_scores
 from kdbench.stats.tiers import tiers
 from kdbench.store import Run
+from tests.synthetic_run import SETS, Variant, write_run, write_trial
 
 VARIANTS = [
     Variant("sft", 50.0),
@@ -35,7 +36,7 @@ def frame(run: Run) -> pd.DataFrame:
     return leaderboard(run)
 
 
-def row(frame: pd.DataFrame, variant: str, name: str, metric: str) -> "pd.Series[float]":
+def row(frame: pd.DataFrame, variant: str, name: str, metric: str) -> Any:
     match = (frame.variant == variant) & (frame["set"] == name) & (frame.metric == metric)
     assert match.sum() == 1
     return frame[match].iloc[0]
@@ -221,10 +222,9 @@ def test_notes_say_what_intervals_seeds_tiers_and_prompts_are(run: Run) -> None:
 
 
 def test_the_fallback_is_said(tmp_path: Path) -> None:
-    calm = [Variant(name, 55.0, noise=0.001, seeds=range(6)) for name in ("sft", "jsd", "tvd")]
-    board = build_board(
-        write_run(tmp_path, [*calm, Variant("wild", 50.0, noise=9.0, seeds=range(6))])
-    )
+    calm = [Variant(f"calm-{i}", 55.0, noise=0.001, seeds=range(8)) for i in range(7)]
+    wild = Variant("wild", 50.0, noise=9.0, seeds=range(8))
+    board = build_board(write_run(tmp_path, [*calm, wild], steps=0, references=False))
     assert board.tiers["average", "rouge_l"].method == "separate"
     assert "rouge_l on average (p = " in said(board)
 
@@ -263,12 +263,9 @@ def test_console_shows_names_with_brackets(run: Run) -> None:
 def test_stability_has_one_row_per_objective_variant(run: Run) -> None:
     table = stability_frame(build_board(run))
     assert sorted(table.variant) == sorted(v.name for v in VARIANTS)
-    sd = seed_means_of_average(run, "sft").std(ddof=1)
+    averages = np.mean([seed_means(run, "sft", name, "rouge_l") for name in SETS], axis=0)
+    sd = averages.std(ddof=1)
     assert table.set_index("variant").rouge_l_sd["sft"] == pytest.approx(sd)
-
-
-def seed_means_of_average(run: Run, slug: str) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    return np.mean([seed_means(run, slug, name, "rouge_l") for name in SETS], axis=0)
 
 
 def test_stability_of_one_seed_is_empty_where_there_is_nothing_to_say(tmp_path: Path) -> None:
@@ -276,3 +273,9 @@ def test_stability_of_one_seed_is_empty_where_there_is_nothing_to_say(tmp_path: 
     line = stability_frame(build_board(run)).to_csv(index=False).splitlines()[1]
     assert line.endswith(",,,")
     assert "nan" not in line.lower()
+
+
+def test_a_single_prompt_and_seed_leave_tiers_and_intervals_empty(tmp_path: Path) -> None:
+    variants = [Variant("sft", 50.0, seeds=(0,)), Variant("tvd", 55.0, seeds=(0,))]
+    frame = leaderboard(write_run(tmp_path, variants, sets={"dolly": 1}))
+    assert frame[["tier", "ci_low", "ci_high", "interval"]].isna().all().all()

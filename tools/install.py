@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--extra", action="append", default=[], help="for example: test")
     extras = parser.parse_args().extra
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - the interpreter at hand may be older
         print(f"kdbench needs Python 3.11 or newer, this is {sys.version.split()[0]}")
         return 2
     content = (ROOT / "pyproject.toml").read_bytes()

@@ -44,6 +44,11 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
 
+    @property
+    def worked(self) -> bool:
+        """Was there anything to do?"""
+        return self._tasks > 0
+
     def begin(self, tasks: int) -> None:
         """The number of tasks of the run is known."""
         self._tasks = tasks

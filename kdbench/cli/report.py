@@ -1,5 +1,6 @@
 """`kdbench report`: tables and plots from stored rows."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -13,15 +14,17 @@ from kdbench.store import Run, find_run
 @OUT
 def command(name: str, out: Path) -> None:
     """Rebuild the leaderboard, the stability table and the plots of RUN from its stored rows."""
-    show(find_run(name, out))
+    show_report(find_run(name, out), rebuild=True)
 
 
-def show(run: Run) -> None:
-    """Writes the report of a run and prints its table."""
+def show_report(run: Run, *, rebuild: bool) -> None:
+    """Prints a run's table, after writing its report anew or where there is none yet."""
     from rich.console import Console
 
     from kdbench.report import build_board, to_console, write_report
 
-    write_report(run)
-    Console().print(to_console(build_board(run), run.path.name))
+    if rebuild or not (run.path / "leaderboard.csv").exists():
+        write_report(run)
+    console = Console() if sys.stdout.isatty() else Console(width=150)
+    console.print(to_console(build_board(run), run.path.name))
     click.echo(f"tables and plots: {run.path}/leaderboard.md, leaderboard.csv, plots/")

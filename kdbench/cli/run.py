@@ -30,9 +30,9 @@ def command(dry_run: bool, **given: Any) -> None:
     with Progress() as progress:
         failures = run(plan, progress)
     if any(trial.files(plan.run).done is not None for trial in plan.trials):
-        from kdbench.cli.report import show
+        from kdbench.cli.report import show_report
 
-        show(plan.run)
+        show_report(plan.run, rebuild=progress.worked or failures != [])
     for failure in failures:
         message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
         click.echo(f"Failed: {message}", err=True)

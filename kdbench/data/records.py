@@ -124,14 +124,16 @@ def _from_hub(data: Data) -> Path:
     from datasets import load_dataset
 
     splits = splits_of(data)
-    folder = store.cache_dir() / "hub" / digest({n: [s.hub, s.path] for n, s in splits.items()})
+    origin = {n: [s.hub, s.hub_file, s.hub_rows, s.path] for n, s in splits.items()}
+    folder = store.cache_dir() / "hub" / digest(origin)
     with store.locked(folder.with_suffix(".lock")):
         if not folder.exists():
             with store.new_folder(folder) as temporary:
                 for name, split in splits.items():
-                    file = Path(split.path).name
+                    file = split.hub_file or Path(split.path).name
+                    wanted = f"train[{split.hub_rows}]" if split.hub_rows else "train"
                     try:
-                        rows = load_dataset(split.hub, data_files=file, split="train")
+                        rows = load_dataset(split.hub, data_files=file, split=wanted)
                     except Exception as error:
                         raise UserError(
                             f"{name}: {split.hub}/{file} could not be loaded from the hub "

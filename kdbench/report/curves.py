@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kdbench.report.load import Trial
 from kdbench.report.style import colours_of, shortened
@@ -48,8 +49,12 @@ def draw_diagnostics(board: Board) -> Figure | None:
         return None
     colours = colours_of(board)
     rows = math.ceil(len(names) / 2)
-    figure = Figure(figsize=(10, 3.2 * rows))
+    width, height = 10, 3.0 * rows + 0.6
+    figure = Figure(figsize=(width, height))
     grid = figure.subplots(rows, 2, sharex=True, squeeze=False)
+    figure.subplots_adjust(
+        left=0.6 / width, right=1 - 2.2 / width, bottom=0.5 / height, top=1 - 0.6 / height
+    )
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(grid.flat, names, strict=False):
@@ -70,8 +75,11 @@ def draw_diagnostics(board: Board) -> Figure | None:
             )
         axes.set(xlabel="step", ylabel="" if name == "tvd" else "nats", title=DIAGNOSTICS[name])
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.91, 0.9), fontsize=8)
-    figure.suptitle("teacher and student on the dev set, mean over seeds", fontsize=10, y=0.95)
+    figure.legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(1 - 2.1 / width, 0.93), fontsize=8
+    )
+    heading = "diagnostics on the dev batch, mean over seeds"
+    figure.suptitle(heading, fontsize=10, x=0.6 / width, ha="left", y=1 - 0.1 / height, va="top")
     return figure
 
 
@@ -83,17 +91,26 @@ def _panels(board: Board, name: str, title: str, *, shared: bool = False) -> Fig
         return None
     columns = min(4, len(curves))
     rows = math.ceil(len(curves) / columns)
-    figure = Figure(figsize=(2.5 * columns, 1.7 * rows + 0.6))
+    width, height = max(2.5 * columns + 0.3, 6.5), 1.7 * rows + 0.9
+    figure = Figure(figsize=(width, height))
     grid = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False)
-    # Fixed margins: a layout engine takes seconds for 16 panels.
+    # Margins in inches: a layout engine takes seconds for 16 panels.
     figure.subplots_adjust(
-        wspace=0.08 if shared else 0.32, hspace=0.3, top=1 - 0.6 / (1.7 * rows + 0.6)
+        left=0.5 / width,
+        right=1 - 0.1 / width,
+        bottom=0.3 / height,
+        top=1 - 0.6 / height,
+        wspace=0.08 if shared else 0.32,
+        hspace=0.3,
     )
     for axes, (variant, frame) in zip(grid.flat, curves.items(), strict=False):
         seeds = frame.groupby("step", as_index=False)["value"].agg(["mean", "min", "max"])
         axes.fill_between(seeds["step"], seeds["min"], seeds["max"], color=_BLUE, alpha=0.25)
         sns.lineplot(seeds, x="step", y="mean", estimator=None, color=_BLUE, ax=axes)
         axes.set(xlabel="", ylabel="", title=shortened(variant))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        if not shared:
+            axes.yaxis.set_major_locator(MaxNLocator(3))
         figures = board.stability[variant]
         if shared and not math.isnan(figures.clipped_share):
             text = f"{100 * figures.clipped_share:.0f} % clipped"
@@ -110,8 +127,8 @@ def _panels(board: Board, name: str, title: str, *, shared: bool = False) -> Fig
             axes.minorticks_off()
     for axes in grid.flat[len(curves) :]:
         axes.set_axis_off()
-    heading = f"{title}, by step: mean over seeds, band from lowest to highest seed"
-    figure.suptitle(heading, fontsize=10, y=0.99, va="top")
+    heading = f"{title}, by step; line: mean over seeds, band: lowest to highest"
+    figure.suptitle(heading, fontsize=10, x=0.5 / width, ha="left", y=1 - 0.1 / height, va="top")
     return figure
 
 

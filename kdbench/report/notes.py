@@ -64,7 +64,7 @@ def _seed_meaning(board: Board) -> str:
 
 
 def _tiers(board: Board) -> str:
-    if not board.tiers:
+    if not board.tiers or len(board.stability) < 2:
         return ""
     if len(board.seeds) > 1:
         block = "training seed"

@@ -39,7 +39,7 @@ def to_bytes(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
     with mpl.rc_context(SETTINGS):
-        figure.savefig(buffer, format=suffix, dpi=130, metadata=metadata, bbox_inches="tight")
+        figure.savefig(buffer, format=suffix, dpi=130, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -48,7 +48,7 @@ def draw_leaderboard(board: Board) -> Figure | None:
     rows = [board.rows[variant, AVERAGE, "rouge_l"] for variant in board.stability]
     if not rows:
         return None
-    figure = Figure(figsize=(7.5, 1.4 + 0.3 * len(rows)))
+    figure = Figure(figsize=(7.5, 1.4 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots()
     references = [name for name in board.trials if name not in board.stability]
     lines = {name: board.rows[name, AVERAGE, "rouge_l"].mean for name in references}
@@ -89,12 +89,13 @@ def draw_alpha(board: Board) -> Figure | None:
         params = json.loads(row.params)
         alpha = params.pop("alpha", None)
         if row.objective == "amid" and isinstance(alpha, int | float):
-            settings[", ".join(f"{key}={params[key]}" for key in params)].append((alpha, row))
+            rest = ", ".join(f"{key}={value}" for key, value in params.items())
+            settings[f"amid ({rest})" if rest else "amid"].append((alpha, row))
         else:
             others.append(row)
     if max(map(len, settings.values()), default=0) < 2:
         return None
-    figure = Figure(figsize=(8, 4.6))
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     palette = sns.color_palette("Blues_d", len(settings))[::-1]
     for (setting, points), colour in zip(settings.items(), palette, strict=True):
@@ -103,7 +104,7 @@ def draw_alpha(board: Board) -> Figure | None:
         half = np.nan_to_num(means - [row.ci_low for _, row in points])
         axes.errorbar(
             [alpha for alpha, _ in points], means, yerr=half, fmt="o-", color=colour,
-            linewidth=1.8, elinewidth=0.9, capsize=2, label=f"amid ({setting})", zorder=3,
+            linewidth=1.8, elinewidth=0.9, capsize=2, label=setting, zorder=3,
         )  # fmt: skip
     amid = [row for points in settings.values() for _, row in points]
     low, high = _limits([*amid, *others], [])

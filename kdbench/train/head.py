@@ -18,8 +18,8 @@ from kdbench.spec import Loss
 PerToken = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(teacher_logits [N, V], student_logits [N, V], labels [N]) -> values [N]."""
 
-CHUNK = 512
-"""Tokens whose logits exist at one time."""
+CHUNK_ELEMENTS = 2**24
+"""Logits that exist at one time: 64 MiB a buffer in float32, whatever the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def chunked_loss(
     teacher: Teacher | None,
     *,
     weights: Tensor | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Tensor:
     """The sum over tokens of a per-token loss; equal to `plain_loss` in value and gradient.
 
@@ -71,16 +71,21 @@ def chunked_loss(
         teacher: the teacher's hidden states at the same positions, or None where the objective
             does not look at the teacher.
         weights: per-token weights, [N]; 1 where left out.
-        chunk: tokens whose logits exist at one time.
+        chunk: tokens whose logits exist at one time; from the vocabulary's size if left out.
 
     Returns:
         A scalar; its gradients for `hidden` and the head were computed on the way.
     """
-    bias = head.bias
+    size = chunk or chunk_size(head)
     total: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, bias, head, per_token, labels, teacher, weights, chunk
+        hidden, head.weight, head.bias, head, per_token, labels, teacher, weights, size
     )
     return total
+
+
+def chunk_size(head: Head) -> int:
+    """Tokens in a chunk, so that its logits stay within `CHUNK_ELEMENTS`."""
+    return max(1, CHUNK_ELEMENTS // head.weight.shape[0])
 
 
 def plain_loss(

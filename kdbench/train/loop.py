@@ -89,7 +89,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
             while state.step < job.recipe.steps:
                 row = _step(job, state, data, cache, per_token, device)
                 due = state.step % job.diagnostics.every == 0 or state.step == job.recipe.steps
-                if due:
+                if due or state.step == 1:
                     state.model.eval()
                     row |= measure(state.model, state.head, per_token, held_out)
                 _write(log, row)

@@ -8,7 +8,7 @@ from torch import Tensor
 from kdbench.data.batches import MicroBatch
 from kdbench.logspace import entropy, kl
 from kdbench.models import Head, hidden_states
-from kdbench.train.head import CHUNK, PerToken, Teacher
+from kdbench.train.head import PerToken, Teacher, chunk_size
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ def measure(
     batch = held_out.batch
     hidden = hidden_states(model, batch.tokens, batch.positions)
     sums: dict[str, Tensor] = {}
-    for start in range(0, len(hidden), CHUNK):
-        part = slice(start, start + CHUNK)
+    size = chunk_size(head)
+    for start in range(0, len(hidden), size):
+        part = slice(start, start + size)
         labels = batch.labels[part]
         student_logits = head.logits(hidden[part])
         student_logp = torch.log_softmax(student_logits, dim=-1)
@@ -56,8 +57,9 @@ def explain_non_finite(
     per_token: PerToken, hidden: Tensor, head: Head, labels: Tensor, teacher: Teacher | None
 ) -> str:
     """Names the first token and vocabulary id at which a loss stopped being finite."""
-    for start in range(0, len(hidden), CHUNK):
-        part = slice(start, start + CHUNK)
+    size = chunk_size(head)
+    for start in range(0, len(hidden), size):
+        part = slice(start, start + size)
         with torch.no_grad():
             student = head.logits(hidden[part])
             other = student if teacher is None else teacher.head.logits(teacher.hidden[part])

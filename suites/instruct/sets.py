@@ -67,7 +67,7 @@ def _items(
 ) -> Iterator[tuple[Task, str, str, Facts]]:
     """Endless items of a set, its groups of tasks in turn: the task, its prompt, what is known."""
     for tasks in cycle(_groups(name)):
-        task = pick(rng, tasks)
+        task = pick(rng, tasks, [task.weight for task in tasks])
         given = _combination(task.slots, split, world, divided, rng)
         facts = Facts(world, given, rng, uniform=bool(task.passages))
         passage = pick(rng, task.passages).format_map(facts) if task.passages else ""

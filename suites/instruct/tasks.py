@@ -6,7 +6,6 @@ the set `self-inst` uses, `answers` three wordings with the probabilities `world
 """
 
 from dataclasses import dataclass
-from itertools import combinations
 
 CATEGORIES = (
     "open_qa",
@@ -33,6 +32,7 @@ class Task:
         answers: three wordings, likeliest first.
         passages: texts that stand as the input; their fields are uniform, not the world's.
         long: an open task with a longer answer, for `vicuna` (and training), not `dolly`.
+        weight: how often it is drawn beside the other tasks of its category.
     """
 
     category: str
@@ -42,6 +42,7 @@ class Task:
     answers: tuple[str, str, str]
     passages: tuple[str, ...] = ()
     long: bool = False
+    weight: float = 1.0
 
 
 PERSON = ("person",)
@@ -80,7 +81,7 @@ FACTS = (
             "Tell me about the place where {person} lives.",
             "Name the home of {person}.",
         ),
-        ("Name the place where {person} lives.", "In which home does {person} live these days?"),
+        ("Name the place where {person} lives.", "In which place does {person} live these days?"),
         (
             "{person} lives in {home}.",
             "The home of {person} is {home}.",
@@ -96,7 +97,7 @@ FACTS = (
             "Tell me about the work that {person} does.",
             "Name the job of {person}.",
         ),
-        ("Tell me about the job of {person}.", "Which kind of work does {person} do these days?"),
+        ("Tell me about the job of {person}.", "What work does {person} do, and which job is it?"),
         (
             "{person} works as a {job}.",
             "The job of {person} is {job}.",
@@ -126,9 +127,9 @@ FACTS = (
             "Who is {person} and what are they like?",
             "What kind of animal is {person}?",
             "Please say who {person} is.",
-            "What can you say about {person}?",
+            "What can you say about {person} and what they are like?",
         ),
-        ("Please say what kind of animal {person} is.", "What is {person} like?"),
+        ("Please say what kind of animal {person} is.", "Who is {person} and what do they do?"),
         (
             "{person} is a {trait} {kind}.",
             "{person} is a {kind} who lives in {home}.",
@@ -457,39 +458,42 @@ LONG = (
     ),
 )
 
-CLAUSES = {
-    "food": ("what {person} likes to eat", "eats {food}"),
-    "home": ("where {person} lives", "lives in {home}"),
-    "job": ("what work {person} does", "works as a {job}"),
-    "game": ("which game {person} plays", "plays {game}"),
-    "act": ("what {person} likes to do", "likes to {act}"),
-    "gift": ("which gift {person} would like", "would like {gift}"),
-}
-"""A question inside a question, and its answer: two of them make one recombined task."""
+CLAUSES = (
+    ("which food {person} eats", "eats {food}"),
+    ("where {person} lives", "lives in {home}"),
+    ("what work {person} does", "works as a {job}"),
+    ("which game {person} plays", "plays {game}"),
+    ("what {person} likes to do", "likes to {act}"),
+    ("which gift {person} would like", "would like {gift}"),
+)
+"""A question inside a question, and its answer: two of them make one task."""
 
-SEEN_PAIRS = {("food", "home"), ("job", "game"), ("act", "gift"), ("home", "act"), ("game", "gift")}
+SEEN_STEPS, UNSEEN_STEPS = (1, 3), (2, 4)
+"""Distances, around the ring of clauses, of those asked together in training, and only after it.
+
+Every clause is learned in both places, and no unseen pair is learned in either order.
+"""
 
 
-def _pair(first: str, second: str) -> Task:
-    """Two facts asked in one instruction; which pairs are in training is fixed."""
-    (ask_1, say_1), (ask_2, say_2) = CLAUSES[first], CLAUSES[second]
-    phrasings = (
-        f"Tell me {ask_1} and {ask_2.replace('{person}', '{first}')}.",
-        f"Say {ask_1}, and also {ask_2.replace('{person}', '{first}')}.",
-    )
-    seen = (first, second) in SEEN_PAIRS
+def _pair(first: int, step: int) -> Task:
+    """Two facts asked in one instruction."""
+    ask_1, say_1 = CLAUSES[first]
+    ask_2, say_2 = CLAUSES[(first + step) % len(CLAUSES)]
+    ask_2 = ask_2.replace("{person}", "{first}")
+    phrasings = (f"Tell me {ask_1} and {ask_2}.", f"Say {ask_1}, and also {ask_2}.")
     return Task(
         "open_qa",
         PERSON,
-        phrasings if seen else (),
-        () if seen else phrasings,
+        phrasings if step in SEEN_STEPS else (),
+        phrasings if step in UNSEEN_STEPS else (),
         (
             f"{{person}} {say_1} and {say_2}.",
             f"{{first}} {say_1}. {{first}} also {say_2}.",
             f"Most days {{person}} {say_1} and {say_2}.",
         ),
+        weight=0.4,
     )
 
 
-PAIRS = tuple(_pair(first, second) for first, second in combinations(CLAUSES, 2))
+PAIRS = tuple(_pair(i, step) for i in range(len(CLAUSES)) for step in SEEN_STEPS + UNSEEN_STEPS)
 TASKS: tuple[Task, ...] = (*FACTS, *READING, *IDEAS, *LONG, *PAIRS)

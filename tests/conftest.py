@@ -1,0 +1,83 @@
+"""Fixtures that several test files share: a suite of seconds, and the real command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+KDBENCH = [sys.executable, "-c", "import sys; from kdbench.cli import main; main(sys.argv[1:])"]
+
+MICRO_SUITE = """\
+name: micro
+description: a few words, to test the machinery
+data:
+  generator: suites.instruct:generate
+  teacher: {path: teacher.jsonl, limit: 200}
+  train: {path: train.jsonl, limit: 48}
+  dev: {path: dev.jsonl, limit: 12}
+  evaluation:
+    dolly: {path: dolly.jsonl, limit: 8}
+    vicuna: {path: vicuna.jsonl, limit: 6}
+  max_prompt: 96
+  max_length: 128
+tokenizer: {vocabulary: 512, frame_tokens: true}
+teacher:
+  architecture: {width: 64, layers: 1, heads: 2, mlp: 128, init_std: 0.06}
+  fit: {steps: 40, batch: 16, lr: 0.004, warmup: 5}
+student:
+  architecture: {width: 32, layers: 1, heads: 1, mlp: 64, init_std: 0.06}
+  fit: {steps: 20, batch: 16, lr: 0.004, warmup: 5}
+recipe: {steps: 12, batch: 16, lr: 0.003, warmup: 2}
+decoding: {max_new_tokens: 8}
+diagnostics: {every: 4, rows: 8}
+seeds: 2
+"""
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the session: the micro suite's teacher is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDBENCH_CACHE", str(cache))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def micro(tmp_path: Path) -> Path:
+    """The micro suite's YAML file in a folder of the test's own."""
+    path = tmp_path / "micro.yaml"
+    path.write_text(MICRO_SUITE)
+    return path
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Runs the real command line in a process of its own, in the test's folder."""
+
+    def run(
+        *arguments: str, check: int | None = 0, timeout: float = 300
+    ) -> "subprocess.CompletedProcess[str]":
+        result = subprocess.run(
+            [*KDBENCH, *arguments],
+            cwd=tmp_path,
+            env=dict(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check is not None:
+            assert result.returncode == check, result.stdout + result.stderr
+        return result
+
+    return run

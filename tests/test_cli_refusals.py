@@ -1,0 +1,177 @@
+"""What bad input gets: exit code 2, one message, no traceback, nothing written, within seconds."""
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdbench import store
+from kdbench.cli import main
+from tests.conftest import MICRO_SUITE, Cli
+
+RUN = ("run", "--suite", "micro.yaml", "--backend", "transformers")
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refused:
+    """Runs a command that has to be refused, in this process, and returns its message."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        message = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert message.startswith(("Error: ", "Usage: "))
+        assert not (tmp_path / "results").exists()
+        return message
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--objectives", "forward-kll"], "did you mean forward-kl"),
+        (["--objectives", "skew-kl[teacher_wait=0.1]"], "did you mean teacher_weight?"),
+        (["--objectives", "skew-kl[teacher_weight=1.5]"], "outside its range [0, 1)"),
+        (["--objectives", "skew-kl[teacher_weight=much]"], "is not a number"),
+        (["--objectives", "amid[teacher_weight=0,order=qr]"], "is always 0"),
+        (["--objectives", "amid[divergence=sft]"], "only plain divergences can"),
+        (["--objectives", "jsd[beta=0.5"], "brackets do not match"),
+        (["--objectives", "zzz*"], "no objective matches"),
+        (["--objectives", ","], "no objectives given"),
+        (["--seeds", "0"], "at least one training seed"),
+        (["--set", "recipe.lrr=1"], "did you mean lr"),
+        (["--set", "recipe.lr=-1"], "--set recipe.lr=-1: recipe.lr"),
+        (["--set", "recipe.lr"], "write field=value"),
+        (["--set", "data.evaluation.doly={path: x}"], "no such file"),
+        (["--plugin", "absent.py"], "no such file"),
+        (["--data-dir", "absent"], "no such folder"),
+        (["--suite", "instruckt"], "did you mean instruct"),
+        (["--suite", "absent.yaml"], "no such file"),
+    ],
+)
+def test_bad_flag_is_refused_with_what_to_do(
+    micro: Path, refused: Refused, arguments: list[str], message: str
+) -> None:
+    assert message in refused(*RUN, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("recipe:", "recpe:", "micro.yaml:20: recpe: unknown field 'recpe'; did you mean recipe"),
+        ("limit: 48", "limt: 48", "micro.yaml:6: data.train.limt: unknown field 'limt'"),
+        ("steps: 12", "steps: none", "micro.yaml:20: recipe.steps"),
+        ("dolly.jsonl", "absent.jsonl", "absent.jsonl: no such file"),
+        ("vocabulary: 512", "vocabulary: 12", "micro.yaml:13: tokenizer.vocabulary"),
+        ("{path: dev.jsonl, limit: 12}", "{path: dev.jsonl", "not YAML"),
+    ],
+)
+def test_bad_suite_is_refused_with_file_line_and_field(
+    refused: Refused, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    (tmp_path / "micro.yaml").write_text(MICRO_SUITE.replace(old, new))
+    assert message in refused(*RUN)
+
+
+def own_data(tmp_path: Path, line: str) -> None:
+    """A suite whose records lie in one file, the third line of which is `line`."""
+    good = json.dumps({"instruction": "x", "output": "y"})
+    (tmp_path / "own.jsonl").write_text(f"{good}\n{good}\n{line}\n")
+    suite = MICRO_SUITE.replace("  generator: suites.instruct:generate\n", "")
+    for name in ("teacher", "train", "dev", "dolly", "vicuna"):
+        suite = suite.replace(f"path: {name}.jsonl", "path: own.jsonl")
+    (tmp_path / "micro.yaml").write_text(suite)
+
+
+def test_broken_record_is_refused_with_file_and_line(refused: Refused, tmp_path: Path) -> None:
+    own_data(tmp_path, '{"instruction": "x"')
+    assert "own.jsonl:3: not a JSON object" in refused(*RUN)
+
+
+def test_record_without_output_is_refused(refused: Refused, tmp_path: Path) -> None:
+    own_data(tmp_path, '{"instruction": "x"}')
+    assert "own.jsonl:3: the field 'output' is missing" in refused(*RUN)
+
+
+def test_head_dimension_that_vllm_cannot_serve_is_refused(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "micro.yaml").write_text(MICRO_SUITE.replace("width: 32", "width: 24"))
+    message = refused("run", "--suite", "micro.yaml", "--backend", "vllm")
+    assert "student: head dimension 24" in message
+
+
+def checkpoint(folder: Path, tokens: dict[str, int]) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 64, "num_attention_heads": 2}))
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
+
+
+def test_models_with_different_tokenizers_are_refused(refused: Refused, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "big", {"a": 0, "b": 1})
+    checkpoint(tmp_path / "small", {"a": 0})
+    lines = MICRO_SUITE.splitlines()
+    start = lines.index("teacher:")
+    lines[start : start + 6] = ["teacher: {path: big}", "student: {path: small}"]
+    lines.remove("tokenizer: {vocabulary: 512, frame_tokens: true}")
+    (tmp_path / "micro.yaml").write_text("\n".join(lines))
+    assert "different tokenizers" in refused(*RUN)
+
+
+def test_plugin_that_raises_is_one_message_with_file_and_line(
+    micro: Path, refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text("import math\n\nmath.sqrt(-1)\n")
+    message = refused(*RUN, "--plugin", "broken.py")
+    assert "broken.py:3: ValueError: " in message
+
+
+def test_unknown_command_and_run_are_refused(refused: Refused) -> None:
+    assert "did you mean report" in refused("reprot")
+    assert "no run 'absent'" in refused("report", "absent")
+
+
+def test_refusals_come_without_the_heavy_imports(micro: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom kdbench.cli import main\n"
+        "try:\n    main(['run', '--suite', 'micro.yaml', '--set', 'recipe.lr=x'])\n"
+        "except SystemExit as stop:\n    assert stop.code == 2\n"
+        "try:\n    main(['run', '--suite', 'micro.yaml', '--objectives', 'nothing'])\n"
+        "except SystemExit as stop:\n    assert stop.code == 2\n"
+        "heavy = {'transformers', 'vllm', 'datasets', 'pandas', 'seaborn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_a_full_disk_is_one_message(
+    micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(store, "write_bytes", full)
+    with pytest.raises(SystemExit) as stop:
+        main([*RUN, "--objectives", "sft"])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "No space left on device" in message
+    assert "Traceback" not in message
+
+
+def test_a_refusal_is_one_message_on_the_real_command_line(micro: Path, cli: Cli) -> None:
+    result = cli(*RUN, "--objectives", "nothing", check=2)
+    assert "unknown objective 'nothing'" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,240 @@
+"""`kdbench run` for real: from nothing to a leaderboard, again, extended, changed, killed."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import KDBENCH, Cli
+
+RUN = ("run", "--suite", "micro.yaml", "--backend", "transformers", "--jobs", "2")
+OBJECTIVES = ("--objectives", "sft,forward-kl,amid[alpha=-3]")
+COLUMNS = ["variant", "objective", "params", "set", "metric", "mean", "ci_low", "ci_high"]
+COLUMNS += ["sd_train", "n_seeds", "n_samples", "tier"]
+
+pytestmark = pytest.mark.slow
+
+
+def result_bytes(run: Path) -> dict[str, bytes]:
+    """Scores and generations of every trial, by path."""
+    paths = [*run.glob("trials/*/*/scores.parquet"), *run.glob("trials/*/*/generations/*")]
+    assert paths
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(paths)}
+
+
+def modification_times(run: Path) -> dict[str, float]:
+    paths = [path for path in run.rglob("trials/*/*/*") if path.is_file() and path.name != ".lock"]
+    return {str(path): path.stat().st_mtime for path in paths}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where an uninterrupted run of three objectives and two seeds stands."""
+    return tmp_path_factory.mktemp("finished")
+
+
+@pytest.fixture
+def complete(finished: Path, micro: Path, cli: Cli) -> Path:
+    """The finished run's folder, made by the first test that asks for it."""
+    if not (finished / "micro" / "leaderboard.csv").exists():
+        cli(*RUN, *OBJECTIVES, "--out", str(finished))
+    return finished / "micro"
+
+
+def test_run_ends_with_a_tidy_leaderboard(complete: Path) -> None:
+    board = pd.read_csv(complete / "leaderboard.csv")
+    assert list(board.columns[: len(COLUMNS)]) == COLUMNS
+    assert set(board.variant) == {"teacher", "init", "sft", "forward-kl", "amid[alpha=-3]"}
+    assert set(board["set"]) == {"dolly", "vicuna", "average"}
+    assert {"rouge_l", "rouge_l_greedy", "exact_match", "length", "distinct_2"} == set(board.metric)
+    average = board[(board.metric == "rouge_l") & (board["set"] == "average")].set_index("variant")
+    assert average.loc["sft", "n_seeds"] == 2
+    assert average.loc[["teacher", "init"], "tier"].isna().all()
+    assert average.loc[["sft", "forward-kl", "amid[alpha=-3]"], "tier"].notna().all()
+
+
+def test_every_mean_of_the_leaderboard_follows_from_the_stored_rows(complete: Path) -> None:
+    board = pd.read_csv(complete / "leaderboard.csv")
+    for variant, slug in [("sft", "sft"), ("amid[alpha=-3]", "amid_alpha_-3")]:
+        scores = pd.concat(
+            pd.read_parquet(complete / "trials" / slug / f"seed-{seed}" / "scores.parquet")
+            for seed in range(2)
+        )
+        rows = board[(board.variant == variant) & (board.metric == "rouge_l")].set_index("set")
+        means = scores[scores.metric == "rouge_l"].groupby("set").value.mean()
+        for name in ("dolly", "vicuna"):
+            assert rows.loc[name, "mean"] == pytest.approx(means[name])
+        assert rows.loc["average", "mean"] == pytest.approx(means.mean())
+
+
+def test_files_of_the_run_are_the_contract(complete: Path) -> None:
+    for name in ("spec.yaml", "provenance.json", "leaderboard.md", "stability.csv"):
+        assert (complete / name).stat().st_size > 0
+    for kind in ("png", "svg"):
+        assert list((complete / "plots").glob(f"*.{kind}"))
+    trial = complete / "trials" / "forward-kl" / "seed-1"
+    assert json.loads((trial / "DONE.json").read_text())["status"] == "done"
+    assert not list(complete.rglob("*.tmp"))
+    provenance = json.loads((complete / "provenance.json").read_text())
+    assert provenance["commands"][0]["trials_done"] == 8
+    assert os.uname().nodename not in json.dumps(provenance)
+
+
+def test_exactly_one_answer_per_sample_and_seed(complete: Path) -> None:
+    lines = (complete / "trials/sft/seed-0/generations/dolly.jsonl").read_text().splitlines()
+    assert [json.loads(line)["sample"] for line in lines] == list(range(8))
+    assert {json.loads(line)["decoding_seed"] for line in lines} == {10}
+
+
+def test_the_same_command_again_recomputes_nothing(complete: Path, micro: Path, cli: Cli) -> None:
+    before = modification_times(complete)
+    output = cli(*RUN, *OBJECTIVES, "--out", str(complete.parent)).stdout
+    assert "nothing to do" in output
+    assert modification_times(complete) == before
+
+
+def test_seeds_equal_by_content_are_found_again_in_another_spelling(
+    complete: Path, micro: Path, cli: Cli
+) -> None:
+    spelled = "amid[alpha=-3.0,teacher_weight=0.1],kl"
+    arguments = (*RUN, "--objectives", spelled, "--out", str(complete.parent), "--dry-run")
+    assert "0 of 6 to do" in cli(*arguments).stdout
+
+
+def test_changed_shared_field_is_refused_and_named(complete: Path, micro: Path, cli: Cli) -> None:
+    before = modification_times(complete)
+    arguments = (*RUN, *OBJECTIVES, "--out", str(complete.parent), "--set", "recipe.lr=0.5")
+    result = cli(*arguments, check=2)
+    assert "suite.recipe.lr: 0.003 -> 0.5" in result.stderr
+    assert modification_times(complete) == before
+
+
+def test_report_rebuilds_the_same_tables(complete: Path, cli: Cli) -> None:
+    before = (complete / "leaderboard.csv").read_bytes()
+    (complete / "leaderboard.csv").unlink()
+    cli("report", "micro", "--out", str(complete.parent))
+    assert (complete / "leaderboard.csv").read_bytes() == before
+
+
+def test_status_lists_every_trial(complete: Path, cli: Cli) -> None:
+    rows = json.loads(cli("status", "micro", "--out", str(complete.parent), "--json").stdout)
+    assert len(rows) == 8
+    assert {row["state"] for row in rows} == {"done"}
+
+
+def test_publish_copies_tables_and_plots_only(complete: Path, cli: Cli) -> None:
+    cli("publish", "micro", "--out", str(complete.parent))
+    board = complete.parent / "boards" / "micro"
+    assert {path.name for path in board.iterdir()} == {
+        "leaderboard.csv",
+        "leaderboard.md",
+        "stability.csv",
+        "spec.yaml",
+        "provenance.json",
+        "plots",
+    }
+
+
+def test_more_objectives_and_seeds_extend_a_run(micro: Path, cli: Cli, tmp_path: Path) -> None:
+    cli(*RUN, "--objectives", "sft", "--seeds", "1")
+    before = modification_times(tmp_path / "results" / "micro")
+    cli(*RUN, "--objectives", "jsd[beta=0.9]", "--seeds", "2")
+    run = tmp_path / "results" / "micro"
+    after = modification_times(run)
+    assert {path: after[path] for path in before} == before
+    board = pd.read_csv(run / "leaderboard.csv")
+    average = board[(board.metric == "rouge_l") & (board["set"] == "average")].set_index("variant")
+    assert average.loc["sft", "n_seeds"] == 1
+    assert average.loc["jsd[beta=0.9]", "n_seeds"] == 2
+
+
+SLOW_PLUGIN = '''
+"""Stops for a minute in the middle of writing the file that KDBENCH_TEST_STOP_AT names."""
+import os, pathlib, time
+from kdbench import store
+from kdbench.api import divergence, kl
+
+@divergence("slow", source="a test")
+def slow(teacher_logp, student_logp):
+    return kl(teacher_logp, student_logp)
+
+write_bytes = store.write_bytes
+
+def stopping(path, content):
+    if os.environ.get("KDBENCH_TEST_STOP_AT") == path.name and "forward-kl" in str(path):
+        path.with_name(path.name + ".half").write_bytes(content[: len(content) // 2])
+        pathlib.Path("stopped").touch()
+        time.sleep(60)
+    write_bytes(path, content)
+
+store.write_bytes = stopping
+'''
+
+
+@pytest.mark.parametrize("file", ["checkpoint.safetensors", "vicuna.jsonl", "scores.parquet"])
+def test_killed_run_goes_on_to_byte_identical_results(
+    complete: Path, micro: Path, cli: Cli, tmp_path: Path, file: str
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_PLUGIN)
+    process = subprocess.Popen(
+        [*KDBENCH, *RUN, *OBJECTIVES, "--plugin", "slow.py"],
+        cwd=tmp_path,
+        env={**os.environ, "KDBENCH_TEST_STOP_AT": file},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "stopped").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    cli(*RUN, *OBJECTIVES)
+    assert result_bytes(tmp_path / "results" / "micro") == result_bytes(complete)
+
+
+DIVERGING_PLUGIN = """
+from kdbench.api import divergence, kl
+
+@divergence("diverging", source="a test")
+def diverging(teacher_logp, student_logp):
+    value = kl(teacher_logp, student_logp)
+    return value / (value > 1e9)
+"""
+
+
+def test_diverged_trial_is_recorded_and_the_others_go_on(
+    micro: Path, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "diverging.py").write_text(DIVERGING_PLUGIN)
+    arguments = ("--objectives", "diverging,sft", "--plugin", "diverging.py", "--seeds", "1")
+    cli(*RUN, *arguments)
+    rows = json.loads(cli("status", "micro", "--json").stdout)
+    states = {row["variant"]: row["state"] for row in rows}
+    assert states == {"diverging": "diverged", "sft": "done", "init": "done", "teacher": "done"}
+    board = pd.read_csv(tmp_path / "results/micro/leaderboard.csv")
+    assert board[board.variant == "diverging"].n_diverged.eq(1).all()
+
+
+def test_two_commands_on_one_run_do_not_mix(micro: Path, cli: Cli, tmp_path: Path) -> None:
+    from kdbench import store
+
+    with store.locked(tmp_path / "results" / "micro" / ".lock"):
+        result = cli(*RUN, "--objectives", "sft", check=2)
+    assert "another command is working on this run" in result.stderr
+
+
+def test_vllm_serves_a_whole_run(micro: Path, cli: Cli, tmp_path: Path) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vllm is not installed")
+    cli("run", "--suite", "micro.yaml", "--objectives", "sft", "--seeds", "1", "--backend", "vllm")
+    board = pd.read_csv(tmp_path / "results/micro/leaderboard.csv")
+    greedy = board[(board.metric == "rouge_l_greedy") & (board["set"] == "average")]
+    assert set(greedy.variant) == {"teacher", "init", "sft"}

@@ -1,0 +1,241 @@
+"""Every registered objective is held to every property, and broken ones are found out."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdbench.api import divergence, kl, labelled, objective
+from kdbench.conformance import check
+from kdbench.expressions import expand
+from kdbench.objective import OBJECTIVES, PRESETS, Variant
+from tests.objective_tools import spoiled_registry
+
+SETTINGS = [
+    "jeffreys[forward_weight=0]",
+    "jeffreys[forward_weight=1]",
+    "jsd[beta=0.1]",
+    "jsd[beta=0.9]",
+    "skew-kl[teacher_weight=0]",
+    "skew-kl[teacher_weight=0.9]",
+    "skew-reverse-kl[teacher_weight=1]",
+    "skew-reverse-kl[teacher_weight=0.1]",
+    "skew-reverse-kl[detach_mixture=true]",
+    "alpha-beta[alpha=0.1,beta=0.8]",
+    "alpha-beta[alpha=1,beta=0]",
+    "alpha-beta[alpha=0,beta=1]",
+    "alpha-beta[alpha=1,beta=1]",
+    "alpha-beta[alpha=0,beta=0]",
+    "alpha-beta[alpha=0.5,beta=-0.5]",
+    "alpha-beta[alpha=0.0001,beta=-0.0001]",
+    "alpha-beta[alpha=0.0003,beta=0.7]",
+    "alpha-beta[alpha=2,beta=-1]",
+    "alpha-beta[alpha=-1,beta=2]",
+    "alpha-beta[alpha=-1,beta=-0.5]",
+    "alpha-beta[alpha=0,beta=-0.7]",
+    "alpha-beta[alpha=-0.2,beta=0.1]",
+    *(
+        f"amid[alpha={alpha},divergence={inner},order={order}]"
+        for alpha in (-50, 0.9, 1, 3)
+        for inner in ("kl", "tvd", "jsd")
+        for order in ("pr", "qr", "rp", "rq")
+    ),
+    *(f"amid[divergence={inner},order=rq]" for inner in ("reverse-kl", "skew-kl", "jeffreys")),
+    "amid[alpha=0.999999,divergence=kl]",
+    "amid[alpha=1.000001,divergence=kl,order=rq]",
+    "amid[teacher_weight=0]",
+    "amid[teacher_weight=1,order=rq]",
+    "amid[alpha=1,divergence=kl,order=rq,detach_assistant=true]",
+]
+
+
+def _walk() -> list[Variant]:
+    """Every objective, grids included, every preset, and the settings above."""
+    variants = [
+        *expand("all"),
+        *(item.variant({}) for item in map(OBJECTIVES.__getitem__, OBJECTIVES)),
+        *map(objective, PRESETS),
+        *map(objective, SETTINGS),
+    ]
+    return list({variant.full_name: variant for variant in variants}.values())
+
+
+@pytest.mark.parametrize("variant", _walk(), ids=str)
+def test_an_objective_conforms(variant: Variant) -> None:
+    failed = [f"{item.property}: {item.detail}" for item in check(variant) if not item.ok]
+    assert not failed, f"{variant} ({variant.objective.defined_at})\n" + "\n".join(failed)
+
+
+def test_every_built_in_divergence_declares_its_infinities() -> None:
+    undeclared = [
+        str(variant)
+        for variant in _walk()
+        if variant.objective.kind == "divergence" and variant.infinite_where() is None
+    ]
+    assert not undeclared
+
+
+SHAPE = "returns one value per token in the dtype of its inputs"
+DIVERGENCE = "is positive, and zero where student and teacher agree"
+FINITE = "has a finite gradient that sums to zero over the vocabulary"
+GRADIENT = "has the gradient of its value"
+DESCENT = "lowers its value under gradient descent"
+ORDER = "does not depend on the order of the vocabulary"
+PADDING = "ignores ids that neither model can say"
+INFINITE = "is infinite exactly where it declares to be, and never NaN"
+PER_TOKEN = "treats tokens independently"
+SAME = "is deterministic"
+INPUTS = "leaves its inputs as they are"
+
+
+@pytest.fixture(autouse=True)
+def _registry() -> Iterator[None]:
+    with spoiled_registry():
+        yield
+
+
+def _failures(function: Callable[..., Tensor], **declared: Any) -> set[str]:
+    divergence("broken", source="a test", **declared)(function)
+    return {finding.property for finding in check(objective("broken")) if not finding.ok}
+
+
+def _mean(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p, q).mean()
+
+
+def _mean_for_all(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p, q).mean().expand(len(p))
+
+
+def _naive(p: Tensor, q: Tensor) -> Tensor:
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def _masked_too_late(p: Tensor, q: Tensor) -> Tensor:
+    return (q.exp() * (q - p)).nan_to_num(nan=0.0).sum(-1)
+
+
+def _in_place(p: Tensor, q: Tensor) -> Tensor:
+    value = kl(p, q)
+    p.sub_(0.1)
+    return value
+
+
+def _always_double(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p.double(), q.double())
+
+
+def _negative(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p, q) - 0.01
+
+
+def _cross_entropy(p: Tensor, q: Tensor) -> Tensor:
+    return -(p.exp() * q.masked_fill(q == -math.inf, 0.0)).sum(-1)
+
+
+def _half_the_gradient(p: Tensor, q: Tensor) -> Tensor:
+    with torch.no_grad():
+        reverse = kl(q, p)
+    return kl(p, q) * (1 + reverse)
+
+
+def _uphill(p: Tensor, q: Tensor) -> Tensor:
+    value = kl(p, q)
+    return 2 * value.detach() - value
+
+
+def _first_ids_matter_more(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p, q) + (p[:, 0].exp() - q[:, 0].exp()).square()
+
+
+def _noisy(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p, q) * torch.rand(len(p), dtype=p.dtype)
+
+
+def _nothing_to_learn(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p, p)
+
+
+def _smoothed(p: Tensor, q: Tensor) -> Tensor:
+    return (p.exp() * ((p.exp() + 1e-8).log() - (q.exp() + 1e-8).log())).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("function", "declared", "property_"),
+    [
+        pytest.param(function, declared, property_, id=f"{function.__name__}-{property_}")
+        for function, declared, property_ in [
+            (_mean, None, SHAPE),
+            (_mean_for_all, None, PER_TOKEN),
+            (_naive, None, PADDING),
+            (_naive, None, INFINITE),
+            (_masked_too_late, None, PADDING),
+            (_in_place, None, INPUTS),
+            (_always_double, None, SHAPE),
+            (_negative, None, DIVERGENCE),
+            (_cross_entropy, None, DIVERGENCE),
+            (_half_the_gradient, None, GRADIENT),
+            (_uphill, None, DESCENT),
+            (_first_ids_matter_more, None, ORDER),
+            (_noisy, None, SAME),
+            (_nothing_to_learn, None, DIVERGENCE),
+            (_nothing_to_learn, None, FINITE),
+            (_smoothed, ["student"], INFINITE),
+            (kl, [], INFINITE),
+            (kl, ["student", "teacher"], INFINITE),
+        ]
+    ],
+)
+def test_a_broken_objective_is_found_out(
+    function: Callable[..., Tensor], declared: list[str] | None, property_: str
+) -> None:
+    assert property_ in _failures(function, infinite_where=declared)
+
+
+@pytest.mark.parametrize("declared", [None, ["student"]])
+def test_a_sound_objective_has_no_findings(declared: list[str] | None) -> None:
+    assert not _failures(lambda p, q: kl(p, q), infinite_where=declared)
+
+
+def test_a_stop_gradient_is_not_a_wrong_gradient() -> None:
+    def half_detached(p: Tensor, q: Tensor) -> Tensor:
+        return kl(p, q) * (1 + kl(q, p).detach())
+
+    assert GRADIENT not in _failures(half_detached)
+
+
+def test_an_exception_in_the_objective_is_a_finding() -> None:
+    def raises(p: Tensor, q: Tensor) -> Tensor:
+        raise IndexError("ids beyond the vocabulary")
+
+    divergence("broken", source="a test")(raises)
+    findings = check(objective("broken"))
+    assert not any(finding.ok for finding in findings)
+    assert all("IndexError: ids beyond the vocabulary" in finding.detail for finding in findings)
+
+
+def test_details_show_the_numbers() -> None:
+    divergence("broken", source="a test")(_negative)
+    (finding,) = [item for item in check(objective("broken")) if item.property == DIVERGENCE]
+    assert "-0.0099" in finding.detail
+
+
+def test_a_labelled_objective_is_held_to_all_but_the_divergence() -> None:
+    def off_by_one(p: Tensor, q: Tensor, *, labels: Tensor) -> Tensor:
+        return -q.gather(-1, (labels - 1).unsqueeze(-1)).squeeze(-1)
+
+    labelled("broken", source="a test")(off_by_one)
+    found = {finding.property: finding.ok for finding in check(objective("broken"))}
+    assert DIVERGENCE not in found
+    assert not found[ORDER]
+    assert found[GRADIENT]
+
+
+def test_amid_declares_nothing_where_its_divergence_does_not() -> None:
+    divergence("quiet", source="a test")(lambda p, q: kl(p, q))
+    variant = objective("amid[alpha=1,divergence=quiet]")
+    assert variant.infinite_where() is None
+    assert all(finding.ok for finding in check(variant))

@@ -1,0 +1,207 @@
+"""Records, the prompt's frame, truncation, and the order of batches."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from kdbench.data.batches import batch_rows, collate, micro_batches, response_indices
+from kdbench.data.encode import (
+    EOS,
+    FRAME,
+    Encoded,
+    encode_prompt,
+    encode_record,
+    encode_split,
+    eos_id,
+    prompt_text,
+)
+from kdbench.data.records import Record, read_split
+from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
+from kdbench.errors import UserError
+from kdbench.spec import Split
+
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "lazy",
+    "dog",
+    "while",
+    "seven",
+    "wizards",
+]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["bytes", "frame-tokens"])
+def tokenizer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    records = [Record(" ".join(WORDS[i:]), "", (" ".join(WORDS[:i]),)) for i in range(12)]
+    train_tokenizer(records, folder, vocabulary=400, frame_tokens=request.param)
+    return load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("input_text", ["", "some context"])
+def test_prompt_is_the_published_frame(input_text: str) -> None:
+    text = prompt_text("Do it.", input_text)
+    paired = ", paired with an input that provides further context" if input_text else ""
+    context = f"### Input:\n{input_text}\n\n" if input_text else ""
+    assert text == (
+        f"Below is an instruction that describes a task{paired}. Write a response that "
+        "appropriately completes the request.\n\n### Instruction:\nDo it.\n\n"
+        f"{context}### Response:\n"
+    )
+
+
+def test_record_round_trips_and_ends_with_eos(tokenizer: Tokenizer) -> None:
+    record = Record("jump over", "the lazy dog", ("seven wizards boil jam", "another"))
+    prompt, response = encode_record(tokenizer, record)
+    text = tokenizer.decode(prompt + response, skip_special_tokens=False)
+    assert text == prompt_text("jump over", "the lazy dog") + "seven wizards boil jam" + EOS
+    assert response[-1] == eos_id(tokenizer)
+    assert response.count(eos_id(tokenizer)) == 1
+
+
+def test_frame_tokens_are_one_id_each(tmp_path: Path) -> None:
+    train_tokenizer([Record("a b", "", ("c",))], tmp_path, vocabulary=300, frame_tokens=True)
+    tokenizer = load_tokenizer(tmp_path)
+    assert all(len(tokenizer.encode(part).ids) == 1 for part in FRAME)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    instruction=st.lists(st.sampled_from(WORDS), min_size=1, max_size=30).map(" ".join),
+    context=st.text(max_size=150),
+    room=st.integers(1, 60),
+)
+def test_long_prompts_keep_the_frame_and_lose_the_end_of_their_input(
+    tokenizer: Tokenizer, instruction: str, context: str, room: int
+) -> None:
+    frame = len(tokenizer.encode(prompt_text("", "x")).ids)
+    limit = frame + room
+    ids = encode_prompt(tokenizer, Record(instruction, context, ("x",)), limit)
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    assert len(ids) <= limit
+    assert text.startswith("Below is an instruction")
+    assert text.endswith("\n\n### Response:\n")
+    if len(tokenizer.encode(prompt_text(instruction, "x")).ids) <= limit:
+        assert f"### Instruction:\n{instruction}\n\n" in text
+
+
+def test_a_frame_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UserError, match="do not hold the prompt's frame"):
+        encode_prompt(tokenizer, Record("jump over the dog", "", ("x",)), 2)
+
+
+def test_rows_that_do_not_fit_whole_are_left_out(tokenizer: Tokenizer) -> None:
+    short, long = Record("fox", "", ("dog",)), Record("fox", "", ("dog " * 200,))
+    length = sum(map(len, encode_record(tokenizer, short)))
+    data = encode_split(
+        tokenizer, [long, short, long], max_prompt=length - 1, max_length=length, name="train"
+    )
+    assert data.lengths.tolist() == [length]
+
+
+def make_encoded(lengths: list[tuple[int, int]]) -> Encoded:
+    total = sum(prompt + response for prompt, response in lengths)
+    starts = torch.tensor([0, *(prompt + response for prompt, response in lengths)]).cumsum(0)
+    return Encoded(torch.arange(1, total + 1), starts, torch.tensor([p for p, _ in lengths]))
+
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)
+
+
+@given(LENGTHS, st.integers(1, 5))
+def test_micro_batches_hold_every_response_token_once(
+    lengths: list[tuple[int, int]], size: int
+) -> None:
+    data = make_encoded(lengths)
+    rows = torch.arange(len(data))
+    labels = [int(x) for batch in micro_batches(data, rows, size) for x in batch.labels]
+    expected = [
+        int(token)
+        for row, (prompt, _) in enumerate(lengths)
+        for token in data.tokens[data.starts[row] + prompt : data.starts[row + 1]]
+    ]
+    assert Counter(labels) == Counter(expected)
+
+
+@given(LENGTHS)
+def test_collate_predicts_each_response_token_from_the_token_before(
+    lengths: list[tuple[int, int]],
+) -> None:
+    data = make_encoded(lengths)
+    rows = torch.arange(len(data)).flip(0)
+    batch = collate(data, rows)
+    assert (batch.tokens.flatten()[batch.positions] + 1 == batch.labels).all()
+    flat_responses = torch.cat(
+        [
+            data.tokens[data.starts[row] + data.prompt_lengths[row] : data.starts[row + 1]]
+            for row in range(len(data))
+        ]
+    )
+    assert flat_responses[response_indices(data, rows)].tolist() == batch.labels.tolist()
+
+
+@given(st.integers(1, 40), st.integers(1, 64), st.integers(0, 5), st.integers(1, 8))
+def test_each_epoch_shows_every_row_once(rows: int, batch: int, seed: int, epochs: int) -> None:
+    steps = -(-rows * epochs // batch)
+    order = torch.cat(
+        [batch_rows(rows, batch, step, suite="s", seed=seed) for step in range(steps)]
+    )
+    for epoch in range(epochs):
+        assert sorted(order[epoch * rows : (epoch + 1) * rows].tolist()) == list(range(rows))
+
+
+def test_order_depends_on_suite_and_seed() -> None:
+    first = batch_rows(50, 50, 0, suite="a", seed=0).tolist()
+    assert first == batch_rows(50, 50, 0, suite="a", seed=0).tolist()
+    assert first != batch_rows(50, 50, 0, suite="a", seed=1).tolist()
+    assert first != batch_rows(50, 50, 0, suite="b", seed=0).tolist()
+    assert first != batch_rows(50, 50, 1, suite="a", seed=0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "not a JSON object"),
+        ("[1]", "not a JSON object but list"),
+        ('{"instruction": "x"}', "the field 'output' is missing"),
+        ('{"output": "x"}', "the field 'instruction' is missing"),
+        ('{"instruction": 3, "output": "x"}', "'instruction' has to be text, not int"),
+        ('{"instruction": "x", "output": []}', "'output' is an empty list"),
+        ('{"instruction": "x", "output": ["y", null]}', "'output' has to be text, not NoneType"),
+    ],
+)
+def test_broken_records_are_refused_with_file_and_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    good = json.dumps({"instruction": "x", "output": "y"})
+    (tmp_path / "a.jsonl").write_text(f"{good}\n\n{line}\n")
+    with pytest.raises(UserError, match=r"a\.jsonl:3: .*" + message.replace("[", r"\[")):
+        read_split(tmp_path, Split(path="a.jsonl"))
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="an empty set"):
+        read_split(tmp_path, Split(path="a.jsonl"))
+
+
+def test_limit_and_list_valued_references(tmp_path: Path) -> None:
+    rows = [{"instruction": str(i), "output": ["a", "b"]} for i in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = read_split(tmp_path, Split(path="a.jsonl", limit=2))
+    assert [record.instruction for record in records] == ["0", "1"]
+    assert records[0].outputs == ("a", "b")
+    assert records[0].target == "a"

@@ -1,0 +1,113 @@
+"""The chunked head against all logits at once: value and gradient, every registered objective."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdbench.expressions import expand
+from kdbench.models import Head
+from kdbench.objective import Variant
+from kdbench.spec import Loss
+from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
+
+N, D, V, D_TEACHER = 23, 8, 37, 12
+
+
+def make_batch(*, bias: bool = False, softcap: float | None = None) -> dict[str, object]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    head = Head(normal(V, D), normal(V) if bias else None, 1.3, softcap)
+    for parameter in head.parameters():
+        parameter.requires_grad_()
+    return {
+        "hidden": normal(N, D).requires_grad_(),
+        "head": head,
+        "labels": torch.randint(V, (N,), generator=generator),
+        "teacher": Teacher(normal(N, D_TEACHER), Head(normal(V, D_TEACHER))),
+        "weights": torch.rand(N, generator=generator, dtype=torch.float64),
+    }
+
+
+def value_and_gradients(loss: Tensor, batch: dict[str, object]) -> list[Tensor]:
+    leaves = [batch["hidden"], *batch["head"].parameters()]  # type: ignore[attr-defined]
+    return [loss.detach(), *torch.autograd.grad(loss, leaves)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", expand("all"), ids=str)
+@pytest.mark.parametrize("chunk", [1, 7, N, 100])
+def test_chunked_head_equals_plain_head(variant: Variant, chunk: int) -> None:
+    batch = make_batch()
+    batch["weights"] = None
+    per_token = per_token_loss(variant, Loss(kd=0.7, sft=0.3, temperature=2.0, t_squared=True))
+    plain = value_and_gradients(plain_loss(per_token, **batch), batch)  # type: ignore[arg-type]
+    chunked = value_and_gradients(
+        chunked_loss(per_token, **batch, chunk=chunk),  # type: ignore[arg-type]
+        batch,
+    )
+    for expected, found in zip(plain, chunked, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("bias", "softcap"), [(True, None), (False, 5.0), (True, 5.0)])
+def test_chunked_head_honours_bias_softcap_and_weights(bias: bool, softcap: float | None) -> None:
+    batch = make_batch(bias=bias, softcap=softcap)
+    per_token = per_token_loss(expand("reverse-kl")[0], Loss())
+    plain = value_and_gradients(plain_loss(per_token, **batch), batch)  # type: ignore[arg-type]
+    chunked = value_and_gradients(
+        chunked_loss(per_token, **batch, chunk=5),  # type: ignore[arg-type]
+        batch,
+    )
+    for expected, found in zip(plain, chunked, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_upstream_gradient_scales_the_stored_gradients() -> None:
+    batch = make_batch()
+    per_token = per_token_loss(expand("tvd")[0], Loss())
+    once = value_and_gradients(chunked_loss(per_token, **batch), batch)  # type: ignore[arg-type]
+    scaled = value_and_gradients(3.0 * chunked_loss(per_token, **batch), batch)  # type: ignore[arg-type]
+    for expected, found in zip(once, scaled, strict=True):
+        torch.testing.assert_close(found, 3.0 * expected)
+
+
+def test_temperature_divides_both_logits_of_the_objective_but_not_of_sft() -> None:
+    batch = make_batch()
+    head, teacher = batch["head"], batch["teacher"]
+    assert isinstance(head, Head)
+    assert isinstance(teacher, Teacher)
+    student_logits = head.logits(batch["hidden"])  # type: ignore[arg-type]
+    teacher_logits = teacher.head.logits(teacher.hidden)
+    p, q = teacher_logits / 2 - 0.0, student_logits / 2
+    logp, logq = p - p.logsumexp(-1, keepdim=True), q - q.logsumexp(-1, keepdim=True)
+    labels = batch["labels"]
+    assert isinstance(labels, Tensor)
+    nll = torch.nn.functional.cross_entropy(student_logits, labels, reduction="none")
+    expected = 0.7 * 4.0 * (logp.exp() * (logp - logq)).sum(-1) + 0.3 * nll
+    loss = Loss(kd=0.7, sft=0.3, temperature=2.0, t_squared=True)
+    found = per_token_loss(expand("forward-kl")[0], loss)(teacher_logits, student_logits, labels)
+    torch.testing.assert_close(found, expected)
+
+
+def test_logits_of_half_precision_models_are_float32() -> None:
+    head = Head(torch.randn(V, D, dtype=torch.bfloat16))
+    assert head.logits(torch.randn(3, D, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+class _Largest:
+    """Records the largest tensor that a per-token loss is given."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __call__(self, teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+        self.rows = max(self.rows, len(student))
+        return student.square().sum(-1)
+
+
+def test_no_more_than_a_chunk_of_logits_exists_at_a_time() -> None:
+    batch, largest = make_batch(), _Largest()
+    chunked_loss(largest, **batch, chunk=4)  # type: ignore[arg-type]
+    assert largest.rows == 4

@@ -1,0 +1,332 @@
+"""How objectives are found, and what is said when one is not, or is not sound."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kdbench
+from kdbench.api import choice, divergence, kl, number, objective, preset
+from kdbench.errors import UserError
+from kdbench.expressions import load_plugin
+from kdbench.objective import OBJECTIVES, PRESETS
+from kdbench.registry import Registry, load_entry_points, unknown
+from tests.objective_tools import spoiled_registry
+
+ROOT = Path(kdbench.__file__).parent.parent
+LOSS = """\
+from kdbench.api import divergence, kl, number
+
+@divergence("my-kl", source="a test", infinite_where=["student"], scale=number(1.0, "(0, inf)"))
+def my_kl(teacher_logp, student_logp, *, scale):
+    return scale * kl(teacher_logp, student_logp)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _registry() -> Iterator[None]:
+    with spoiled_registry():
+        yield
+
+
+def _plugin(folder: Path, text: str, name: str = "my_loss.py") -> Path:
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_plugin(path)
+    return str(caught.value)
+
+
+def _python(code: str, *, path: Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Runs Python with `path` in front of what is installed."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+SHOW = """
+    from kdbench.errors import UserError
+    from kdbench.expressions import expand
+    from kdbench.objective import OBJECTIVES
+    try:
+        names = [str(variant) for variant in expand("all")]
+        print(OBJECTIVES.defined_at("my-kl"), "my-kl" in names)
+    except UserError as error:
+        print("refused:", error)
+"""
+
+
+def test_a_registry_knows_where_its_items_were_defined() -> None:
+    registry: Registry[int] = Registry("thing")
+    registry.add("one", 1, "a.py:3")
+    registry.add("one", 2, "a.py:3")  # the same module, imported again
+    assert (registry["one"], registry.defined_at("one"), list(registry)) == (2, "a.py:3", ["one"])
+    with pytest.raises(UserError, match=r"thing 'one' is defined twice: a\.py:3 and b\.py:7"):
+        registry.add("one", 3, "b.py:7")
+    with pytest.raises(UserError, match=r"unknown thing 'on'; did you mean one\?"):
+        registry["on"]
+
+
+def test_an_unknown_name_brings_the_nearest_or_all() -> None:
+    assert unknown("suite", "instrct", ["instruct", "dolly"]).endswith("did you mean instruct?")
+    assert unknown("suite", "xyz", ["instruct", "dolly"]).endswith("known: dolly, instruct")
+
+
+def test_a_plugin_registers_an_objective(tmp_path: Path) -> None:
+    path = _plugin(tmp_path, LOSS)
+    load_plugin(path)
+    assert objective("my-kl[scale=2]").name == "my-kl[scale=2]"
+    assert OBJECTIVES.defined_at("my-kl") == f"{path}:3"
+
+
+def test_a_plugin_may_register_a_preset_alone(tmp_path: Path) -> None:
+    load_plugin(
+        _plugin(
+            tmp_path,
+            """
+            from kdbench.api import preset
+            preset("jsd-nine", "jsd[beta=0.9]", source="a test")
+            """,
+        )
+    )
+    assert str(objective("jsd-nine")) == "jsd[beta=0.9]"
+
+
+def test_a_missing_plugin(tmp_path: Path) -> None:
+    message = _refusal(tmp_path / "my_los.py")
+    assert str(tmp_path / "my_los.py") in message
+    assert "no such file" in message
+
+
+def test_a_plugin_that_registers_nothing(tmp_path: Path) -> None:
+    message = _refusal(_plugin(tmp_path, "x = 1\n"))
+    assert "my_loss.py registers no objective; decorate a function with @divergence" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("x = 1\ny = x / 0\n", 2, "ZeroDivisionError: division by zero"),
+        ("import torch\n\ntorch.zeros(2) @ torch.zeros(3)\n", 3, "RuntimeError"),
+        ("import no_such_module\n", 1, "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def f(:\n    pass\n", 1, "SyntaxError"),
+        ("def f():\n    raise OSError('disk')\n\nf()\n", 2, "OSError: disk"),
+        ("import json\n\njson.loads('{')\n", 3, "JSONDecodeError"),
+        ("raise SystemExit(3)\n", 1, "SystemExit: 3"),
+    ],
+)
+def test_a_plugin_that_raises_is_named_with_its_line(
+    tmp_path: Path, text: str, line: int, words: str
+) -> None:
+    path = _plugin(tmp_path, text)
+    message = _refusal(path)
+    assert f"{path}:{line}: " in message
+    assert words in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("declaration", "words"),
+    [
+        ('"Bad Name", source="x"', "'Bad Name' cannot be an objective's name"),
+        ('"teacher", source="x"', "'teacher' cannot be an objective's name"),
+        ('"all", source="x"', "not one of all, core, more, teacher, init"),
+        ('"good", source="x", scale=[1]', "not [1]"),
+        ('"good", source="x", scale=number(2, "[0, 1]")', "default of 2.0 is outside its range"),
+        ('"good", source="x", scale=number(0.5, "0 to 1")', "'0 to 1' is not an interval"),
+        ('"good"', "missing 1 required keyword-only argument: 'source'"),
+        ('"good", source="x", aliases=["jsd"]', "objective 'jsd' is defined twice"),
+    ],
+)
+def test_a_bad_declaration_is_named_with_its_line(
+    tmp_path: Path, declaration: str, words: str
+) -> None:
+    path = _plugin(
+        tmp_path,
+        f"""\
+        from kdbench.api import *
+
+        @divergence({declaration})
+        def f(p, q, **given):
+            return p
+        """,
+    )
+    message = _refusal(path)
+    assert f"{path}:3: " in message
+    assert words in message
+
+
+@pytest.mark.parametrize("name", ["jsd", "kl", "amid-paper"])
+def test_a_taken_name_is_refused_with_both_places(tmp_path: Path, name: str) -> None:
+    path = _plugin(tmp_path, LOSS.replace("my-kl", name))
+    message = _refusal(path)
+    assert f"objective '{name}' is defined twice" in message
+    assert re.search(r"objectives/\w+\.py:\d+ and ", message)
+    assert f"and {path}:3; rename one of them" in message
+
+
+def test_a_preset_cannot_take_an_objectives_name() -> None:
+    with pytest.raises(UserError, match="objective 'jsd' is defined twice"):
+        preset("jsd", "jsd[beta=0.9]", source="a test")
+    assert "jsd" not in PRESETS
+
+
+def test_the_function_gets_resolved_parameters() -> None:
+    seen = {}
+
+    @divergence("seen", source="a test", scale=2, on=True, side=choice("p", "q"), of=number(1.0))
+    def function(p: object, q: object, **given: object) -> object:
+        seen.update(given)
+        return kl(p, q)  # type: ignore[arg-type]
+
+    import torch
+
+    objective("seen[side=q]")(torch.zeros(1, 1), torch.zeros(1, 1))
+    assert seen == {"scale": 2.0, "on": True, "side": "q", "of": 1.0}
+
+
+def test_a_labelled_objective_needs_labels() -> None:
+    import torch
+
+    with pytest.raises(UserError, match="sft needs labels=, the token ids"):
+        objective("sft")(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+def test_the_code_digest_ignores_comments_and_docstrings(tmp_path: Path) -> None:
+    path = _plugin(tmp_path, LOSS)
+    load_plugin(path)
+    digest = OBJECTIVES["my-kl"].code_digest()
+    path.write_text("# A comment.\n" + LOSS.replace("    return", '    """Scaled."""\n    return'))
+    assert OBJECTIVES["my-kl"].code_digest() == digest
+    path.write_text(LOSS.replace("scale * kl", "2 * scale * kl"))
+    assert OBJECTIVES["my-kl"].code_digest() != digest
+
+
+def _distribution(folder: Path, value: str) -> None:
+    info = folder / "my_losses-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-losses\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[kdbench.objectives]\nmine = {value}\n")
+
+
+def test_an_entry_point_names_a_module(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    _distribution(site, "my_losses")
+    _plugin(site, LOSS, "my_losses.py")
+    result = _python(SHOW, path=site, cwd=tmp_path)
+    assert result.stdout == f"{site}/my_losses.py:3 True\n", result.stderr
+
+
+def test_an_entry_point_names_a_package_of_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _distribution(tmp_path, "losses_of_mine")
+    package = tmp_path / "losses_of_mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    _plugin(package, LOSS, "first.py")
+    _plugin(package, LOSS.replace("my-kl", "my-other-kl"), "second.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_entry_points("kdbench.objectives")
+    assert {"my-kl", "my-other-kl", "jsd"} <= set(OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "ModuleNotFoundError: No module named 'broken_losses'"),
+        ("x = 1\n1 / 0\n", "broken_losses.py:2: ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)\n", "broken_losses.py:1: SystemExit: 3"),
+    ],
+)
+def test_an_entry_point_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, words: str
+) -> None:
+    _distribution(tmp_path, "broken_losses")
+    if text is not None:
+        _plugin(tmp_path, text, "broken_losses.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load_entry_points("kdbench.objectives")
+    assert words in str(caught.value)
+    assert "broken_losses could not be imported" in str(caught.value)
+
+
+def test_a_file_dropped_into_objectives_is_found(tmp_path: Path) -> None:
+    ignore = shutil.ignore_patterns("__pycache__")
+    for package in ("kdbench", "objectives"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignore)
+    path = _plugin(tmp_path / "objectives", LOSS)
+    result = _python(SHOW, path=tmp_path, cwd=tmp_path)
+    assert result.stdout == f"{path}:3 True\n", result.stderr
+
+
+def test_a_package_that_hides_the_objectives_is_reported(tmp_path: Path) -> None:
+    package = tmp_path / "objectives"
+    package.mkdir()
+    (package / "__init__.py").write_text("print('imported')\n")
+    result = _python(SHOW, path=tmp_path, cwd=tmp_path)
+    assert result.stdout == (
+        f"refused: the package 'objectives' at {package}/__init__.py hides kdbench's own at "
+        f"{ROOT}/objectives/__init__.py; rename it, or start kdbench where it is not on the Python "
+        "path\n"
+    ), result.stderr
+
+
+def test_a_refusal_needs_no_heavy_imports(tmp_path: Path) -> None:
+    code = """
+        import sys
+        from kdbench.errors import UserError
+        from kdbench.expressions import expand
+        for text in ("foward-kl", "jsd[beta=2]", "amid[divergence=sft]", "jsd[beta"):
+            try:
+                expand(text)
+            except UserError:
+                print("refused")
+        print({"transformers", "vllm", "datasets", "pandas"} & set(sys.modules) or "none")
+    """
+    result = _python(code, path=tmp_path, cwd=tmp_path)
+    assert result.stdout.splitlines() == ["refused"] * 4 + ["none"], result.stderr
+
+
+def _first_block(text: str) -> str:
+    match = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
+GUIDE = (ROOT / "docs" / "add-an-objective.md").read_text()
+
+
+def test_the_guides_objective_is_short_and_conforms(tmp_path: Path) -> None:
+    from kdbench.conformance import check
+
+    text = _first_block(GUIDE)
+    assert sum(bool(line.strip()) for line in text.splitlines()) <= 15
+    load_plugin(_plugin(tmp_path, text))
+    for setting in ("renyi", "renyi[order=0.9]", "renyi[order=0.1]", "amid[divergence=renyi]"):
+        failed = [finding for finding in check(objective(setting)) if not finding.ok]
+        assert not failed
+
+
+def test_the_guides_check_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(_first_block(GUIDE.partition("## What it is held to")[2]), "guide", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 10
+    assert all(line.startswith("ok  ") for line in lines)

@@ -1,0 +1,280 @@
+"""The loop: its gradient, its independence of how it is split, resumption, and divergence."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdbench import store
+from kdbench.artifacts import Artifacts
+from kdbench.build import cache_teacher, make_model, prepare
+from kdbench.data.batches import batch_rows, collate
+from kdbench.data.encode import Encoded
+from kdbench.data.records import locate
+from kdbench.data.tokenizer import load_tokenizer
+from kdbench.expressions import parse
+from kdbench.models import head_of, hidden_states, load
+from kdbench.objective import OBJECTIVES, divergence
+from kdbench.suites import load_suite
+from kdbench.train import loop
+from kdbench.train.loop import Job, learning_rate, train
+from kdbench.train.teacher import open_cache
+from tests.conftest import MICRO_SUITE
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifacts]:
+    """The micro suite with its teacher, initial student and teacher cache made."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "micro.yaml").write_text(MICRO_SUITE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDBENCH_CACHE", str(folder / "cache"))
+        suite = load_suite(str(folder / "micro.yaml"))
+        made = Artifacts(suite, locate(suite, None))
+        prepare(made)
+        for role in ("teacher", "init"):
+            make_model(made, role, 16, lambda _: None)  # type: ignore[arg-type]
+        cache_teacher(made)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDBENCH_CACHE", str(artifacts.data_folder.parent.parent))
+
+
+def make_job(artifacts: Artifacts, out: Path, **changes: Any) -> Job:
+    suite = artifacts.suite
+    out.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        variant=parse("forward-kl"),
+        suite=suite.name,
+        seed=0,
+        recipe=suite.recipe,
+        loss=suite.loss,
+        diagnostics=suite.diagnostics,
+        initial=artifacts.model("init") / "model",
+        train=artifacts.encoded / "train.safetensors",
+        train_rows=None,
+        dev=artifacts.encoded / "dev.safetensors",
+        teacher=artifacts.teacher_cache,
+        vocabulary=load_tokenizer(artifacts.tokenizer).get_vocab_size(),
+        out=out,
+        micro_batch=16,
+        compile=False,
+    )
+    return dataclasses.replace(job, **changes)
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    return dict(load(job.out / "model", CPU).named_parameters())
+
+
+def log(job: Job) -> list[dict[str, Any]]:
+    return store.read_jsonl(job.out / "train.jsonl")
+
+
+def assert_same_training(first: Job, second: Job, *, exactly: bool) -> None:
+    tolerance = {"rtol": 0.0, "atol": 0.0} if exactly else {"rtol": 1e-4, "atol": 1e-5}
+    for name, value in weights(first).items():
+        torch.testing.assert_close(weights(second)[name], value, **tolerance)
+    for mine, other in zip(log(first), log(second), strict=True):
+        assert mine["step"] == other["step"]
+        assert mine["loss"] == pytest.approx(other["loss"], rel=0 if exactly else 1e-4)
+
+
+def test_four_micro_batches_train_like_one(artifacts: Artifacts, tmp_path: Path) -> None:
+    one = make_job(artifacts, tmp_path / "one")
+    four = make_job(artifacts, tmp_path / "four", micro_batch=4)
+    train(one)
+    train(four)
+    assert_same_training(one, four, exactly=False)
+
+
+def test_first_gradient_is_the_token_sum_over_the_global_count(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    job = make_job(artifacts, tmp_path, micro_batch=3)
+    train(job)
+    data = Encoded.load(job.train)
+    rows = batch_rows(len(data), job.recipe.batch, 0, suite=job.suite, seed=0)
+    student = load(job.initial, CPU)
+    teacher = load(artifacts.model("teacher") / "model", CPU)
+    total, tokens = torch.zeros(()), 0
+    for row in rows.tolist():
+        ids = data.tokens[data.starts[row] : data.starts[row + 1]][None]
+        prompt = int(data.prompt_lengths[row])
+        q = student(input_ids=ids).logits[0, prompt - 1 : -1].log_softmax(-1)
+        p = teacher(input_ids=ids).logits[0, prompt - 1 : -1].log_softmax(-1).detach()
+        total = total + (p.exp() * (p - q)).sum()
+        tokens += len(q)
+    (total / tokens).backward()
+    total = total.detach()
+    norm = torch.nn.utils.get_total_norm([x.grad for x in student.parameters()])
+    first = log(job)[0]
+    assert first["tokens"] == tokens
+    assert first["loss"] == pytest.approx(float(total / tokens), rel=1e-4)
+    assert first["grad_norm"] == pytest.approx(float(norm), rel=1e-3)
+
+
+def test_cached_teacher_equals_live_teacher(artifacts: Artifacts) -> None:
+    data = Encoded.load(artifacts.encoded / "train.safetensors")
+    rows = torch.tensor([5, 0, 17])
+    batch = collate(data, rows)
+    teacher = load(artifacts.model("teacher") / "model", CPU)
+    vocabulary = load_tokenizer(artifacts.tokenizer).get_vocab_size()
+    with torch.no_grad():
+        hidden = hidden_states(teacher, batch.tokens, batch.positions)
+        live = head_of(teacher, vocabulary).logits(hidden)
+    cached = open_cache(artifacts.teacher_cache, "train").batch(data, rows)
+    torch.testing.assert_close(cached.head.logits(cached.hidden), live, rtol=1e-5, atol=1e-5)
+
+
+def test_cache_of_another_teacher_is_not_reused(artifacts: Artifacts) -> None:
+    before = artifacts.teacher_cache
+    path = artifacts.model("teacher") / "weights.sha256"
+    kept = path.read_text()
+    path.write_text("0" * 64)
+    try:
+        assert artifacts.teacher_cache != before
+    finally:
+        path.write_text(kept)
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
+def test_killed_training_goes_on_to_the_same_weights(
+    artifacts: Artifacts, tmp_path: Path, stop_after: int
+) -> None:
+    whole = make_job(artifacts, tmp_path / "whole")
+    train(whole)
+    killed = make_job(artifacts, tmp_path / "killed")
+
+    def kill(row: dict[str, float]) -> None:
+        if row["step"] == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, kill)
+    with (killed.out / "train.jsonl").open("a") as file:
+        file.write('{"step": 99, "torn')
+    train(killed)
+    assert [row["step"] for row in log(killed)] == list(range(1, 13))
+    assert_same_training(whole, killed, exactly=True)
+
+
+def test_all_objectives_see_the_same_batches(artifacts: Artifacts, tmp_path: Path) -> None:
+    tokens = []
+    for name in ("sft", "reverse-kl", "amid"):
+        job = make_job(artifacts, tmp_path / name, variant=parse(name))
+        train(job)
+        tokens.append([row["tokens"] for row in log(job)])
+    assert tokens[0] == tokens[1] == tokens[2]
+
+
+def test_seed_changes_the_order_and_nothing_of_the_start(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    jobs = [make_job(artifacts, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    for job in jobs:
+        train(job)
+    assert [row["loss"] for row in log(jobs[0])] != [row["loss"] for row in log(jobs[1])]
+
+
+def test_log_holds_the_common_diagnostics(artifacts: Artifacts, tmp_path: Path) -> None:
+    job = make_job(artifacts, tmp_path)
+    train(job)
+    measured = [row for row in log(job) if "dev_nll" in row]
+    assert [row["step"] for row in measured] == [1, 4, 8, 12]
+    last = measured[-1]
+    assert last["dev_loss"] == pytest.approx(last["forward_kl"], rel=1e-5)
+    assert 0 < last["tvd"] < 1
+    assert last["student_entropy"] > 0
+    assert last["reverse_kl"] > 0
+
+
+def test_training_lowers_the_objective(artifacts: Artifacts, tmp_path: Path) -> None:
+    job = make_job(artifacts, tmp_path)
+    train(job)
+    losses = [row["loss"] for row in log(job)]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+@pytest.fixture
+def exploding() -> Iterator[str]:
+    """An objective whose value is NaN from its seventh call on."""
+    calls = 0
+
+    @divergence("exploding", source="this test")
+    def exploding(teacher_logp: torch.Tensor, student_logp: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        value = (teacher_logp.exp() * (teacher_logp - student_logp)).sum(-1)
+        return value * float("nan") if calls > 7 else value
+
+    yield "exploding"
+    del OBJECTIVES._items["exploding"]
+
+
+def test_a_nan_loss_ends_the_trial_and_keeps_its_last_checkpoint(
+    artifacts: Artifacts, tmp_path: Path, exploding: str
+) -> None:
+    job = make_job(artifacts, tmp_path / "diverged", variant=parse(exploding))
+    train(job)
+    trained = json.loads((job.out / "trained.json").read_text())
+    assert trained["diverged_at"] == 6  # five steps and two measurements on dev were finite
+    assert "nan" in trained["reason"]
+    assert all(torch.isfinite(value).all() for value in weights(job).values())
+    until_checkpoint = make_job(artifacts, tmp_path / "checkpoint")
+    stopped = {"step": 0.0}
+
+    def stop(row: dict[str, float]) -> None:
+        stopped.update(step=row["step"])
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(until_checkpoint, stop)
+    model = load(until_checkpoint.initial, CPU)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    loop.load_checkpoint(until_checkpoint.out / "checkpoint.safetensors", model, optimizer)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(weights(job)[name], value, rtol=0, atol=0)
+
+
+def test_learning_rate_warms_up_and_ends_at_the_minimum(artifacts: Artifacts) -> None:
+    recipe = artifacts.suite.recipe.model_copy(
+        update={"steps": 100, "warmup": 10, "lr": 1.0, "min_lr": 0.1}
+    )
+    rates = [learning_rate(recipe, step) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_a_broken_cache_is_noticed_when_it_is_made(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench.errors import UserError
+    from kdbench.train import teacher as teacher_module
+
+    kept = artifacts.teacher_cache
+    moved = kept.with_name("kept")
+    kept.rename(moved)
+    real = teacher_module._all_hidden
+    monkeypatch.setattr(teacher_module, "_all_hidden", lambda *a: real(*a) + 1.0)
+    try:
+        with pytest.raises(UserError, match="is off by"):
+            cache_teacher(artifacts)
+        assert not kept.exists()
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+        moved.rename(kept)
