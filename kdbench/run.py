@@ -38,6 +38,7 @@ def run(plan: Plan, display: Display) -> list[Failure]:
     busy = f"{plan.run.path}: another command is working on this run"
     with store.locked(plan.run.path / ".lock", busy):
         begun = time.time()
+        store.sweep(plan.run.path)
         write_spec(plan)
         todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
         for trial in plan.trials:

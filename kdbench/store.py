@@ -171,6 +171,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what killed writers left below a folder that no other process writes to."""
+    for path in folder.rglob(".*.tmp"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def repair_jsonl(path: Path, keep_rows: int) -> None:
     """Cuts a JSON-lines file back to its first `keep_rows` complete lines, dropping a torn one."""
     if path.exists():

@@ -168,7 +168,7 @@ write_bytes = store.write_bytes
 
 def stopping(path, content):
     if os.environ.get("KDBENCH_TEST_STOP_AT") == path.name and "forward-kl" in str(path):
-        path.with_name(path.name + ".half").write_bytes(content[: len(content) // 2])
+        path.with_name(f".{path.name}.1.tmp").write_bytes(content[: len(content) // 2])
         pathlib.Path("stopped").touch()
         time.sleep(60)
     write_bytes(path, content)
@@ -198,6 +198,7 @@ def test_killed_run_goes_on_to_byte_identical_results(
     process.wait()
     cli(*RUN, *OBJECTIVES)
     assert result_bytes(tmp_path / "results" / "micro") == result_bytes(complete)
+    assert not list((tmp_path / "results").rglob("*.tmp"))
 
 
 DIVERGING_PLUGIN = """

@@ -24,6 +24,7 @@ Event = tuple[str, Mapping[str, float]]
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # two threads on two busy cores are ten times slower than one
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",  # vLLM warns about NUMA at every engine
 }

@@ -71,6 +71,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
     trial whose loss or gradient is not finite ends there: it is recorded as diverged, and its
     weights are those of its last checkpoint (the initial ones, where there is none yet).
     """
+    job.out.mkdir(parents=True, exist_ok=True)
     device = pick_device()
     data, dev = _load_data(job)
     cache = None if job.teacher is None else open_cache(job.teacher, "train")

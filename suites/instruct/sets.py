@@ -7,7 +7,8 @@ from pathlib import Path
 from random import Random
 
 from kdbench.seeds import derive
-from suites.instruct.tasks import CATEGORIES, TASKS, Task
+from suites.instruct.task import CATEGORIES, Task
+from suites.instruct.tasks import TASKS
 from suites.instruct.world import FACT, POOLS, Facts, World, divide, make_world, pick
 
 Record = dict[str, str | list[str]]

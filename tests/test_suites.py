@@ -1,0 +1,164 @@
+"""Suites in YAML alone: own records, own checkpoints, the hub's loader, identity."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from kdbench.artifacts import Artifacts
+from kdbench.data.records import Record, locate, read_split
+from kdbench.data.tokenizer import train_tokenizer
+from kdbench.errors import UserError
+from kdbench.spec import Suite, differences, digest
+from kdbench.suites import installed_suites, load_suite
+from tests.conftest import MICRO_SUITE, Cli
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+OWN_SUITE = """\
+name: own
+data:
+  train: {path: train.jsonl}
+  dev: {path: dev.jsonl}
+  evaluation:
+    mine: {path: test.jsonl}
+  max_prompt: 64
+  max_length: 96
+teacher: {path: teacher}
+student: {path: student, fit: {steps: 4, batch: 8, lr: 0.001}}
+recipe: {steps: 6, batch: 8, lr: 0.001}
+decoding: {max_new_tokens: 8}
+seeds: 1
+"""
+
+
+def write_records(path: Path, count: int) -> list[Record]:
+    rows = [
+        {"instruction": f"Count to {i}.", "input": "", "output": " ".join(map(str, range(i)))}
+        for i in range(1, count + 1)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [Record(str(row["instruction"]), "", (str(row["output"]),)) for row in rows]
+
+
+def save_gpt2(folder: Path, records: list[Record], layers: int, seed: int) -> None:
+    folder.mkdir()
+    train_tokenizer(records, folder, vocabulary=300, frame_tokens=True)
+    torch.manual_seed(seed)
+    # Padded to 320 ids, as real heads often are: the last 20 do not exist in the tokenizer.
+    config = GPT2Config(
+        vocab_size=320,
+        n_positions=128,
+        n_embd=64,
+        n_layer=layers,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_own_records_and_checkpoints_need_twenty_lines_of_yaml(cli: Cli, tmp_path: Path) -> None:
+    records = [write_records(tmp_path / f"{name}.jsonl", 20) for name in ("train", "dev", "test")]
+    save_gpt2(tmp_path / "teacher", records[0], layers=2, seed=0)
+    save_gpt2(tmp_path / "student", records[0], layers=1, seed=1)
+    (tmp_path / "own.yaml").write_text(OWN_SUITE)
+    cli("run", "--suite", "own.yaml", "--objectives", "reverse-kl", "--backend", "transformers")
+    board = pd.read_csv(tmp_path / "results/own/leaderboard.csv")
+    assert set(board.variant) == {"teacher", "init", "reverse-kl"}
+    log = (tmp_path / "results/own/trials/reverse-kl/seed-0/train.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in log]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the real Dolly records are not here")
+def test_real_records_are_read_and_fit(tmp_path: Path) -> None:
+    suite = load_suite("dolly-tiny")
+    folder = locate(suite, SHARED_DATA)
+    assert len(read_split(folder, suite.data.train)) == 11_435
+    assert len(read_split(folder, suite.data.evaluation["vicuna"])) == 80
+    assert len(read_split(folder, suite.data.evaluation["dolly"])) == 100
+
+
+def test_records_come_from_the_hubs_loader(tmp_path: Path) -> None:
+    # `datasets` takes a folder where it takes a dataset's name: a stand-in for the hub.
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    write_records(hub / "raw.jsonl", 10)
+    tree = {
+        "name": "hub",
+        "data": {
+            "train": {"path": "a/train.jsonl", "hub": str(hub), "hub_file": "raw.jsonl"},
+            "dev": {"path": "a/dev.jsonl", "hub": str(hub), "hub_file": "raw.jsonl"},
+            "evaluation": {"test": {"path": "a/raw.jsonl", "hub": str(hub)}},
+        },
+        "teacher": {"path": "x"},
+        "student": {"path": "x"},
+        "recipe": {"steps": 1, "batch": 1, "lr": 1},
+    }
+    tree["data"]["train"]["hub_rows"] = "4:"  # type: ignore[index]
+    tree["data"]["dev"]["hub_rows"] = ":4"  # type: ignore[index]
+    suite = Suite.model_validate(tree)
+    folder = locate(suite, None)
+    assert len(read_split(folder, suite.data.train)) == 6
+    assert len(read_split(folder, suite.data.dev)) == 4
+    first = read_split(folder, suite.data.evaluation["test"])[0]
+    assert first == Record("Count to 1.", "", ("0",))
+
+
+def test_a_hub_that_cannot_be_reached_names_the_flag_that_works_offline(tmp_path: Path) -> None:
+    suite = load_suite("dolly-tiny")
+    with pytest.raises(UserError, match=r"MiniLLM/dolly/raw\.jsonl could not be .* --data-dir"):
+        locate(suite, None)
+
+
+@pytest.mark.parametrize("name", sorted(installed_suites()))
+def test_every_installed_suite_is_valid(name: str) -> None:
+    assert load_suite(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("setting", "moves"),
+    [
+        ("recipe.lr=0.1", False),
+        ("decoding.temperature=0.5", False),
+        ("teacher.fit.lr=0.1", True),
+        ("data.train.limit=3", True),
+    ],
+)
+def test_only_what_made_a_teacher_is_in_its_key(tmp_path: Path, setting: str, moves: bool) -> None:
+    (tmp_path / "micro.yaml").write_text(MICRO_SUITE)
+    keys = []
+    for settings in ([], [setting]):
+        suite = load_suite(str(tmp_path / "micro.yaml"), settings)
+        keys.append(Artifacts(suite, locate(suite, None)).model("teacher"))
+    assert (keys[0] != keys[1]) == moves
+
+
+def test_an_edited_record_changes_every_key(tmp_path: Path) -> None:
+    for name in ("train", "dev", "test"):
+        write_records(tmp_path / f"{name}.jsonl", 5)
+    (tmp_path / "own.yaml").write_text(
+        OWN_SUITE.replace("{path: teacher}", "{path: t}").replace("path: student, ", "path: s, ")
+    )
+    suite = load_suite(str(tmp_path / "own.yaml"))
+    before = Artifacts(suite, tmp_path).data_key
+    write_records(tmp_path / "dev.jsonl", 6)
+    assert Artifacts(suite, tmp_path).data_key != before
+
+
+def test_digest_is_pinned() -> None:
+    # A change here re-keys every cache: it needs a new SPEC_VERSION and a line in the changelog.
+    assert digest("kdbench", {"b": 1, "a": [1.5, "ü"]}) == digest(
+        "kdbench", {"a": [1.5, "ü"], "b": 1}
+    )
+    assert digest("kdbench", {"a": 1}) == "cbf9a7c1bc1d6718"
+
+
+def test_differences_name_the_leaf() -> None:
+    old = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    new = {"a": {"b": 2, "c": [1, 2]}, "e": 3}
+    assert differences(old, new) == ["a.b: 1 -> 2", "e: null -> 3"]
