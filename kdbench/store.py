@@ -202,6 +202,18 @@ def locked(path: Path, busy_message: str | None = None) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Does a process hold the lock on a file?"""
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:

@@ -82,10 +82,14 @@ def claim(trial: Trial, run: Run) -> None:
 
 
 def train_trial(
-    artifacts: Artifacts, trial: Trial, run: Run, micro_batch: int, progress: Any
+    artifacts: Artifacts,
+    trial: Trial,
+    run: Run,
+    micro_batch: int,
+    compile_objective: bool,
+    progress: Any,
 ) -> None:
     """Distils one student."""
-    from kdbench.models import pick_device
     from kdbench.train.loop import Job, train
 
     assert trial.variant is not None
@@ -109,7 +113,7 @@ def train_trial(
             vocabulary=load_tokenizer(artifacts.tokenizer).get_vocab_size(),
             out=files.path,
             micro_batch=micro_batch,
-            compile=pick_device().type == "cuda",
+            compile=compile_objective,
         )
         train(job, progress)
 

@@ -1,10 +1,12 @@
 """The alpha-beta divergence (ABKD, arXiv:2505.04560), stable over the whole (alpha, beta) plane."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kdbench.api import divergence, number
 
@@ -43,25 +45,61 @@ def alpha_beta(teacher_logp: Tensor, student_logp: Tensor, *, alpha: float, beta
     exponents; there exp(c log p) and the growth of g are joined before they are taken.
     """
     alpha, beta, total = _exponents(alpha, beta)
+    if min(alpha, beta) >= PLAIN:
+        value: Tensor = _Plain.apply(teacher_logp, student_logp, alpha, beta)  # type: ignore[no-untyped-call]
+        return value
     impossible = torch.isneginf(teacher_logp) & torch.isneginf(student_logp)
     p = teacher_logp.masked_fill(impossible, 0.0)
     q = student_logp.masked_fill(impossible, 0.0)
     t = q - p
     p_larger = t <= 0
-    exponent = total * torch.where(p_larger, p, q)
-    if min(alpha, beta) >= PLAIN:
-        t = torch.where(p_larger, t, -t)
-        a, b = p.new_tensor(alpha), p.new_tensor(beta)
-        first, second = torch.where(p_larger, a, b), torch.where(p_larger, b, a)
-        difference = (torch.expm1(total * t) / total - torch.expm1(second * t) / second) / first
-    else:
-        p_growth, p_difference = _divided_difference(beta, total, t.clamp(max=0.0))
-        q_growth, q_difference = _divided_difference(alpha, total, (-t).clamp(max=0.0))
-        exponent = exponent + torch.where(p_larger, p_growth, q_growth)
-        difference = torch.where(p_larger, p_difference, q_difference)
+    p_growth, p_difference = _divided_difference(beta, total, t.clamp(max=0.0))
+    q_growth, q_difference = _divided_difference(alpha, total, (-t).clamp(max=0.0))
+    growth = torch.where(p_larger, p_growth, q_growth)
+    exponent = total * torch.where(p_larger, p, q) + growth
+    difference = torch.where(p_larger, p_difference, q_difference)
     # Where one factor is 0 the other may be infinite.
     scale = exponent.masked_fill(difference == 0.0, 0.0).exp()
     return (scale * difference.masked_fill(scale == 0.0, 0.0)).sum(-1)
+
+
+class _Plain(torch.autograd.Function):
+    """Both exponents well above 0: the gradient shares its exponentials with the value.
+
+    With L the larger of p and q to the power c, u = -|log(q/p)|, e(y) = (exp(y u) - 1)/y and b the
+    exponent of the smaller one, the term is L (e(c) - e(b)) / (c - b). Its derivatives are -L e(b)
+    for the logarithm of the larger and L (c e(c) - b e(b)) / (c - b) for that of the smaller.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, q: Tensor, alpha: float, beta: float) -> Tensor:
+        total = alpha + beta
+        p_larger = p >= q
+        smaller = torch.where(p_larger, p.new_tensor(beta), p.new_tensor(alpha))
+        larger = torch.maximum(p, q)
+        # -inf - -inf: an id that neither can say has u = 0 and L = 0.
+        u = (torch.minimum(p, q) - larger).nan_to_num_(nan=0.0, neginf=-math.inf)
+        power = larger.mul_(total).exp_()
+        by_smaller = torch.expm1(smaller * u)
+        by_total = torch.expm1(u.mul_(total))
+        rest = power / (total - smaller)
+        d_smaller = (by_total - by_smaller).mul_(rest)
+        by_smaller.div_(smaller)
+        value = by_total.div_(total).sub_(by_smaller).mul_(rest).sum(-1)
+        ctx.save_for_backward(p_larger, by_smaller.mul_(power).neg_(), d_smaller)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        p_larger, d_larger, d_smaller = ctx.saved_tensors
+        upstream = grad_outputs[0].unsqueeze(-1)
+        d_p = d_q = None
+        if ctx.needs_input_grad[0]:
+            d_p = upstream * torch.where(p_larger, d_larger, d_smaller)
+        if ctx.needs_input_grad[1]:
+            d_q = upstream * torch.where(p_larger, d_smaller, d_larger)
+        return d_p, d_q, None, None
 
 
 def _exponents(alpha: float, beta: float) -> tuple[float, float, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kdbench.api import Variant, choice, divergence, inner, number, preset
 
@@ -37,23 +38,40 @@ def alpha_mixture(
         return student_logp
     if teacher_weight == 1.0:
         return teacher_logp
-    impossible = torch.isneginf(teacher_logp) & torch.isneginf(student_logp)
-    p = teacher_logp.masked_fill(impossible, 0.0)
-    q = student_logp.masked_fill(impossible, 0.0)
-    scale = (1.0 - alpha) / 2.0
-    if scale == 0.0:
-        mixture = teacher_weight * p + (1.0 - teacher_weight) * q
-    else:
-        exponent = scale * (p - q)
+    mixture: Tensor = _PowerMean.apply(  # type: ignore[no-untyped-call]
+        teacher_logp, student_logp, (1.0 - alpha) / 2.0, teacher_weight
+    )
+    return torch.log_softmax(mixture, dim=-1)
+
+
+class _PowerMean(torch.autograd.Function):
+    """log (w p^s + (1 - w) q^s)^(1/s), elementwise; its derivative for log q is q's share."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, q: Tensor, scale: float, weight: float) -> Tensor:
+        if scale == 0.0:
+            impossible = torch.isneginf(p) & torch.isneginf(q)
+            ctx.save_for_backward(torch.full_like(p, 1.0 - weight))
+            return torch.where(impossible, -math.inf, weight * p + (1.0 - weight) * q)
+        # -inf - -inf: an id that neither can say stays at -inf, whatever the exponent.
+        exponent = (p - q).mul_(scale).nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)
         p_dominates = exponent > 0
-        weight = torch.where(
-            p_dominates, p.new_tensor(1.0 - teacher_weight), p.new_tensor(teacher_weight)
-        )
-        exponent = torch.where(p_dominates, -exponent, exponent)
-        mixture = (
-            torch.where(p_dominates, p, q) + torch.log1p(weight * torch.expm1(exponent)) / scale
-        )
-    return torch.log_softmax(mixture.masked_fill(impossible, -math.inf), dim=-1)
+        other = torch.where(p_dominates, p.new_tensor(1.0 - weight), p.new_tensor(weight))
+        grown = torch.expm1(exponent.abs_().neg_())
+        relative = other * grown
+        share = (other + relative).div_(1.0 + relative)
+        mixture = torch.where(p_dominates, p, q) + relative.log1p_().div_(scale)
+        ctx.save_for_backward(torch.where(p_dominates, share, 1.0 - share))
+        return mixture
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (share,) = ctx.saved_tensors
+        upstream = grad_outputs[0]
+        d_p = upstream * (1.0 - share) if ctx.needs_input_grad[0] else None
+        d_q = upstream * share if ctx.needs_input_grad[1] else None
+        return d_p, d_q, None, None
 
 
 def _refused(params: Mapping[str, Any]) -> str | None:

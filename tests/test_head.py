@@ -1,10 +1,12 @@
 """The chunked head against all logits at once: value and gradient, every registered objective."""
 
+import shutil
+
 import pytest
 import torch
 from torch import Tensor
 
-from kdbench.expressions import expand
+from kdbench.expressions import expand, parse
 from kdbench.models import Head
 from kdbench.objective import Variant
 from kdbench.spec import Loss
@@ -111,3 +113,16 @@ def test_no_more_than_a_chunk_of_logits_exists_at_a_time() -> None:
     batch, largest = make_batch(), _Largest()
     chunked_loss(largest, **batch, chunk=4)  # type: ignore[arg-type]
     assert largest.rows == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("name", ["forward-kl", "jsd", "amid"])
+def test_compiled_objective_equals_eager(name: str) -> None:
+    batch = make_batch()
+    per_token = per_token_loss(parse(name), Loss())
+    eager = value_and_gradients(chunked_loss(per_token, **batch, chunk=8), batch)  # type: ignore[arg-type]
+    compiled = torch.compile(per_token)
+    found = value_and_gradients(chunked_loss(compiled, **batch, chunk=8), batch)  # type: ignore[arg-type]
+    for expected, value in zip(eager, found, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)

@@ -134,7 +134,7 @@ def test_cached_teacher_equals_live_teacher(artifacts: Artifacts) -> None:
     with torch.no_grad():
         hidden = hidden_states(teacher, batch.tokens, batch.positions)
         live = head_of(teacher, vocabulary).logits(hidden)
-    cached = open_cache(artifacts.teacher_cache, "train").batch(data, rows)
+    cached = open_cache(artifacts.teacher_cache, "train", CPU).batch(data, rows)
     torch.testing.assert_close(cached.head.logits(cached.hidden), live, rtol=1e-5, atol=1e-5)
 
 

@@ -50,6 +50,11 @@ def request_options(command: Command) -> Command:
             help="What generates.  [default: vllm where it is installed]",
         ),
         click.option(
+            "--compile/--no-compile",
+            default=None,
+            help="torch.compile the per-token objective.  [default: on a GPU]",
+        ),
+        click.option(
             "--data-dir",
             type=click.Path(path_type=Path),
             help="Folder below which the suite's data files lie.",

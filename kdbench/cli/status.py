@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kdbench.cli.options import JSON, OUT
-from kdbench.store import TrialFiles, find_run, read_json, read_jsonl
+from kdbench.store import TrialFiles, find_run, is_locked, read_json, read_jsonl
 
 
 @click.command("status")
@@ -15,7 +15,7 @@ from kdbench.store import TrialFiles, find_run, read_json, read_jsonl
 @OUT
 @JSON
 def command(name: str, out: Path, as_json: bool) -> None:
-    """Show which trials of RUN are done, running, open, failed or diverged."""
+    """Show which trials of RUN are done, running, stopped half-way, open, failed or diverged."""
     run = find_run(name, out)
     rows = [describe(trial) for trial in run.trials()]
     if as_json:
@@ -32,7 +32,7 @@ def command(name: str, out: Path, as_json: bool) -> None:
 
 
 def describe(trial: TrialFiles) -> dict[str, Any]:
-    """One trial's state: done, diverged, failed, scoring, generating, training or open."""
+    """One trial's state: done, diverged, failed, running, stopped (half done) or open."""
     spec, done = trial.spec, trial.done
     state, detail = "open", ""
     if done is not None:
@@ -41,9 +41,14 @@ def describe(trial: TrialFiles) -> dict[str, Any]:
     elif (trial.path / "FAILED.json").exists():
         failure = read_json(trial.path / "FAILED.json")
         state, detail = "failed", f"{failure['stage']}: {failure['error']}"
-    elif trial.scores_path.exists() or trial.trained.exists():
-        files = len(list((trial.path / "generations").glob("*.jsonl")))
-        state, detail = "running", f"trained, {files} sets of answers"
-    elif rows := read_jsonl(trial.train_log):
-        state, detail = "running", f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.4f}"
+    elif progress := _progress(trial):
+        state, detail = "running" if is_locked(trial.path / ".lock") else "stopped", progress
     return {"variant": spec["variant"], "seed": spec["seed"], "state": state, "detail": detail}
+
+
+def _progress(trial: TrialFiles) -> str:
+    answers = len(list((trial.path / "generations").glob("*.jsonl")))
+    if answers or trial.trained.exists():
+        return f"trained, {answers} files of answers"
+    rows = read_jsonl(trial.train_log)
+    return f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.4f}" if rows else ""

@@ -74,7 +74,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     device = pick_device()
     data, dev = _load_data(job)
-    cache = None if job.teacher is None else open_cache(job.teacher, "train")
+    cache = None if job.teacher is None else open_cache(job.teacher, "train", device)
     state = _initial_state(job, device)
     per_token = per_token_loss(job.variant, job.loss)
     if job.compile:
@@ -136,7 +136,7 @@ def _step(
     state.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=device)
     for batch in micro_batches(data, rows, job.micro_batch):
-        teacher = None if cache is None else _to_device(cache.batch(data, batch.rows), device)
+        teacher = None if cache is None else cache.batch(data, batch.rows)
         loss += _backward(state, batch, teacher, per_token, tokens, device)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     # The one synchronisation of a step: whether to go on depends on both.
@@ -187,7 +187,7 @@ def _explain(
     for batch in micro_batches(data, rows, job.micro_batch):
         with torch.no_grad():
             hidden = hidden_states(state.model, batch.tokens.to(device), batch.positions.to(device))
-        teacher = None if cache is None else _to_device(cache.batch(data, batch.rows), device)
+        teacher = None if cache is None else cache.batch(data, batch.rows)
         labels = batch.labels.to(device)
         place = explain_non_finite(per_token, hidden, state.head, labels, teacher)
         if place != "in the gradient":
@@ -220,17 +220,9 @@ def _held_out(job: Job, dev: Encoded, device: torch.device) -> HeldOut:
     batch = collate(dev, rows)
     teacher = None
     if job.teacher is not None:
-        teacher = _to_device(open_cache(job.teacher, "dev").batch(dev, rows), device)
+        teacher = open_cache(job.teacher, "dev", device).batch(dev, rows)
     moved = (part.to(device) for part in (batch.tokens, batch.positions, batch.labels))
     return HeldOut(MicroBatch(rows, *moved), teacher)
-
-
-def _to_device(teacher: Teacher, device: torch.device) -> Teacher:
-    if device.type == "cpu":
-        return teacher
-    bias = None if teacher.head.bias is None else teacher.head.bias.to(device)
-    head = Head(teacher.head.weight.to(device), bias, teacher.head.scale, teacher.head.softcap)
-    return Teacher(teacher.hidden.to(device, non_blocking=True), head)
 
 
 def _write(log: IO[str], row: dict[str, Any]) -> None:

@@ -32,8 +32,12 @@ class TeacherCache:
     head: Head
 
     def batch(self, data: Encoded, rows: Tensor) -> Teacher:
-        """The teacher's side of some rows, in the order of `collate(data, rows).labels`."""
-        return Teacher(self.hidden[response_indices(data, rows)], self.head)
+        """The teacher's side of some rows, in the order of `collate(data, rows).labels`.
+
+        It lies on the head's device; the cache itself stays in the machine's memory.
+        """
+        hidden = self.hidden[response_indices(data, rows)]
+        return Teacher(hidden.to(self.head.weight.device, non_blocking=True), self.head)
 
 
 @torch.no_grad()
@@ -59,9 +63,9 @@ def fill(model: Any, vocabulary: int, splits: dict[str, Encoded], folder: Path) 
             _verify(model, data, TeacherCache(hidden, head), name)
 
 
-def open_cache(folder: Path, split: str) -> TeacherCache:
-    """Opens the cache of one split; the hidden states are mapped, not read."""
-    with safe_open(folder / "head.safetensors", framework="pt") as file:
+def open_cache(folder: Path, split: str, device: torch.device) -> TeacherCache:
+    """Opens the cache of one split: the head on `device`, the hidden states mapped, not read."""
+    with safe_open(folder / "head.safetensors", framework="pt", device=str(device)) as file:
         metadata = file.metadata()
         head = Head(
             file.get_tensor("weight"),

@@ -1,0 +1,147 @@
+"""What a run takes, before it starts: trials, tokens, bytes, and roughly how long."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench import store
+from kdbench.artifacts import Artifacts
+from kdbench.plan import Plan
+from kdbench.spec import Architecture, Recipe
+
+EFFICIENCY = 0.3
+"""Share of the speed of a plain matrix product that training small models reaches here."""
+ANSWER_TOKENS_PER_SECOND = 3000.0
+"""Of one generating process: vLLM on one core, with models of 0.5M parameters."""
+START_SECONDS = 40.0
+"""Imports of torch, transformers and vLLM in the worker processes, and the report."""
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Token counts of a suite: exact once its data are encoded, guessed from words before."""
+
+    mean_length: float
+    mean_response: float
+    cached_tokens: int
+    exact: bool
+
+
+def cost(plan: Plan) -> dict[str, Any]:
+    """Everything `kdbench plan` shows, as JSON values."""
+    suite, artifacts = plan.artifacts.suite, plan.artifacts
+    todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
+    trainings = sum(trial.variant is not None for trial in todo)
+    counts = _counts(artifacts)
+    prompts = sum(len(references) for references in artifacts.references().values())
+    answers = len(todo) * prompts * (len(suite.decoding.seeds) + suite.decoding.greedy)
+    cached = {
+        "teacher": (artifacts.model("teacher") / "weights.sha256").exists(),
+        "initial student": (artifacts.model("init") / "weights.sha256").exists(),
+    }
+    hidden_states = cached["teacher"] and artifacts.teacher_cache.exists()
+    return {
+        "run": str(plan.run.path),
+        "variants": [variant.name for variant in plan.variants],
+        "seeds": plan.seeds,
+        "trials": len(plan.trials),
+        "trials_to_do": len(todo),
+        "training_tokens": round(trainings * _sequences(suite.recipe) * counts.mean_length),
+        "token_counts": "exact" if counts.exact else "guessed from words: the data are not encoded",
+        "answers_to_generate": answers,
+        "teacher_cache_bytes": counts.cached_tokens * _teacher_width(artifacts) * 4,
+        "cached": {
+            "encoded data": artifacts.encoded.exists(),
+            **cached,
+            "teacher's hidden states": hidden_states,
+        },
+        "estimated_seconds": round(_seconds(plan, counts, trainings, answers, cached)),
+        "jobs": plan.jobs,
+    }
+
+
+def _sequences(recipe: Recipe) -> int:
+    return recipe.steps * recipe.batch
+
+
+def _counts(artifacts: Artifacts) -> _Counts:
+    if artifacts.encoded.exists():
+        from kdbench.data.encode import Encoded
+
+        train, dev = (
+            Encoded.load(artifacts.encoded / f"{name}.safetensors") for name in ("train", "dev")
+        )
+        responses = train.response_lengths.sum(), dev.response_lengths.sum()
+        mean_length = len(train.tokens) / len(train)
+        return _Counts(
+            mean_length, float(responses[0]) / len(train), int(sum(responses)), exact=True
+        )
+    from kdbench.data.records import read_split
+
+    data = artifacts.suite.data
+    records = read_split(artifacts.data_folder, data.train)
+    dev_records = read_split(artifacts.data_folder, data.dev)
+    asked = [len(f"{r.instruction} {r.input}".split()) * 1.5 + 10 for r in records]
+    answered = [len(r.target.split()) * 1.5 + 1 for r in records]
+    fitting = [(a, b) for a, b in zip(asked, answered, strict=True) if a + b <= data.max_length]
+    fitting = fitting or [(float(data.max_prompt), float(data.max_length - data.max_prompt))]
+    response = sum(b for _, b in fitting) / len(fitting)
+    length = sum(a + b for a, b in fitting) / len(fitting)
+    total = round(response * (len(fitting) + len(dev_records)))
+    return _Counts(length, response, total, exact=False)
+
+
+def _teacher_width(artifacts: Artifacts) -> int:
+    teacher = artifacts.suite.teacher
+    if teacher.architecture is not None:
+        return teacher.architecture.width
+    config = store.read_json(Path(teacher.path) / "config.json")
+    return int(config.get("hidden_size") or config.get("n_embd") or 0)
+
+
+def _seconds(
+    plan: Plan, counts: _Counts, trainings: int, answers: int, cached: dict[str, bool]
+) -> float:
+    """A rough estimate: from finished trials, or else from floating-point operations."""
+    if trainings == 0 and answers == 0:
+        return 0.0
+    suite = plan.artifacts.suite
+    speed = EFFICIENCY * _flops_per_second()
+    student = suite.student.architecture
+    one = _measured_training(plan)
+    if one is None:
+        one = _training_flops(student, suite.recipe, counts) * 1.5 / speed
+    answer_tokens = min(suite.decoding.max_new_tokens, counts.mean_response)
+    in_parallel = trainings * one + answers * answer_tokens / ANSWER_TOKENS_PER_SECOND
+    first = 0.0
+    if not cached["teacher"] and suite.teacher.fit is not None:
+        first = _training_flops(suite.teacher.architecture, suite.teacher.fit, counts) / speed
+    return START_SECONDS + first + in_parallel / plan.jobs
+
+
+def _measured_training(plan: Plan) -> float | None:
+    done = [trial.files(plan.run).done for trial in plan.trials if trial.variant is not None]
+    seconds = [float(entry["train_seconds"]) for entry in done if entry is not None]
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def _training_flops(architecture: Architecture | None, recipe: Recipe, counts: _Counts) -> float:
+    """Six operations a parameter and token, forward and backward."""
+    if architecture is None:
+        return 0.0
+    width, mlp = architecture.width, architecture.mlp
+    body = architecture.layers * (4 * width * width + 3 * width * mlp)
+    return 6.0 * body * counts.mean_length * _sequences(recipe)
+
+
+def _flops_per_second() -> float:
+    """The speed of a plain matrix product on one core, measured for a tenth of a second."""
+    import torch
+
+    matrix = torch.ones(384, 384)
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < 0.1:
+        matrix @ matrix
+        done += 1
+    return done * 2 * 384**3 / (time.perf_counter() - begun)
