@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from tests.conftest import KDBENCH, Cli
@@ -177,28 +178,49 @@ store.write_bytes = stopping
 '''
 
 
+def start_and_wait_until_stopped(folder: Path, file: str) -> "subprocess.Popen[str]":
+    """A run that has come to the middle of writing a file of the forward-kl trial."""
+    process = subprocess.Popen(
+        [*KDBENCH, *RUN, *OBJECTIVES, "--plugin", "slow.py"],
+        cwd=folder,
+        env={**os.environ, "KDBENCH_TEST_STOP_AT": file},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    while not (folder / "stopped").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
 @pytest.mark.parametrize("file", ["checkpoint.safetensors", "vicuna.jsonl", "scores.parquet"])
 def test_killed_run_goes_on_to_byte_identical_results(
     complete: Path, micro: Path, cli: Cli, tmp_path: Path, file: str
 ) -> None:
     (tmp_path / "slow.py").write_text(SLOW_PLUGIN)
-    process = subprocess.Popen(
-        [*KDBENCH, *RUN, *OBJECTIVES, "--plugin", "slow.py"],
-        cwd=tmp_path,
-        env={**os.environ, "KDBENCH_TEST_STOP_AT": file},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "stopped").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process = start_and_wait_until_stopped(tmp_path, file)
     process.send_signal(signal.SIGKILL)
     process.wait()
     cli(*RUN, *OBJECTIVES)
     assert result_bytes(tmp_path / "results" / "micro") == result_bytes(complete)
     assert not list((tmp_path / "results").rglob("*.tmp"))
+
+
+def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(
+    complete: Path, micro: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_PLUGIN)
+    process = start_and_wait_until_stopped(tmp_path, "checkpoint.safetensors")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert not psutil.wait_procs(children, timeout=10)[1]
 
 
 DIVERGING_PLUGIN = """

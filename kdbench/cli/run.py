@@ -27,8 +27,12 @@ def command(dry_run: bool, **given: Any) -> None:
     from kdbench.cli.progress import Progress
     from kdbench.run import run
 
-    with Progress() as progress:
-        failures = run(plan, progress)
+    try:
+        with Progress() as progress:
+            failures = run(plan, progress)
+    except KeyboardInterrupt:
+        click.echo("Interrupted; the same command goes on from here.", err=True)
+        sys.exit(130)
     if any(trial.files(plan.run).done is not None for trial in plan.trials):
         from kdbench.cli.report import show_report
 

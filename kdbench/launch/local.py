@@ -8,6 +8,7 @@ Leaving vLLM to a process of its own keeps its thread settings out of training.
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -75,6 +76,12 @@ class _Lane:
             executor.shutdown(wait=True, cancel_futures=True)
 
 
+def _kill_workers() -> None:
+    """Ends the workers at once: what they were writing is made again, from the last checkpoint."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
 def execute(
     tasks: Sequence[Task],
     *,
@@ -126,6 +133,9 @@ def execute(
                     lane.replace_broken(task.worker)
                 _drop_dependents(waiting, task.name)
         return failures
+    except BaseException:
+        _kill_workers()
+        raise
     finally:
         for lane in pool:
             lane.close()
@@ -157,6 +167,7 @@ def _start_worker(events: "Queue[Event]", parent: int, plugins: Sequence[Path]) 
 
     global _events
     _events = events
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     for path in plugins:
         load_plugin(path)
