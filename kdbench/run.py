@@ -62,35 +62,33 @@ def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
     if not todo:
         return []
     artifacts, micro_batch = plan.artifacts, plan.micro_batch
-    uses_teacher = [t for t in todo if t.variant is None or t.variant.objective.uses_teacher]
     tasks = [Task("prepare", "work", prepare, (artifacts,))]
-    if uses_teacher:
-        make = (artifacts, "teacher", micro_batch)
-        tasks.append(Task("teacher", "work", make_model, make, ("prepare",), reports=True))
-    make = (artifacts, "init", micro_batch)
-    tasks.append(Task("init", "work", make_model, make, ("prepare",), reports=True))
-    if any(trial.variant is not None for trial in uses_teacher):
-        tasks.append(Task("teacher cache", "work", cache_teacher, (artifacts,), ("teacher",)))
+    for role in ("teacher", "init"):
+        make = (artifacts, role, micro_batch)
+        tasks.append(Task(role, "work", make_model, make, ("prepare",), reports=True))
+    # Every trial needs it, sft too: all logs hold the same distances to the teacher.
+    tasks.append(Task("teacher cache", "work", cache_teacher, (artifacts,), ("teacher",)))
     for trial in todo:
         tasks += _trial_tasks(plan, trial)
     return tasks
 
 
 def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
-    name = f"{trial.spec()['variant']} seed {trial.seed}"
-    artifacts = plan.artifacts
+    artifacts, place = plan.artifacts, plan.run
     tasks = []
     if trial.variant is None:
-        name, needs = trial.row, trial.row
+        name = student = trial.row
     else:
-        needs = f"train {name}"
-        before = ("init", *(["teacher cache"] if trial.variant.objective.uses_teacher else []))
-        arguments = (artifacts, trial, plan.run, plan.micro_batch, plan.compile)
-        tasks.append(Task(needs, "work", train_trial, arguments, before, reports=True))
-    generate, score = f"generate {name}", f"score {name}"
-    arguments_of = (artifacts, trial, plan.run, plan.shared)
-    tasks.append(Task(generate, "generate", generate_answers, arguments_of, (needs,)))
-    tasks.append(Task(score, "work", score_answers, (artifacts, trial, plan.run), (generate,)))
+        name = f"{trial.spec()['variant']} seed {trial.seed}"
+        student = f"train {name}"
+        arguments = (artifacts, trial, place, plan.micro_batch, plan.compile)
+        made = ("init", "teacher cache")
+        tasks.append(Task(student, "work", train_trial, arguments, made, reports=True))
+    answers = f"generate {name}"
+    generating = (artifacts, trial, place, plan.shared)
+    tasks.append(Task(answers, "generate", generate_answers, generating, (student,)))
+    scoring = (artifacts, trial, place)
+    tasks.append(Task(f"score {name}", "work", score_answers, scoring, (answers,)))
     return tasks
 
 

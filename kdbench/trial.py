@@ -54,14 +54,12 @@ def trials_of(variants: list[Variant], seeds: int) -> list[Trial]:
     """All trials of a run, seed by seed, the references first.
 
     Seed by seed, so that a run that is cut short has compared all objectives on fewer seeds.
-    Objectives that do not look at the teacher come first: they can start before it is ready.
     """
-    ordered = sorted(variants, key=lambda variant: variant.objective.uses_teacher)
     references = [Trial(name, name, 0, None) for name in REFERENCES]
     return references + [
         Trial(variant.full_name, variant.slug, seed, variant)
         for seed in range(seeds)
-        for variant in ordered
+        for variant in variants
     ]
 
 
@@ -97,7 +95,6 @@ def train_trial(
     with store.locked(files.path / ".lock"):
         if files.trained.exists():
             return
-        needs_teacher = trial.variant.objective.uses_teacher
         job = Job(
             variant=trial.variant,
             suite=suite.name,
@@ -109,7 +106,7 @@ def train_trial(
             train=artifacts.encoded / "train.safetensors",
             train_rows=None,
             dev=artifacts.encoded / "dev.safetensors",
-            teacher=artifacts.teacher_cache if needs_teacher else None,
+            teacher=artifacts.teacher_cache,
             vocabulary=load_tokenizer(artifacts.tokenizer).get_vocab_size(),
             out=files.path,
             micro_batch=micro_batch,

@@ -200,6 +200,16 @@ def test_log_holds_the_common_diagnostics(artifacts: Artifacts, tmp_path: Path) 
     assert last["reverse_kl"] > 0
 
 
+def test_sft_logs_its_distance_to_the_teacher_and_trains_without_it(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    job = make_job(artifacts, tmp_path, variant=parse("sft"))
+    train(job)
+    last = log(job)[-1]
+    assert last["forward_kl"] > 0
+    assert last["dev_loss"] == pytest.approx(last["dev_nll"], rel=1e-5)
+
+
 def test_training_lowers_the_objective(artifacts: Artifacts, tmp_path: Path) -> None:
     job = make_job(artifacts, tmp_path)
     train(job)

@@ -42,7 +42,7 @@ class Job:
     train_rows: int | None
     dev: Path
     teacher: Path | None
-    """Folder of the teacher's cache; None for objectives that do not look at the teacher."""
+    """Folder of the teacher's cache; None while there is no teacher, when models are fitted."""
     vocabulary: int
     out: Path
     """Gets train.jsonl, model/ and trained.json."""
@@ -74,7 +74,9 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     device = pick_device()
     data, dev = _load_data(job)
-    cache = None if job.teacher is None else open_cache(job.teacher, "train", device)
+    cache = None
+    if job.teacher is not None and job.variant.objective.uses_teacher:
+        cache = open_cache(job.teacher, "train", device)
     state = _initial_state(job, device)
     per_token = per_token_loss(job.variant, job.loss)
     if job.compile:
