@@ -62,7 +62,8 @@ class Artifacts:
         """The folder that holds `model/` of the teacher or of the initial student."""
         spec = self.spec_of(role)
         weights = store.file_digest(_weights_file(Path(spec.path))) if spec.path else ""
-        parts: list[Any] = [role, spec, weights, self.encoded.name if spec.fit else ""]
+        name = self.suite.name  # seeds the initial weights and the order of the fit
+        parts: list[Any] = [role, name, spec, weights, self.encoded.name if spec.fit else ""]
         return store.cache_dir() / "models" / digest(*parts)
 
     @property

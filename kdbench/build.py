@@ -17,31 +17,32 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 def prepare(artifacts: Artifacts) -> None:
     """Makes the tokenizer and the token ids of every split."""
-    _make_tokenizer(artifacts)
-    if artifacts.encoded.exists():
-        return
-    data = artifacts.suite.data
-    tokenizer = load_tokenizer(artifacts.tokenizer)
-    with store.new_folder(artifacts.encoded) as folder:
-        for name, split in splits_of(data).items():
-            if name in data.evaluation:
-                continue
-            records = read_split(artifacts.data_folder, split)
-            encode_split(
-                tokenizer,
-                records,
-                max_prompt=data.max_prompt,
-                max_length=data.max_length,
-                name=name,
-            ).save(folder / f"{name}.safetensors")
-        prompts = {
-            name: [
-                encode_prompt(tokenizer, record, data.max_prompt)
-                for record in read_split(artifacts.data_folder, split)
-            ]
-            for name, split in data.evaluation.items()
-        }
-        store.write_json(folder / "prompts.json", prompts)
+    with store.locked(artifacts.encoded.with_suffix(".lock")):
+        _make_tokenizer(artifacts)
+        if artifacts.encoded.exists():
+            return
+        data = artifacts.suite.data
+        tokenizer = load_tokenizer(artifacts.tokenizer)
+        with store.new_folder(artifacts.encoded) as folder:
+            for name, split in splits_of(data).items():
+                if name in data.evaluation:
+                    continue
+                records = read_split(artifacts.data_folder, split)
+                encode_split(
+                    tokenizer,
+                    records,
+                    max_prompt=data.max_prompt,
+                    max_length=data.max_length,
+                    name=name,
+                ).save(folder / f"{name}.safetensors")
+            prompts = {
+                name: [
+                    encode_prompt(tokenizer, record, data.max_prompt)
+                    for record in read_split(artifacts.data_folder, split)
+                ]
+                for name, split in data.evaluation.items()
+            }
+            store.write_json(folder / "prompts.json", prompts)
 
 
 def make_model(artifacts: Artifacts, role: Role, micro_batch: int, progress: Progress) -> None:

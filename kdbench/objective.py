@@ -149,7 +149,9 @@ class Variant:
         """The name as a folder: letters, digits, `.`, `_` and `-` only."""
         slug = re.sub(r"[^a-z0-9.-]+", "_", self.name).strip("_")
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]
-        return slug if len(slug) <= 80 else f"{slug[:71]}-{digest}"
+        # Two names must not meet in one folder: what was replaced beyond the notation is hashed.
+        faithful = len(slug) <= 80 and re.fullmatch(r"[a-z0-9.,=_\[\]-]+", self.name)
+        return slug if faithful else f"{slug[:71]}-{digest}"
 
     def plain_params(self) -> dict[str, float | bool | str]:
         """The parameters as JSON values; an inner divergence by its full name."""
@@ -157,6 +159,12 @@ class Variant:
             name: value.full_name if isinstance(value, Variant) else value  # type: ignore[misc]
             for name, value in self.params.items()
         }
+
+    def code_digest(self) -> str:
+        """Changes when the code of the objective, or of one inside it, does."""
+        inside = [value for value in self.params.values() if isinstance(value, Variant)]
+        digests = [self.objective.code_digest(), *(value.code_digest() for value in inside)]
+        return "-".join(dict.fromkeys(digests))
 
     def infinite_where(self) -> frozenset[Zero] | None:
         """At whose zeros the value is +inf; None where the objective does not declare it."""

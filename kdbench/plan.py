@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,10 +77,15 @@ def make_plan(request: Request) -> Plan:
     """
     suite = load_suite(request.suite, request.settings)
     for path in request.plugins:
-        load_plugin(path)
+        load_plugin(path.resolve())
     variants = expand(request.objectives)
     if request.seeds is not None and request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least one training seed")
+    name = suite.name if request.name is None else request.name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "boards":
+        raise UserError(
+            f"--name {name}: a run's name is letters, digits, '.', '_' and '-', and not 'boards'"
+        )
     backend = request.backend or default_backend()
     artifacts = Artifacts(suite, locate(suite, request.data_dir).resolve())
     for split in splits_of(suite.data).values():
@@ -92,7 +98,7 @@ def make_plan(request: Request) -> Plan:
         backend_version=backend_version(backend),
         dtype="bfloat16" if _has_gpu() else "float32",
     )
-    run = Run(request.out / (request.name or suite.name))
+    run = Run(request.out / name)
     plan = Plan(
         artifacts=artifacts,
         shared=shared,
@@ -104,17 +110,26 @@ def make_plan(request: Request) -> Plan:
         plugins=request.plugins,
         run=run,
     )
-    _check_same_run(plan)
+    check_same_run(plan)
     return plan
 
 
 def stored_spec(run: Run) -> dict[str, Any] | None:
-    """The spec.yaml of a run, or None where there is none yet."""
+    """The spec.yaml of a run, or None where there is none yet.
+
+    Raises:
+        UserError: the file is not what a run wrote.
+    """
     path = run.path / "spec.yaml"
     if not path.exists():
         return None
-    spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return spec
+    try:
+        spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if {"shared", "variants", "seeds"} <= spec.keys():
+            return spec
+    except (yaml.YAMLError, ValueError, AttributeError):
+        pass
+    raise UserError(f"{path}: not the spec of a run; restore it, or use another --name")
 
 
 def write_spec(plan: Plan) -> None:
@@ -163,7 +178,12 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _check_same_run(plan: Plan) -> None:
+def check_same_run(plan: Plan) -> None:
+    """Refuses to extend a run that was made with other settings.
+
+    Raises:
+        UserError: naming every shared field that differs.
+    """
     old = stored_spec(plan.run)
     if old is None:
         return

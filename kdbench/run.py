@@ -3,14 +3,17 @@
 import errno
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from kdbench import provenance, store
 from kdbench.build import cache_teacher, make_model, prepare
 from kdbench.errors import UserError
 from kdbench.launch.local import Failure, Task, execute
-from kdbench.plan import Plan, write_spec
-from kdbench.trial import Trial, claim, generate_answers, score_answers, train_trial
+from kdbench.plan import Plan, check_same_run, write_spec
+from kdbench.trial import Trial, check_claim, claim, generate_answers, score_answers, train_trial
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Display(Protocol):
@@ -39,10 +42,15 @@ def run(plan: Plan, display: Display) -> list[Failure]:
     with store.locked(plan.run.path / ".lock", busy):
         begun = time.time()
         store.sweep(plan.run.path)
+        check_same_run(plan)
+        for trial in plan.trials:
+            check_claim(trial, plan.run)
         write_spec(plan)
-        todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
         for trial in plan.trials:
             claim(trial, plan.run)
+        todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
+        if todo:
+            provenance.begin(plan, begun)
         tasks = _tasks(plan, todo)
         display.begin(len(tasks))
         failures = execute(
@@ -53,7 +61,8 @@ def run(plan: Plan, display: Display) -> list[Failure]:
             on_done=display.done,
         )
         finished = [trial for trial in todo if trial.files(plan.run).done is not None]
-        provenance.record(plan, begun, time.time(), len(finished))
+        if todo:
+            provenance.finish(plan, time.time() - begun, len(finished))
         _explain(plan, todo, failures)
         return failures
 
@@ -94,17 +103,18 @@ def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
 
 def _explain(plan: Plan, todo: list[Trial], failures: list[Failure]) -> None:
     for failure in failures:
-        if isinstance(failure.error, UserError):
-            raise UserError(f"{failure.task.name}: {failure.error}") from failure.error
-        if isinstance(failure.error, OSError) and failure.error.errno == errno.ENOSPC:
-            raise UserError(
-                f"{failure.task.name}: the disk is full; free some space and give the same "
-                "command again, what is done stays done"
-            ) from failure.error
-    for failure in failures:
         for trial in todo:
             if trial in failure.task.arguments:
                 reason = f"{type(failure.error).__name__}: {failure.error}"
                 trace = str(failure.error.__cause__ or "")
                 entry = {"stage": failure.task.name, "error": reason, "traceback": trace}
-                store.write_json(trial.files(plan.run).path / "FAILED.json", entry)
+                with suppress(OSError):  # the disk may be what is full
+                    store.write_json(trial.files(plan.run).path / "FAILED.json", entry)
+    for failure in failures:
+        if isinstance(failure.error, UserError):
+            raise UserError(f"{failure.task.name}: {failure.error}") from failure.error
+        if isinstance(failure.error, OSError) and failure.error.errno in NO_SPACE:
+            raise UserError(
+                f"{failure.task.name}: the disk is full; free some space and give the same "
+                "command again, what is done stays done"
+            ) from failure.error

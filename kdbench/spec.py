@@ -18,7 +18,9 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class _Fields(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Split(_Fields):
@@ -78,6 +80,12 @@ class Architecture(_Fields):
     init_std: Annotated[float, Field(gt=0)] = 0.02
     """Standard deviation of the initial weights."""
 
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "Architecture":
+        if self.width % self.heads or self.width // self.heads % 2:
+            raise ValueError("width / heads has to be an even whole number")
+        return self
+
 
 class Recipe(_Fields):
     """Optimisation: AdamW with a warm-up and a cosine."""
@@ -89,7 +97,10 @@ class Recipe(_Fields):
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     warmup: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.95,
+    )
     clip: Annotated[float, Field(gt=0)] = 1.0
     """The gradient's norm is clipped to this."""
 
@@ -125,6 +136,12 @@ class Loss(_Fields):
     t_squared: bool = False
     """Multiplies the objective by temperature squared."""
 
+    @model_validator(mode="after")
+    def _not_nothing(self) -> "Loss":
+        if self.kd == 0 and self.sft == 0:
+            raise ValueError("kd and sft are both 0: there is nothing to minimise")
+        return self
+
 
 class Decoding(_Fields):
     """How answers are sampled; part of a score's identity."""
@@ -135,6 +152,12 @@ class Decoding(_Fields):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (10,)
     greedy: bool = True
     """Also decode greedily, for `rouge_l_greedy`."""
+
+    @model_validator(mode="after")
+    def _different_seeds(self) -> "Decoding":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds have to differ")
+        return self
 
 
 class Diagnostics(_Fields):
@@ -167,6 +190,10 @@ class Suite(_Fields):
     def _consistent(self) -> "Suite":
         if reserved := {"average", "teacher", "train", "dev"} & set(self.data.evaluation):
             raise ValueError(f"data.evaluation: {', '.join(reserved)} cannot name a set")
+        if any(name.endswith(".greedy") for name in self.data.evaluation):
+            raise ValueError("data.evaluation: a set's name cannot end in .greedy")
+        if self.tokenizer.vocabulary and (self.teacher.path or self.student.path):
+            raise ValueError("tokenizer.vocabulary: models with a path bring their own tokenizer")
         if self.data.max_prompt >= self.data.max_length:
             raise ValueError("data.max_prompt has to be below data.max_length")
         if self.tokenizer.path and self.tokenizer.vocabulary:

@@ -109,17 +109,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a JSON-lines file, non-finite numbers restored; [] if it is absent."""
+    """The complete lines of a JSON-lines file, non-finite numbers restored; [] if it is absent.
+
+    Raises:
+        UserError: a line is not JSON; with file and line.
+    """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [
-        {
-            key: value if key == "text" else _restore(value)
-            for key, value in json.loads(line).items()
-        }
-        for line in lines
-    ]
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not a JSON object ({error})") from error
+        rows.append(
+            {key: value if key == "text" else _restore(value) for key, value in row.items()}
+        )
+    return rows
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -239,5 +245,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _restore(value: Any) -> Any:
-    return float(value) if value in ("nan", "inf", "-inf") else value
+def _restore(key: str, value: Any) -> Any:
+    """A number that JSON cannot hold; what a student wrote stays text."""
+    return float(value) if key != "text" and value in ("nan", "inf", "-inf") else value

@@ -35,7 +35,11 @@ def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
                 f"--set {setting}: write field=value, for example --set recipe.lr=0.001"
             )
         location = tuple(key.strip().split("."))
-        _assign(tree, location, yaml.safe_load(text), setting)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {setting}: the value is not YAML") from error
+        _assign(tree, location, value, setting)
         origin[location] = f"--set {setting}"
     try:
         return Suite.model_validate(tree)
@@ -66,13 +70,15 @@ def _find(name_or_file: str) -> Path:
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path}:1: not YAML in UTF-8: {error}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}:1: a suite is a mapping of fields (name, data, teacher, ...)")
     lines: dict[tuple[str, ...], int] = {}

@@ -46,7 +46,7 @@ class Trial:
             "slug": self.slug,
             "seed": self.seed,
             "reference": False,
-            "code": self.variant.objective.code_digest(),
+            "code": self.variant.code_digest(),
         }
 
 
@@ -63,20 +63,25 @@ def trials_of(variants: list[Variant], seeds: int) -> list[Trial]:
     ]
 
 
-def claim(trial: Trial, run: Run) -> None:
-    """Writes a trial's spec.json, or checks the one that is there.
+def check_claim(trial: Trial, run: Run) -> None:
+    """Checks that a trial's folder, where there is one, was made by the same definition.
 
     Raises:
         UserError: the folder was made by another definition of the objective.
     """
     path = trial.files(run).path / "spec.json"
-    if not path.exists():
-        store.write_json(path, trial.spec())
-    elif changed := differences(store.read_json(path), trial.spec()):
+    if path.exists() and (changed := differences(store.read_json(path), trial.spec())):
         raise UserError(
             f"{path.parent} was made by another definition of {trial.spec()['variant']} "
             f"({'; '.join(changed)}); delete the folder to run it again, or use another --name"
         )
+
+
+def claim(trial: Trial, run: Run) -> None:
+    """Writes a trial's spec.json where there is none."""
+    path = trial.files(run).path / "spec.json"
+    if not path.exists():
+        store.write_json(path, trial.spec())
 
 
 def train_trial(

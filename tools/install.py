@@ -10,7 +10,6 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import tomllib
 import venv
 from pathlib import Path
 
@@ -30,6 +29,8 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - the interpreter at hand may be older
         print(f"kdbench needs Python 3.11 or newer, this is {sys.version.split()[0]}")
         return 2
+    import tomllib  # Python 3.11
+
     content = (ROOT / "pyproject.toml").read_bytes()
     requirements = tomllib.loads(content.decode())["project"]["optional-dependencies"]
     wanted = hashlib.sha256(content).hexdigest()

@@ -59,7 +59,7 @@ def read_split(folder: Path, split: Split) -> list[Record]:
     if not path.is_file():
         raise UserError(f"{path}: no such file (--data-dir says below which folder the data lie)")
     records: list[Record] = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if split.limit is not None and len(records) == split.limit:
                 break
@@ -78,11 +78,12 @@ def data_digest(folder: Path, data: Data) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read_record(line: str, where: str) -> Record:
+def _read_record(line: bytes, where: str) -> Record:
     try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not a JSON object: {error}") from error
+        row: Any = json.loads(line.decode("utf-8-sig"))
+        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not a JSON object in UTF-8: {error}") from error
     if not isinstance(row, dict):
         raise UserError(f"{where}: not a JSON object but {type(row).__name__}")
     for field in ("instruction", "output"):

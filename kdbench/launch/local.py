@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -65,7 +66,11 @@ class _Lane:
                 initializer=_start_worker,
                 initargs=self._arguments,
             )
-        return self._workers[task.worker].submit(_call, task)
+        try:
+            return self._workers[task.worker].submit(_call, task)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            self.replace_broken(task.worker)
+            return self.submit(task)
 
     def replace_broken(self, worker: str) -> None:
         """Forgets a process that died, so that the next task gets a new one."""
@@ -105,8 +110,7 @@ def execute(
     Returns:
         The tasks that raised; those that needed them were left out.
     """
-    for name, value in WORKER_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(WORKER_ENVIRONMENT)
     events: Queue[Event] = multiprocessing.get_context("spawn").Queue()
     pool = [_Lane(events, plugins) for _ in range(max(1, lanes))]
     free, running = list(pool), dict[Future[None], tuple[Task, _Lane, float]]()
@@ -129,7 +133,7 @@ def execute(
                     on_done(task, time.monotonic() - begun)
                     continue
                 failures.append(Failure(task, error))
-                if type(error).__name__ == "BrokenProcessPool":
+                if isinstance(error, BrokenProcessPool):
                     lane.replace_broken(task.worker)
                 _drop_dependents(waiting, task.name)
         return failures
@@ -170,7 +174,7 @@ def _start_worker(events: "Queue[Event]", parent: int, plugins: Sequence[Path]) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     for path in plugins:
-        load_plugin(path)
+        load_plugin(path.resolve())
 
 
 def _die_with(parent: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench.errors import UserError
 from kdbench.models import Head
 from kdbench.objective import Variant
 from kdbench.spec import Loss
@@ -34,15 +35,27 @@ def per_token_loss(variant: Variant, loss: Loss) -> PerToken:
     """All terms of a suite's loss as one function of logits.
 
     Temperature divides both logits for the objective, `t_squared` multiplies it by T^2, and the
-    cross-entropy on the gold response is taken at temperature 1.
+    cross-entropy on the gold response is taken at temperature 1, as is an objective that does not
+    look at the teacher.
+
+    The function raises `UserError` where an objective does not give one value per token.
     """
+    if not variant.objective.uses_teacher:  # what does not distil has no temperature
+        loss = loss.model_copy(update={"temperature": 1.0})
     factor = loss.kd * (loss.temperature**2 if loss.t_squared else 1.0)
 
     def values(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Tensor:
         student_logp = torch.log_softmax(student_logits / loss.temperature, dim=-1)
         with torch.no_grad():
             teacher_logp = torch.log_softmax(teacher_logits / loss.temperature, dim=-1)
-        total = factor * variant(teacher_logp, student_logp, labels)
+        value = variant(teacher_logp, student_logp, labels)
+        if value.shape != labels.shape:
+            raise UserError(
+                f"{variant.name} ({variant.objective.defined_at}) returns shape "
+                f"{list(value.shape)} for {len(labels)} tokens; an objective gives one value per "
+                "token, and neither a mean nor a sum over them"
+            )
+        total = factor * value
         if loss.sft:
             logp = torch.log_softmax(student_logits, dim=-1)
             total = total - loss.sft * logp.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

@@ -104,7 +104,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
             diverged = {"diverged_at": state.step + 1, "reason": str(error)}
             state = _initial_state(job, device)
             if checkpoint.exists():
-                load_checkpoint(checkpoint, state.model, state.optimizer)
+                state.step = load_checkpoint(checkpoint, state.model, state.optimizer)
     _finish(job, state, diverged)
     checkpoint.unlink(missing_ok=True)
 

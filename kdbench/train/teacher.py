@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdbench import store
-from kdbench.data.batches import collate, response_indices
+from kdbench.data.batches import MicroBatch, collate, response_indices
 from kdbench.data.encode import Encoded
 from kdbench.errors import UserError
 from kdbench.models import Head, head_of, hidden_states
@@ -82,7 +82,7 @@ def _all_hidden(model: Any, data: Encoded) -> Tensor:
     result: Tensor | None = None
     for rows in torch.split(torch.argsort(data.lengths, stable=True), ROWS):
         batch = collate(data, rows)
-        hidden = hidden_states(model, batch.tokens, batch.positions)
+        hidden = _hidden(model, batch)
         if result is None:
             result = hidden.new_empty((int(data.response_lengths.sum()), hidden.shape[-1]))
         result[response_indices(data, rows)] = hidden
@@ -90,10 +90,16 @@ def _all_hidden(model: Any, data: Encoded) -> Tensor:
     return result
 
 
+def _hidden(model: Any, batch: MicroBatch) -> Tensor:
+    """Runs where the model is; the result lies in the machine's memory."""
+    device = model.device
+    return hidden_states(model, batch.tokens.to(device), batch.positions.to(device)).cpu()
+
+
 def _verify(model: Any, data: Encoded, cache: TeacherCache, name: str) -> None:
     rows = torch.arange(0, len(data), max(1, len(data) // 4))[:4]
     batch = collate(data, rows)
-    live = hidden_states(model, batch.tokens, batch.positions)
-    error = float((cache.batch(data, rows).hidden - live).abs().max())
+    live = _hidden(model, batch)
+    error = float((cache.hidden[response_indices(data, rows)] - live).abs().max())
     if error > 1e-3 * float(live.abs().max()):
         raise UserError(f"the teacher's cache of {name} is off by {error:.2g}: delete {name}")
