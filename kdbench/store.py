@@ -122,9 +122,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError as error:
             raise UserError(f"{path}:{number}: not a JSON object ({error})") from error
-        rows.append(
-            {key: value if key == "text" else _restore(value) for key, value in row.items()}
-        )
+        rows.append({key: _restore(key, value) for key, value in row.items()})
     return rows
 
 
