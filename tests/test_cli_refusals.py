@@ -54,6 +54,16 @@ def refused(
         (["--set", "recipe.lrr=1"], "did you mean lr"),
         (["--set", "recipe.lr=-1"], "--set recipe.lr=-1: recipe.lr"),
         (["--set", "recipe.lr"], "write field=value"),
+        (["--set", "recipe.lr=[1"], "the value is not YAML"),
+        (["--set", "recipe.lr=.inf"], "recipe.lr"),
+        (["--set", "recipe.betas=[2, 3]"], "recipe.betas"),
+        (["--set", "decoding.seeds=[1, 1]"], "seeds have to differ"),
+        (["--set", "student.architecture.heads=3"], "width / heads"),
+        (["--set", "loss.kd=0"], "nothing to minimise"),
+        (["--set", "teacher={path: x}"], "bring their own tokenizer"),
+        (["--set", "data.evaluation.average={path: x}"], "cannot name a set"),
+        (["--name", "../elsewhere"], "a run's name is"),
+        (["--name", "boards"], "a run's name is"),
         (["--set", "data.evaluation.doly={path: x}"], "no such file"),
         (["--plugin", "absent.py"], "no such file"),
         (["--data-dir", "absent"], "no such folder"),
@@ -98,6 +108,28 @@ def own_data(tmp_path: Path, line: str) -> None:
 def test_broken_record_is_refused_with_file_and_line(refused: Refused, tmp_path: Path) -> None:
     own_data(tmp_path, '{"instruction": "x"')
     assert "own.jsonl:3: not a JSON object" in refused(*RUN)
+
+
+def test_record_that_is_not_utf8_is_refused(refused: Refused, tmp_path: Path) -> None:
+    own_data(tmp_path, "{}")
+    (tmp_path / "own.jsonl").write_bytes(b'{"instruction": "\xff", "output": "y"}\n')
+    assert "own.jsonl:1: not a JSON object in UTF-8" in refused(*RUN)
+
+
+def test_suite_that_is_not_utf8_is_refused(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "micro.yaml").write_bytes(b"name: \xff\n")
+    assert "not YAML in UTF-8" in refused(*RUN)
+
+
+def test_out_that_is_a_file_is_refused(
+    micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "afile").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([*RUN, "--objectives", "sft", "--out", "afile"])
+    assert stop.value.code == 2
+    assert "afile" in capsys.readouterr().err
 
 
 def test_record_without_output_is_refused(refused: Refused, tmp_path: Path) -> None:

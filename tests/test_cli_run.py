@@ -246,6 +246,28 @@ def test_diverged_trial_is_recorded_and_the_others_go_on(
     assert board[board.variant == "diverging"].n_diverged.eq(1).all()
 
 
+MEAN_PLUGIN = """
+from kdbench.api import divergence, kl
+
+@divergence("averaging", source="a test")
+def averaging(teacher_logp, student_logp):
+    return kl(teacher_logp, student_logp).mean()
+"""
+
+
+def test_an_objective_that_averages_is_refused_and_the_board_of_the_others_stands(
+    micro: Path, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "mean.py").write_text(MEAN_PLUGIN)
+    arguments = ("--objectives", "averaging", "--plugin", "mean.py", "--seeds", "1")
+    result = cli(*RUN, *arguments, check=2)
+    assert "one value per token" in result.stderr
+    assert "mean.py:4" in result.stderr
+    assert "Traceback" not in result.stderr
+    rows = json.loads(cli("status", "micro", "--json").stdout)
+    assert {row["variant"]: row["state"] for row in rows}["averaging"] == "failed"
+
+
 def test_two_commands_on_one_run_do_not_mix(micro: Path, cli: Cli, tmp_path: Path) -> None:
     from kdbench import store
 

@@ -1,5 +1,6 @@
 """The task graph: order, side by side, failures, and a worker that dies."""
 
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -79,6 +80,32 @@ def test_a_failure_drops_only_what_needs_it(tmp_path: Path, call: object) -> Non
     assert [failure.task.name for failure in failures] == ["bad"]
     assert done == ["good"]
     assert not (tmp_path / "lost").exists()
+
+
+def test_a_worker_that_died_idle_is_replaced(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+
+    def kill_the_idle_worker(task: Task, seconds: float) -> None:
+        if task.name == "first":
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join()
+            time.sleep(1)  # the executor has to notice
+            killed.touch()
+
+    tasks = [
+        Task("first", "work", touch, (tmp_path / "first",)),
+        Task("second", "work", touch_after, (tmp_path / "second", killed), needs=("first",)),
+    ]
+    failures = execute(
+        tasks,
+        lanes=1,
+        plugins=(),
+        on_event=lambda name, row: None,
+        on_done=kill_the_idle_worker,
+    )
+    assert failures == []
+    assert (tmp_path / "second").exists()
 
 
 def test_a_users_mistake_arrives_as_such(tmp_path: Path) -> None:
