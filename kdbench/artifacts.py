@@ -116,6 +116,7 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
         if spec.path:
             paths[role] = Path(spec.path)
             _weights_file(paths[role])
+            _check_end_token(paths[role], artifacts.tokenizer_source)
         try:
             if backend == "vllm":
                 check_head_dim(_head_dim(spec))
@@ -123,6 +124,30 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
             raise UserError(f"{role}: {error}") from error
     if len(paths) == 2:
         _check_same_vocabulary(paths["teacher"], paths["student"])
+
+
+def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
+    """A student has to be trained to end where generation stops.
+
+    Raises:
+        UserError: the model's end-of-sequence token is not the tokenizer's.
+    """
+    from tokenizers import Tokenizer
+
+    from kdbench.data.encode import eos_id
+
+    names = ("generation_config.json", "config.json")
+    configs = [store.read_json(folder / name) for name in names if (folder / name).is_file()]
+    given = next((c["eos_token_id"] for c in configs if c.get("eos_token_id") is not None), None)
+    if given is None or tokenizer is None:
+        return
+    ends = given if isinstance(given, list) else [given]
+    ours = eos_id(Tokenizer.from_file(str(tokenizer / "tokenizer.json")))
+    if ours not in ends:
+        raise UserError(
+            f"{folder}: generation ends at id {', '.join(map(str, ends))} (eos_token_id), but "
+            f"responses would be trained to end with id {ours} of {tokenizer}; set eos_token_id"
+        )
 
 
 def _head_dim(spec: Model) -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kdbench.artifacts import Artifacts
+from kdbench.artifacts import Artifacts, check_models
 from kdbench.data.records import Record, locate, read_split
 from kdbench.data.tokenizer import train_tokenizer
 from kdbench.errors import UserError
@@ -72,6 +72,19 @@ def test_own_records_and_checkpoints_need_twenty_lines_of_yaml(cli: Cli, tmp_pat
     log = (tmp_path / "results/own/trials/reverse-kl/seed-0/train.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in log]
     assert losses[-1] < losses[0]
+
+
+def test_a_model_that_ends_elsewhere_than_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    records = [write_records(tmp_path / f"{name}.jsonl", 20) for name in ("train", "dev", "test")]
+    for name in ("teacher", "student"):
+        save_gpt2(tmp_path / name, records[0], layers=1, seed=0)
+    config = tmp_path / "student" / "generation_config.json"
+    config.write_text(json.dumps({"eos_token_id": 5}))
+    tree = OWN_SUITE.replace("path: teacher", f"path: {tmp_path}/teacher")
+    (tmp_path / "own.yaml").write_text(tree.replace("path: student", f"path: {tmp_path}/student"))
+    suite = load_suite(str(tmp_path / "own.yaml"))
+    with pytest.raises(UserError, match="generation ends at id 5"):
+        check_models(Artifacts(suite, tmp_path), "transformers")
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the real Dolly records are not here")
