@@ -8,7 +8,7 @@ run: install
 	$(KDBENCH) run --suite instruct --objectives all
 
 test: install-test
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 
 lint: install-test
 	.venv/bin/ruff check .
