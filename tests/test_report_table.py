@@ -15,7 +15,7 @@ from kdbench.report.notes import notes
 from kdbench.report.table import Board, stability_frame
 from kdbench.score import write_scores
 from kdbench.stats.tiers import tiers
-from kdbench.store import Run
+from kdbench.store import Run, write_json
 from tests.synthetic_run import SETS, Variant, write_run, write_trial
 
 VARIANTS = [
@@ -279,3 +279,10 @@ def test_a_single_prompt_and_seed_leave_tiers_and_intervals_empty(tmp_path: Path
     variants = [Variant("sft", 50.0, seeds=(0,)), Variant("tvd", 55.0, seeds=(0,))]
     frame = leaderboard(write_run(tmp_path, variants, sets={"dolly": 1}))
     assert frame[["tier", "ci_low", "ci_high", "interval"]].isna().all().all()
+
+
+def test_a_run_made_by_commands_that_differ_says_so(run: Run) -> None:
+    write_json(run.path / "provenance.json", {"commands": [], "mixed": ["jobs", "versions"]})
+    assert "differed in jobs, versions" in " ".join(notes(build_board(run)))
+    write_json(run.path / "provenance.json", {"commands": [], "mixed": []})
+    assert "differed" not in " ".join(notes(build_board(run)))

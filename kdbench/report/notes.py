@@ -23,9 +23,19 @@ def notes(board: Board) -> list[str]:
             _sign_flip(board),
             _diverged(board),
             _clipped(board),
+            _mixed(board),
         )
         if note
     ]
+
+
+def _mixed(board: Board) -> str:
+    if not board.mixed:
+        return ""
+    return (
+        f"The commands that made this run differed in {', '.join(board.mixed)} "
+        "(provenance.json says how): its rows are not byte for byte what one command would give."
+    )
 
 
 def _figures(board: Board) -> str:

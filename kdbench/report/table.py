@@ -10,7 +10,7 @@ from kdbench.report.load import METRICS, RANKED, Trial, finished_trials
 from kdbench.stats import intervals
 from kdbench.stats.stability import VariantStability, of_trial, of_variant, threshold_of
 from kdbench.stats.tiers import Tiers, tiers
-from kdbench.store import Run
+from kdbench.store import Run, read_json
 
 AVERAGE = "average"
 
@@ -48,6 +48,7 @@ class Board:
         seeds: the training seeds that were compared: those that all variants have.
         unequal_seeds: whether some variant has more seeds than were compared.
         trials: the finished trials, by variant, the best first.
+        mixed: what differed between the commands that made the run, of what can move a byte.
     """
 
     rows: dict[tuple[str, str, str], Row]
@@ -58,6 +59,7 @@ class Board:
     seeds: list[int]
     unequal_seeds: bool
     trials: dict[str, list[Trial]]
+    mixed: tuple[str, ...] = ()
 
 
 def leaderboard(run: Run) -> pd.DataFrame:
@@ -142,7 +144,13 @@ def build_board(run: Run) -> Board:
         seeds=seeds,
         unequal_seeds=any(len(found) > len(seeds) for found in seeds_of),
         trials=by_variant,
+        mixed=_mixed(run),
     )
+
+
+def _mixed(run: Run) -> tuple[str, ...]:
+    path = run.path / "provenance.json"
+    return tuple(read_json(path).get("mixed", ())) if path.exists() else ()
 
 
 def _members(name: str, sets: list[str]) -> list[str]:
