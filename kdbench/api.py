@@ -12,7 +12,8 @@ import sys
 from kdbench.expressions import inner
 from kdbench.expressions import parse as objective
 from kdbench.logspace import arithmetic_mixture, entropy, expectation, kl
-from kdbench.objective import Variant, divergence, labelled
+from kdbench.objective import Variant, divergence, labelled, stateful
+from kdbench.objective import method as _method
 from kdbench.objective import preset as _preset
 from kdbench.parameters import Choice, Number
 
@@ -26,9 +27,11 @@ __all__ = [
     "inner",
     "kl",
     "labelled",
+    "method",
     "number",
     "objective",
     "preset",
+    "stateful",
 ]
 
 
@@ -44,7 +47,14 @@ def choice(default: str, *options: str) -> Choice:
 
 def preset(name: str, expression: str, *, source: str) -> None:
     """Gives a variant that a paper or a released script uses a name of its own."""
-    frame = sys._getframe(1)
-    _preset(
-        name, expression, source=source, defined_at=f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    )
+    _preset(name, expression, source=source, defined_at=_caller())
+
+
+def method(name: str, expression: str, *, source: str) -> None:
+    """Names an objective on a source of sequences: `method("gkd", "jsd@mixed", source=...)`."""
+    _method(name, expression, source=source, defined_at=_caller())
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

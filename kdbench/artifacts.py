@@ -72,6 +72,16 @@ class Artifacts:
         weights = (self.model("teacher") / "weights.sha256").read_text(encoding="utf-8")
         return store.cache_dir() / "teacher" / digest("cache", weights, self.encoded.name)
 
+    def teacher_answers(self, backend: str, version: str) -> Path:
+        """The teacher's own responses to the training prompts; known once the teacher exists.
+
+        The folder gets `train.safetensors`, and `cache` with the hidden states on them.
+        """
+        weights = (self.model("teacher") / "weights.sha256").read_text(encoding="utf-8")
+        data, room = self.suite.data, self.suite.decoding.max_new_tokens
+        key = digest("answers", weights, self.encoded.name, backend, version, data.max_length, room)
+        return store.cache_dir() / "answers" / key
+
     def spec_of(self, role: Role) -> Model:
         """The suite's description of the model."""
         return self.suite.teacher if role == "teacher" else self.suite.student
@@ -97,6 +107,13 @@ class Artifacts:
     def sequence_length(self) -> int:
         """The most tokens of a prompt and its generated answer."""
         return self.suite.data.max_prompt + self.suite.decoding.max_new_tokens
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids that the tokenizer knows; known once it exists."""
+        from kdbench.data.tokenizer import load_tokenizer
+
+        return int(load_tokenizer(self.tokenizer).get_vocab_size())
 
 
 def check_models(artifacts: Artifacts, backend: str) -> None:

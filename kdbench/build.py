@@ -9,8 +9,11 @@ from kdbench.data.encode import Encoded, encode_prompt, encode_split, eos_id
 from kdbench.data.records import read_split, splits_of
 from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
 from kdbench.expressions import parse
-from kdbench.spec import Loss
-from kdbench.train.loop import Job, Progress, train
+from kdbench.generate import open_generator
+from kdbench.seeds import derive
+from kdbench.spec import Loss, Shared
+from kdbench.train.job import Job
+from kdbench.train.loop import Progress, train
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -67,9 +70,6 @@ def make_model(artifacts: Artifacts, role: Role, micro_batch: int, progress: Pro
 
 def cache_teacher(artifacts: Artifacts) -> None:
     """Runs the teacher once over train and dev and keeps its hidden states."""
-    from kdbench.models import load, pick_device
-    from kdbench.train.teacher import fill
-
     folder = artifacts.teacher_cache
     with store.locked(folder.with_suffix(".lock")):
         if folder.exists():
@@ -78,9 +78,52 @@ def cache_teacher(artifacts: Artifacts) -> None:
             name: Encoded.load(artifacts.encoded / f"{name}.safetensors")
             for name in ("train", "dev")
         }
-        model = load(artifacts.model("teacher") / "model", pick_device(), own_dtype=True)
-        vocabulary = load_tokenizer(artifacts.tokenizer).get_vocab_size()
-        fill(model, vocabulary, splits, folder)
+        _fill_cache(artifacts, splits, folder)
+
+
+def answer_with_teacher(artifacts: Artifacts, shared: Shared) -> None:
+    """Samples the teacher's own response to every training prompt, once for all runs."""
+    folder = artifacts.teacher_answers(shared.backend, shared.backend_version)
+    with store.locked(folder.with_suffix(".lock")):
+        if folder.exists():
+            return
+        generator = open_generator(shared.backend, artifacts.sequence_length)
+        generator.load(artifacts.model("teacher") / "model")
+        gold = Encoded.load(artifacts.encoded / "train.safetensors")
+        prompts = [gold.prompt(row) for row in range(len(gold))]
+        longest, room = artifacts.suite.data.max_length, artifacts.suite.decoding.max_new_tokens
+        end = eos_id(load_tokenizer(artifacts.tokenizer))
+        answers = generator.generate(
+            prompts,
+            temperature=1.0,
+            top_p=1.0,
+            max_new_tokens=room,
+            seeds=[derive("teacher answers", row) for row in range(len(prompts))],
+        )
+        generator.close()
+        rows = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            ids = [*answer.token_ids, *([end] if answer.finish == "stop" else [])]
+            rows.append((prompt, ids[: longest - len(prompt)]))
+        with store.new_folder(folder) as temporary:
+            Encoded.of(rows).save(temporary / "train.safetensors")
+
+
+def cache_answers(artifacts: Artifacts, shared: Shared) -> None:
+    """Runs the teacher once over its own responses and keeps its hidden states."""
+    folder = artifacts.teacher_answers(shared.backend, shared.backend_version)
+    with store.locked(folder.with_suffix(".lock")):
+        if not (folder / "cache").exists():
+            splits = {"train": Encoded.load(folder / "train.safetensors")}
+            _fill_cache(artifacts, splits, folder / "cache")
+
+
+def _fill_cache(artifacts: Artifacts, splits: dict[str, Encoded], folder: Path) -> None:
+    from kdbench.models import load, pick_device
+    from kdbench.train.teacher import fill
+
+    model = load(artifacts.model("teacher") / "model", pick_device(), own_dtype=True)
+    fill(model, artifacts.vocabulary, splits, folder)
 
 
 def _make_tokenizer(artifacts: Artifacts) -> None:
@@ -137,7 +180,9 @@ def _fit(
         train_rows=spec.fit_rows,
         dev=artifacts.encoded / "dev.safetensors",
         teacher=None,
-        vocabulary=load_tokenizer(artifacts.tokenizer).get_vocab_size(),
+        vocabulary=artifacts.vocabulary,
+        max_new_tokens=artifacts.suite.decoding.max_new_tokens,
+        max_length=artifacts.suite.data.max_length,
         out=artifacts.model(role),
         micro_batch=micro_batch,
         compile=False,

@@ -6,35 +6,44 @@ from functools import cache
 from pathlib import Path
 
 from kdbench.errors import UserError
-from kdbench.objective import ALIASES, OBJECTIVES, PRESETS, Objective, Variant
+from kdbench.objective import ALIASES, GROUPS, METHODS, OBJECTIVES, PRESETS, Objective, Variant
 from kdbench.parameters import Inner
 from kdbench.registry import load_entry_points, load_file, unknown
-
-GROUPS = ("all", "core")
+from kdbench.source import DATASET, SOURCES, SourceVariant
 
 
 def parse(expression: str) -> Variant:
     """One variant, from its name; parameters that are not given have their defaults.
 
     Raises:
-        UserError: unknown name or parameter, broken brackets, or a value out of range.
+        UserError: unknown name, parameter or source, broken brackets, a value out of range, or an
+            objective and a source that do not go together.
     """
     load_objectives()
-    name, given = _split_expression(expression)
+    head, source = _split_source(expression)
+    name, given = _split_expression(head)
+    if name in METHODS:
+        if source is not None:
+            raise UserError(
+                f"'{expression}': {name} has a source: it is {METHODS[name].expression}"
+            )
+        return _method(name, given)
     if name in PRESETS:
         if given:
             raise UserError(
                 f"the preset {name} takes no parameters; write {PRESETS[name].expression}"
             )
-        return parse(PRESETS[name].expression)
-    return _objective(name).variant(given)
+        variant = parse(PRESETS[name].expression)
+    else:
+        variant = _objective(name).variant(given)
+    return variant if source is None else variant.drawn_from(source)
 
 
 def expand(text: str) -> list[Variant]:
-    """The variants that a list such as `sft,amid*,jsd[beta=0.9]` stands for, each once.
+    """The variants that a list such as `sft,amid*,jsd[beta=0.9]@mixed` stands for, each once.
 
-    `all` is every objective, `core` the group of that name; a bare name whose objective declares a
-    grid stands for the grid.
+    `all` is every objective and method, `methods` the methods, `core` and `more` the groups of
+    that name; a bare name whose objective declares a grid stands for the grid.
 
     Raises:
         UserError: see `parse`; also a glob that matches nothing, or an empty list.
@@ -44,6 +53,14 @@ def expand(text: str) -> list[Variant]:
     if not found:
         raise UserError("no objectives given; for example --objectives all, or sft,forward-kl,amid")
     return list({variant.full_name: variant for variant in found}.values())
+
+
+def method_of(variant: Variant) -> str | None:
+    """The name of the published method that a variant is, if it is one."""
+    if variant.source.source is DATASET.source:
+        return None
+    full = variant.full_name
+    return next((name for name in METHODS if _method(name, {}).full_name == full), None)
 
 
 def inner(expression: str) -> Inner:
@@ -86,29 +103,72 @@ def load_plugin(path: Path) -> None:
         UserError: the file is missing, raises, or registers no objective.
     """
     load_objectives()
-    before = {*OBJECTIVES, *PRESETS}
+    before = {*OBJECTIVES, *PRESETS, *METHODS}
     load_file(path)
-    if {*OBJECTIVES, *PRESETS} == before:
+    if {*OBJECTIVES, *PRESETS, *METHODS} == before:
         raise UserError(
             f"plugin {path} registers no objective; decorate a function with @divergence"
         )
 
 
 def _expand_item(item: str) -> list[Variant]:
+    if item == "methods":
+        return [_method(name, {}) for name in METHODS]
     if item in GROUPS:
-        return [
+        objectives = [
             variant
             for name in OBJECTIVES
             if item == "all" or OBJECTIVES[name].group == item
             for variant in _grid(OBJECTIVES[name])
         ]
+        return objectives + (_expand_item("methods") if item == "all" else [])
     if any(character in item for character in "*?") and "[" not in item:
-        names = fnmatch.filter([*OBJECTIVES, *PRESETS], item)
+        known = [*OBJECTIVES, *PRESETS, *METHODS]
+        names = fnmatch.filter(known, item)
         if not names:
-            raise UserError(f"no objective matches '{item}'; known: {', '.join(OBJECTIVES)}")
+            raise UserError(f"no objective matches '{item}'; known: {', '.join(known)}")
         return [variant for name in names for variant in _expand_item(name)]
-    name = ALIASES.get(item, item)
-    return _grid(OBJECTIVES[name]) if name in OBJECTIVES else [parse(item)]
+    head, source = _split_source(item)
+    name = ALIASES.get(head, head)
+    if name not in OBJECTIVES:
+        return [parse(item)]
+    variants = _grid(OBJECTIVES[name])
+    return variants if source is None else [variant.drawn_from(source) for variant in variants]
+
+
+def _method(name: str, given: dict[str, str]) -> Variant:
+    """A method, some of its objective's or its source's parameters given."""
+    head, source_text = _split_at(METHODS[name].expression)
+    objective_name, objective_params = _split_expression(head)
+    source_name, source_params = _split_expression(source_text or DATASET.source.name)
+    objective, source = _objective(objective_name), SOURCES[source_name]
+    for key, value in given.items():
+        if key in objective.parameters:
+            objective_params[key] = value
+        elif key in source.parameters:
+            source_params[key] = value
+        else:
+            known = [*objective.parameters, *source.parameters]
+            raise UserError(unknown(f"parameter of {name}", key, known))
+    return objective.variant(objective_params).drawn_from(source.variant(source_params))
+
+
+def _split_source(expression: str) -> tuple[str, SourceVariant | None]:
+    head, text = _split_at(expression)
+    if text is None:
+        return head, None
+    name, given = _split_expression(text)
+    return head, SOURCES[name].variant(given)
+
+
+def _split_at(expression: str) -> tuple[str, str | None]:
+    """What stands before and behind the one `@` outside brackets, if there is one."""
+    depth = 0
+    for index, character in enumerate(expression):
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if character == "@" and depth == 0:
+            return expression[:index].strip(), expression[index + 1 :].strip()
+    return expression, None
 
 
 def _grid(objective: Objective) -> list[Variant]:
@@ -124,7 +184,8 @@ def _objective(name: str) -> Objective:
     if name in GROUPS:
         raise UserError(f"'{name}' stands for several objectives, and here one is needed")
     if name not in OBJECTIVES:
-        raise UserError(unknown("objective", name, [*OBJECTIVES, *PRESETS, *ALIASES, *GROUPS]))
+        known = [*OBJECTIVES, *PRESETS, *METHODS, *ALIASES, *GROUPS]
+        raise UserError(unknown("objective", name, known))
     return OBJECTIVES[name]
 
 
@@ -146,7 +207,7 @@ def _split_expression(expression: str) -> tuple[str, dict[str, str]]:
 
 def _resolve_inner(expression: str) -> Variant:
     variant = parse(expression)
-    if not _is_plain(variant.objective):
+    if not _is_plain(variant.objective) or variant.source is not DATASET:
         usable = [name for name in OBJECTIVES if _is_plain(OBJECTIVES[name])]
         raise UserError(
             f"{expression} cannot stand inside another objective: only plain divergences can: "

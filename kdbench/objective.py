@@ -8,20 +8,21 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from kdbench.errors import UserError
-from kdbench.parameters import Parameter, Value, declare
-from kdbench.registry import Registry, unknown
+from kdbench.parameters import Parameter, Value, declare, resolve, written
+from kdbench.registry import Registry
+from kdbench.source import DATASET, SourceVariant
 from kdbench.store import REFERENCES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["divergence", "labelled"]
+Kind = Literal["divergence", "labelled", "stateful"]
 Zero = Literal["teacher", "student"]
 """Whose probability is zero, at an id where the other's is not."""
 
@@ -30,6 +31,9 @@ Infinite = Zeros | Callable[[Mapping[str, Any]], Zeros]
 """At whose zeros a value is +inf, perhaps depending on the parameters; None: not declared."""
 
 PerToken = Callable[..., "Tensor"]
+Made = TypeVar("Made", bound=Callable[..., Any])
+GROUPS = ("all", "core", "more", "methods")
+"""Words that stand for several objectives."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -39,7 +43,8 @@ class Objective:
 
     name: str
     kind: Kind
-    function: PerToken
+    function: Callable[..., Any]
+    """Gives the per-token values; of a stateful objective, the class that makes its `State`."""
     parameters: Mapping[str, Parameter]
     source: str
     description: str
@@ -57,20 +62,7 @@ class Objective:
             UserError: an unknown parameter, a value of the wrong type or out of range, or a
                 combination for which the loss would be identically 0.
         """
-        for name in given:
-            if name not in self.parameters:
-                known = list(self.parameters)
-                raise UserError(
-                    unknown(f"parameter of {self.name}", name, known)
-                    if known
-                    else f"{self.name} has no parameters, so '{name}' cannot be set"
-                )
-        params: dict[str, Value] = {}
-        for name, parameter in self.parameters.items():
-            try:
-                params[name] = parameter.read(given[name]) if name in given else parameter.default
-            except ValueError as error:
-                raise UserError(f"{self.name}: {name}={given[name]} {error}") from error
+        params = resolve(self.name, self.parameters, given)
         if self.check is not None and (reason := self.check(params)):
             raise UserError(f"{self.name}: {reason}")
         return Variant(self, params)
@@ -87,20 +79,40 @@ class Objective:
         return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
 
+class State(Protocol):
+    """An objective that changes from step to step: what `@stateful` decorates makes one."""
+
+    def per_token(self, teacher_logp: "Tensor", student_logp: "Tensor") -> "Tensor":
+        """Values [N] as things stand."""
+
+    def after_step(self, loss: float, progress: float) -> None:
+        """Told the loss of the global batch and the share of the steps done, in (0, 1]."""
+
+    def state_dict(self) -> dict[str, float]:
+        """What changes, for the checkpoint."""
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Goes on from what `state_dict` gave."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """An objective with its parameters fixed, written `amid[alpha=-3,teacher_weight=0.1]`.
 
     Calling it gives one value per token.
+
+    Attributes:
+        source: where the training sequences come from, written behind an `@`.
     """
 
     objective: Objective
     params: Mapping[str, Value] = field(hash=False)
+    source: SourceVariant = DATASET
 
     def __call__(
         self, teacher_logp: "Tensor", student_logp: "Tensor", labels: "Tensor | None" = None
     ) -> "Tensor":
-        """Per-token values of the objective.
+        """Per-token values of the objective; of a stateful one, as it begins.
 
         Args:
             teacher_logp: log-probabilities of the teacher, [N, V].
@@ -116,8 +128,35 @@ class Variant:
         if self.objective.kind == "labelled":
             if labels is None:
                 raise UserError(f"{self.objective.name} needs labels=, the token ids [N]")
-            return self.objective.function(teacher_logp, student_logp, labels=labels, **self.params)
-        return self.objective.function(teacher_logp, student_logp, **self.params)
+            values: Tensor = self.objective.function(
+                teacher_logp, student_logp, labels=labels, **self.params
+            )
+            return values
+        if (state := self.begin()) is not None:
+            return state.per_token(teacher_logp, student_logp)
+        values = self.objective.function(teacher_logp, student_logp, **self.params)
+        return values
+
+    def begin(self) -> State | None:
+        """The state of a stateful objective before the first step; None for the other kinds."""
+        if self.objective.kind != "stateful":
+            return None
+        state: State = self.objective.function(**self.params)
+        return state
+
+    def drawn_from(self, source: SourceVariant) -> "Variant":
+        """The same objective on the sequences of another source.
+
+        Raises:
+            UserError: they do not go together.
+        """
+        if source.source.samples and not self.objective.uses_teacher:
+            raise UserError(
+                f"{self.objective.name}@{source.source.name}: {self.objective.name} does not look "
+                "at the teacher, so it would train the student on its own samples as if they were "
+                "right; take a divergence, or the source `dataset` or `teacher`"
+            )
+        return replace(self, source=source)
 
     def __str__(self) -> str:
         return self.name
@@ -130,19 +169,15 @@ class Variant:
 
     @cached_property
     def name(self) -> str:
-        """The canonical name: parameters at their defaults are left out."""
-        return self._written(
-            {
-                name: value
-                for name, value in self.params.items()
-                if value != self.objective.parameters[name].default
-            }
-        )
+        """The canonical name: a method's own, else with parameters at their defaults left out."""
+        from kdbench.expressions import method_of
+
+        return method_of(self) or self._written(defaults=False)
 
     @cached_property
     def full_name(self) -> str:
         """The name with every parameter spelled out; equal for equal content."""
-        return self._written(self.params)
+        return self._written(defaults=True)
 
     @cached_property
     def slug(self) -> str:
@@ -150,19 +185,21 @@ class Variant:
         slug = re.sub(r"[^a-z0-9.-]+", "_", self.name).strip("_")
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]
         # Two names must not meet in one folder: what was replaced beyond the notation is hashed.
-        faithful = len(slug) <= 80 and re.fullmatch(r"[a-z0-9.,=_\[\]-]+", self.name)
+        faithful = len(slug) <= 80 and re.fullmatch(r"[a-z0-9.,=_@\[\]-]+", self.name)
         return slug if faithful else f"{slug[:71]}-{digest}"
 
     def plain_params(self) -> dict[str, float | bool | str]:
         """The parameters as JSON values; an inner divergence by its full name."""
-        return {
-            name: value.full_name if isinstance(value, Variant) else value  # type: ignore[misc]
-            for name, value in self.params.items()
-        }
+        return _plain(self.params)
+
+    def plain_source(self) -> dict[str, Any]:
+        """The source and its parameters as JSON values."""
+        return {"name": self.source.source.name, "params": _plain(self.source.params)}
 
     def code_digest(self) -> str:
         """Changes when the code of the objective, or of one inside it, does."""
-        inside = [value for value in self.params.values() if isinstance(value, Variant)]
+        values = [*self.params.values(), *self.source.params.values()]
+        inside = [value for value in values if isinstance(value, Variant)]
         digests = [self.objective.code_digest(), *(value.code_digest() for value in inside)]
         return "-".join(dict.fromkeys(digests))
 
@@ -170,12 +207,12 @@ class Variant:
         """At whose zeros the value is +inf; None where the objective does not declare it."""
         return self.objective.infinite_where(self.params)
 
-    def _written(self, params: Mapping[str, Value]) -> str:
-        inside = ",".join(
-            f"{name}={_text(self.objective.parameters[name], value)}"
-            for name, value in params.items()
-        )
-        return f"{self.objective.name}[{inside}]" if inside else self.objective.name
+    def _written(self, *, defaults: bool) -> str:
+        objective = self.objective
+        text = written(objective.name, objective.parameters, self.params, defaults=defaults)
+        if self.source.source is DATASET.source:
+            return text
+        return f"{text}@{self.source.written(defaults=defaults)}"
 
 
 @dataclass(frozen=True)
@@ -192,6 +229,8 @@ ALIASES: dict[str, str] = {}
 NAMES: Registry[str] = Registry("objective")
 """Every word that means something: objectives, aliases, presets."""
 PRESETS: Registry[Preset] = Registry("preset")
+METHODS: Registry[Preset] = Registry("method")
+"""Published methods: an objective, a source and the paper's defaults."""
 
 
 def divergence(
@@ -229,6 +268,8 @@ def labelled(
     source: str,
     group: str = "more",
     uses_teacher: bool = True,
+    check: Callable[[Mapping[str, Any]], str | None] | None = None,
+    infinite_where: Infinite = None,
     **parameters: object,
 ) -> Callable[[PerToken], PerToken]:
     """Registers an objective that also takes `labels=`, the token ids [N].
@@ -237,7 +278,35 @@ def labelled(
     in place of the teacher's, and no teacher is run for it. The other arguments are `divergence`'s.
     """
     return _register(
-        name, "labelled", source, (), group, uses_teacher, None, None, None, parameters
+        name,
+        "labelled",
+        source,
+        (),
+        group,
+        uses_teacher,
+        None,
+        check,
+        infinite_where,
+        parameters,
+    )
+
+
+def stateful(
+    name: str,
+    *,
+    source: str,
+    group: str = "more",
+    check: Callable[[Mapping[str, Any]], str | None] | None = None,
+    infinite_where: Infinite = None,
+    **parameters: object,
+) -> Callable[[Made], Made]:
+    """Registers a class whose instances are a `State`: an objective that follows the training.
+
+    The class is called with the parameters by keyword, once a trial. The other arguments are
+    `divergence`'s.
+    """
+    return _register(
+        name, "stateful", source, (), group, True, None, check, infinite_where, parameters
     )
 
 
@@ -245,6 +314,12 @@ def preset(name: str, expression: str, *, source: str, defined_at: str) -> None:
     """Names a variant that a paper or a released script uses; `defined_at` is the caller's file."""
     _claim(name, defined_at)
     PRESETS.add(name, Preset(name, expression, source), defined_at)
+
+
+def method(name: str, expression: str, *, source: str, defined_at: str) -> None:
+    """Names an objective on a source, with a paper's defaults; tables use the name."""
+    _claim(name, defined_at)
+    METHODS.add(name, Preset(name, expression, source), defined_at)
 
 
 def _register(
@@ -258,11 +333,12 @@ def _register(
     check: Callable[[Mapping[str, Any]], str | None] | None,
     infinite_where: Infinite,
     parameters: Mapping[str, object],
-) -> Callable[[PerToken], PerToken]:
+) -> Callable[[Made], Made]:
     declared = {key: declare(value) for key, value in parameters.items()}
 
-    def register(function: PerToken) -> PerToken:
-        code = function.__code__
+    def register(function: Made) -> Made:
+        body = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+        code = body.__code__
         where = f"{code.co_filename}:{code.co_firstlineno}"
         objective = Objective(
             name=name,
@@ -287,15 +363,18 @@ def _register(
     return register
 
 
-def _text(parameter: Parameter, value: Value) -> str:
-    return value.full_name if isinstance(value, Variant) else parameter.write(value)
+def _plain(params: Mapping[str, Value]) -> dict[str, Any]:
+    return {
+        name: value.full_name if isinstance(value, Variant) else value
+        for name, value in params.items()
+    }
 
 
 def _claim(name: str, where: str) -> None:
-    if not NAME.fullmatch(name) or name in (*REFERENCES, "all", "core", "more"):
+    if not NAME.fullmatch(name) or name in (*REFERENCES, *GROUPS):
         raise UserError(
             f"'{name}' cannot be an objective's name: it is lower-case words joined by '-', not "
-            f"one of all, core, more, {', '.join(REFERENCES)}"
+            f"one of {', '.join((*GROUPS, *REFERENCES))}"
         )
     NAMES.add(name, name, where)
 

@@ -6,11 +6,12 @@ and writes it back in one canonical way, so that `-5` and `-5.0` are the same va
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from kdbench.errors import UserError
+from kdbench.registry import unknown
 
 Value = object
 """A resolved parameter: float, bool, str, or the `Variant` of an inner divergence."""
@@ -107,7 +108,7 @@ class Inner:
     """Another registered divergence, with parameters of its own."""
 
     expression: str
-    resolve: Callable[[str], Value]
+    resolve: Callable[[str], Any]
     """Turns an expression into a `Variant` that is a plain divergence, or raises `UserError`."""
 
     @property
@@ -117,8 +118,8 @@ class Inner:
     def read(self, value: object) -> Value:
         return self.resolve(str(value))
 
-    def write(self, value: Value) -> str:
-        return str(value)
+    def write(self, value: Any) -> str:
+        return str(value.full_name)
 
     def describe(self) -> str:
         return "any registered divergence"
@@ -146,6 +147,42 @@ def declare(value: object) -> Parameter:
         "a parameter's default is a number, true or false, number(), choice() or inner(), "
         f"not {value!r}"
     )
+
+
+def resolve(
+    owner: str, declared: Mapping[str, Parameter], given: Mapping[str, object]
+) -> dict[str, Value]:
+    """The values of all parameters of `owner`: those given, and the others' defaults.
+
+    Raises:
+        UserError: an unknown parameter, or a value of the wrong type or out of range.
+    """
+    for name in given:
+        if name not in declared:
+            raise UserError(
+                unknown(f"parameter of {owner}", name, list(declared))
+                if declared
+                else f"{owner} has no parameters, so '{name}' cannot be set"
+            )
+    params: dict[str, Value] = {}
+    for name, parameter in declared.items():
+        try:
+            params[name] = parameter.read(given[name]) if name in given else parameter.default
+        except ValueError as error:
+            raise UserError(f"{owner}: {name}={given[name]} {error}") from error
+    return params
+
+
+def written(
+    owner: str, declared: Mapping[str, Parameter], params: Mapping[str, Value], *, defaults: bool
+) -> str:
+    """`owner[name=value,...]`, canonical; parameters at their defaults only where asked for."""
+    inside = ",".join(
+        f"{name}={declared[name].write(value)}"
+        for name, value in params.items()
+        if defaults or value != declared[name].default
+    )
+    return f"{owner}[{inside}]" if inside else owner
 
 
 _INTERVAL = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")

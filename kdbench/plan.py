@@ -15,7 +15,7 @@ from kdbench.data.records import locate, read_split, splits_of
 from kdbench.errors import UserError
 from kdbench.expressions import expand, load_plugin
 from kdbench.objective import Variant
-from kdbench.spec import Shared, differences
+from kdbench.spec import Shared, Suite, differences
 from kdbench.store import Run
 from kdbench.suites import load_suite
 from kdbench.trial import Trial, trials_of
@@ -79,6 +79,7 @@ def make_plan(request: Request) -> Plan:
     for path in request.plugins:
         load_plugin(path.resolve())
     variants = expand(request.objectives)
+    _check_loss(suite, variants)
     if request.seeds is not None and request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least one training seed")
     name = suite.name if request.name is None else request.name
@@ -112,6 +113,20 @@ def make_plan(request: Request) -> Plan:
     )
     check_same_run(plan)
     return plan
+
+
+def _check_loss(suite: Suite, variants: list[Variant]) -> None:
+    """Refuses what would be minimised by doing nothing.
+
+    Raises:
+        UserError: the suite weighs the objective by 0, and the source gives nothing else to learn.
+    """
+    for variant in variants:
+        if suite.loss.kd == 0 and variant.source.source.samples:
+            raise UserError(
+                f"{variant.name}: loss.kd is 0, and no other term applies to the student's own "
+                "samples; set loss.kd above 0, or leave this objective out"
+            )
 
 
 def stored_spec(run: Run) -> dict[str, Any] | None:

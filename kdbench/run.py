@@ -7,12 +7,19 @@ from contextlib import suppress
 from typing import Protocol
 
 from kdbench import provenance, store
-from kdbench.build import cache_teacher, make_model, prepare
+from kdbench.build import (
+    answer_with_teacher,
+    cache_answers,
+    cache_teacher,
+    make_model,
+    prepare,
+)
 from kdbench.errors import UserError
 from kdbench.launch.local import Failure, Task, execute
 from kdbench.plan import Plan, check_same_run, write_spec
 from kdbench.trial import Trial, check_claim, claim, generate_answers, score_answers, train_trial
 
+ANSWERS = "teacher's answers cache"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -77,9 +84,19 @@ def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
         tasks.append(Task(role, "work", make_model, make, ("prepare",), reports=True))
     # Every trial needs it, sft too: all logs hold the same distances to the teacher.
     tasks.append(Task("teacher cache", "work", cache_teacher, (artifacts,), ("teacher",)))
+    if any(_needs_answers(trial) for trial in todo):
+        answering = (artifacts, plan.shared)
+        tasks += [
+            Task("teacher's answers", "generate", answer_with_teacher, answering, ("teacher",)),
+            Task(ANSWERS, "work", cache_answers, answering, ("teacher's answers",)),
+        ]
     for trial in todo:
         tasks += _trial_tasks(plan, trial)
     return tasks
+
+
+def _needs_answers(trial: Trial) -> bool:
+    return trial.variant is not None and trial.variant.source.source.teacher_answers
 
 
 def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
@@ -90,8 +107,8 @@ def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
     else:
         name = f"{trial.spec()['variant']} seed {trial.seed}"
         student = f"train {name}"
-        arguments = (artifacts, trial, place, plan.micro_batch, plan.compile)
-        made = ("init", "teacher cache")
+        arguments = (artifacts, trial, place, plan.shared, plan.micro_batch, plan.compile)
+        made = ("init", "teacher cache", *((ANSWERS,) if _needs_answers(trial) else ()))
         tasks.append(Task(student, "work", train_trial, arguments, made, reports=True))
     answers = f"generate {name}"
     generating = (artifacts, trial, place, plan.shared)

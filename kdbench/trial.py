@@ -6,7 +6,6 @@ from typing import Any
 
 from kdbench import store
 from kdbench.artifacts import Artifacts
-from kdbench.data.tokenizer import load_tokenizer
 from kdbench.errors import UserError
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.objective import Variant
@@ -43,6 +42,7 @@ class Trial:
             "variant": self.variant.name,
             "objective": self.variant.objective.name,
             "params": self.variant.plain_params(),
+            "source": self.variant.plain_source(),
             "slug": self.slug,
             "seed": self.seed,
             "reference": False,
@@ -88,15 +88,18 @@ def train_trial(
     artifacts: Artifacts,
     trial: Trial,
     run: Run,
+    shared: Shared,
     micro_batch: int,
     compile_objective: bool,
     progress: Any,
 ) -> None:
     """Distils one student."""
-    from kdbench.train.loop import Job, train
+    from kdbench.train.job import Job
+    from kdbench.train.loop import train
 
     assert trial.variant is not None
-    files, suite = trial.files(run), artifacts.suite
+    files, suite, source = trial.files(run), artifacts.suite, trial.variant.source.source
+    answers = artifacts.teacher_answers(shared.backend, shared.backend_version)
     with store.locked(files.path / ".lock"):
         if files.trained.exists():
             return
@@ -112,10 +115,14 @@ def train_trial(
             train_rows=None,
             dev=artifacts.encoded / "dev.safetensors",
             teacher=artifacts.teacher_cache,
-            vocabulary=load_tokenizer(artifacts.tokenizer).get_vocab_size(),
+            vocabulary=artifacts.vocabulary,
+            max_new_tokens=suite.decoding.max_new_tokens,
+            max_length=suite.data.max_length,
             out=files.path,
             micro_batch=micro_batch,
             compile=compile_objective,
+            live_teacher=artifacts.model("teacher") / "model" if source.samples else None,
+            answers=answers if source.teacher_answers else None,
         )
         train(job, progress)
 

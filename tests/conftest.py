@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.artifacts import Artifacts
+
 KDBENCH = [sys.executable, "-c", "import sys; from kdbench.cli import main; main(sys.argv[1:])"]
 
 MICRO_SUITE = """\
@@ -36,6 +38,9 @@ diagnostics: {every: 4, rows: 8}
 seeds: 2
 """
 
+ANSWERS_VERSION = "tests"
+"""Of the backend that made the teacher's answers of the `artifacts` fixture."""
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -43,6 +48,36 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for the session: the micro suite's teacher is trained once."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def artifacts(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    """The micro suite with its teacher, initial student, and the teacher's caches made."""
+    from kdbench import build
+    from kdbench.data.records import locate
+    from kdbench.spec import Shared
+    from kdbench.suites import load_suite
+
+    path = tmp_path_factory.mktemp("suite") / "micro.yaml"
+    path.write_text(MICRO_SUITE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDBENCH_CACHE", str(cache))
+        suite = load_suite(str(path))
+        made = Artifacts(suite, locate(suite, None))
+        build.prepare(made)
+        for role in ("teacher", "init"):
+            build.make_model(made, role, 16, lambda _: None)  # type: ignore[arg-type]
+        build.cache_teacher(made)
+        shared = Shared(
+            suite=suite,
+            data_digest=made.data_key,
+            backend="transformers",
+            backend_version=ANSWERS_VERSION,
+            dtype="float32",
+        )
+        build.answer_with_teacher(made, shared)
+        build.cache_answers(made, shared)
+    return made
 
 
 @pytest.fixture(autouse=True)

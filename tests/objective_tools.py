@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdbench.expressions import load_objectives
-from kdbench.objective import ALIASES, NAMES, OBJECTIVES, PRESETS, Variant
+from kdbench.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS, Variant
 
 # The tensors are tiny; on a busy machine a second thread waits for its turn at every operation.
 torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def spoiled_registry() -> Iterator[None]:
     load_objectives()
     tables = [ALIASES] + [
         table
-        for registry in (OBJECTIVES, PRESETS, NAMES)
+        for registry in (OBJECTIVES, PRESETS, METHODS, NAMES)
         for table in (registry._items, registry._defined_at)
     ]
     kept = [dict(table) for table in tables]

@@ -44,7 +44,7 @@ def test_core_is_the_objectives_of_the_first_release() -> None:
     assert {variant.objective.name for variant in expand("core")} == CORE
 
 
-def test_all_is_every_objective_with_its_grid() -> None:
+def test_all_holds_the_grid_of_every_objective() -> None:
     variants = expand("all")
     assert {variant.objective.name for variant in variants} == set(OBJECTIVES)
     alphas = [item.params["alpha"] for item in variants if item.objective.name == "amid"]
@@ -72,7 +72,7 @@ def test_a_list_keeps_its_order_and_respects_brackets() -> None:
     ("text", "names"),
     [
         ("skew*", {"skew-kl", "skew-reverse-kl"}),
-        ("*kl", {"forward-kl", "reverse-kl", "skew-kl", "skew-reverse-kl"}),
+        ("*w*-kl", {"forward-kl", "skew-kl", "skew-reverse-kl"}),
         ("?vd", {"tvd"}),
     ],
 )
@@ -199,7 +199,7 @@ def test_plain_params_are_json() -> None:
 REFUSALS = [
     ("foward-kl", "unknown objective 'foward-kl'; did you mean forward-kl"),
     ("amid-papr", "did you mean amid-paper"),
-    ("qqq", "unknown objective 'qqq'; known: all, alpha-beta, amid,"),
+    ("qqq", "unknown objective 'qqq'; known: adaptive-kl, all, alpha-beta,"),
     ("", "no objectives given"),
     (" , ", "no objectives given"),
     ("zz*", "no objective matches 'zz*'; known: "),
@@ -220,7 +220,7 @@ REFUSALS = [
     ("amid[teacher_weight=1]", "with teacher_weight=1 the assistant is the teacher"),
     ("amid[teacher_weight=1,order=rp]", "with teacher_weight=1 the assistant is the teacher"),
     ("amid[detach_assistant=true]", "leaves the student without a gradient"),
-    ("amid[divergence=amid]", "only plain divergences can: alpha-beta, forward-kl"),
+    ("amid[divergence=amid]", "only plain divergences can: adaptive-kl, "),
     ("amid[divergence=amid-paper]", "only plain divergences can"),
     ("amid[divergence=sft]", "sft cannot stand inside another objective"),
     ("amid[divergence=jds]", "unknown objective 'jds'; did you mean jsd"),

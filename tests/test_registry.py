@@ -146,7 +146,7 @@ def test_a_plugin_that_raises_is_named_with_its_line(
     [
         ('"Bad Name", source="x"', "'Bad Name' cannot be an objective's name"),
         ('"teacher", source="x"', "'teacher' cannot be an objective's name"),
-        ('"all", source="x"', "not one of all, core, more, teacher, init"),
+        ('"all", source="x"', "not one of all, core, more, methods, teacher, init"),
         ('"good", source="x", scale=[1]', "not [1]"),
         ('"good", source="x", scale=number(2, "[0, 1]")', "default of 2.0 is outside its range"),
         ('"good", source="x", scale=number(0.5, "0 to 1")', "'0 to 1' is not an interval"),

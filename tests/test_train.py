@@ -1,94 +1,25 @@
 """The loop: its gradient, its independence of how it is split, resumption, and divergence."""
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from kdbench import store
 from kdbench.artifacts import Artifacts
-from kdbench.build import cache_teacher, make_model, prepare
+from kdbench.build import cache_teacher
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
-from kdbench.data.records import locate
-from kdbench.data.tokenizer import load_tokenizer
 from kdbench.expressions import parse
 from kdbench.models import head_of, hidden_states, load
 from kdbench.objective import OBJECTIVES, divergence
-from kdbench.suites import load_suite
-from kdbench.train import loop
-from kdbench.train.loop import Job, learning_rate, train
+from kdbench.train.checkpoint import load_checkpoint
+from kdbench.train.loop import learning_rate, train
 from kdbench.train.teacher import open_cache
-from tests.conftest import MICRO_SUITE
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifacts]:
-    """The micro suite with its teacher, initial student and teacher cache made."""
-    folder = tmp_path_factory.mktemp("train")
-    (folder / "micro.yaml").write_text(MICRO_SUITE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KDBENCH_CACHE", str(folder / "cache"))
-        suite = load_suite(str(folder / "micro.yaml"))
-        made = Artifacts(suite, locate(suite, None))
-        prepare(made)
-        for role in ("teacher", "init"):
-            make_model(made, role, 16, lambda _: None)  # type: ignore[arg-type]
-        cache_teacher(made)
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDBENCH_CACHE", str(artifacts.data_folder.parent.parent))
-
-
-def make_job(artifacts: Artifacts, out: Path, **changes: Any) -> Job:
-    suite = artifacts.suite
-    out.mkdir(parents=True, exist_ok=True)
-    job = Job(
-        variant=parse("forward-kl"),
-        suite=suite.name,
-        seed=0,
-        recipe=suite.recipe,
-        loss=suite.loss,
-        diagnostics=suite.diagnostics,
-        initial=artifacts.model("init") / "model",
-        train=artifacts.encoded / "train.safetensors",
-        train_rows=None,
-        dev=artifacts.encoded / "dev.safetensors",
-        teacher=artifacts.teacher_cache,
-        vocabulary=load_tokenizer(artifacts.tokenizer).get_vocab_size(),
-        out=out,
-        micro_batch=16,
-        compile=False,
-    )
-    return dataclasses.replace(job, **changes)
-
-
-def weights(job: Job) -> dict[str, torch.Tensor]:
-    return dict(load(job.out / "model", CPU).named_parameters())
-
-
-def log(job: Job) -> list[dict[str, Any]]:
-    return store.read_jsonl(job.out / "train.jsonl")
-
-
-def assert_same_training(first: Job, second: Job, *, exactly: bool) -> None:
-    tolerance = {"rtol": 0.0, "atol": 0.0} if exactly else {"rtol": 1e-4, "atol": 1e-5}
-    for name, value in weights(first).items():
-        torch.testing.assert_close(weights(second)[name], value, **tolerance)
-    for mine, other in zip(log(first), log(second), strict=True):
-        assert mine["step"] == other["step"]
-        assert mine["loss"] == pytest.approx(other["loss"], rel=0 if exactly else 1e-4)
+from tests.training_tools import CPU, assert_same_training, log, make_job, weights
 
 
 def test_four_micro_batches_train_like_one(artifacts: Artifacts, tmp_path: Path) -> None:
@@ -130,10 +61,9 @@ def test_cached_teacher_equals_live_teacher(artifacts: Artifacts) -> None:
     rows = torch.tensor([5, 0, 17])
     batch = collate(data, rows)
     teacher = load(artifacts.model("teacher") / "model", CPU)
-    vocabulary = load_tokenizer(artifacts.tokenizer).get_vocab_size()
     with torch.no_grad():
         hidden = hidden_states(teacher, batch.tokens, batch.positions)
-        live = head_of(teacher, vocabulary).logits(hidden)
+        live = head_of(teacher, artifacts.vocabulary).logits(hidden)
     cached = open_cache(artifacts.teacher_cache, "train", CPU).batch(data, rows)
     torch.testing.assert_close(cached.head.logits(cached.hidden), live, rtol=1e-5, atol=1e-5)
 
@@ -254,7 +184,7 @@ def test_a_nan_loss_ends_the_trial_and_keeps_its_last_checkpoint(
         train(until_checkpoint, stop)
     model = load(until_checkpoint.initial, CPU)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    loop.load_checkpoint(until_checkpoint.out / "checkpoint.safetensors", model, optimizer)
+    load_checkpoint(until_checkpoint.out / "checkpoint.safetensors", model, optimizer)
     for name, value in model.named_parameters():
         torch.testing.assert_close(weights(job)[name], value, rtol=0, atol=0)
 

@@ -9,7 +9,18 @@ import click
 
 from kdbench.errors import UserError
 
-COMMANDS = ("run", "plan", "status", "report", "publish", "objectives", "suites", "doctor")
+COMMANDS = (
+    "run",
+    "plan",
+    "status",
+    "report",
+    "publish",
+    "objectives",
+    "new-objective",
+    "check",
+    "suites",
+    "doctor",
+)
 
 
 class _Lazy(click.Group):
@@ -21,7 +32,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"kdbench.cli.{cmd_name}").command
+        module = importlib.import_module(f"kdbench.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def resolve_command(

@@ -1,6 +1,6 @@
 """The prompt's frame, token ids, and the flat arrays that training reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +118,30 @@ class Encoded:
         """Tokens of the response, end of sequence included, [rows]."""
         return self.lengths - self.prompt_lengths
 
+    @staticmethod
+    def of(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "Encoded":
+        """The arrays of (prompt, response) pairs of token ids."""
+        import torch
+
+        lengths = torch.tensor([0, *(len(prompt) + len(response) for prompt, response in rows)])
+        return Encoded(
+            tokens=torch.tensor([token for row in rows for part in row for token in part]),
+            starts=lengths.cumsum(0),
+            prompt_lengths=torch.tensor([len(prompt) for prompt, _ in rows]),
+        )
+
+    def prompt(self, row: int) -> list[int]:
+        """The token ids of a row's prompt."""
+        start = int(self.starts[row])
+        ids: list[int] = self.tokens[start : start + int(self.prompt_lengths[row])].tolist()
+        return ids
+
+    def response(self, row: int) -> list[int]:
+        """The token ids of a row's response."""
+        start, end = int(self.starts[row]), int(self.starts[row + 1])
+        ids: list[int] = self.tokens[start + int(self.prompt_lengths[row]) : end].tolist()
+        return ids
+
     def first(self, rows: int) -> "Encoded":
         """The first so many rows."""
         end = int(self.starts[rows])
@@ -127,15 +151,22 @@ class Encoded:
         """Writes the arrays as one safetensors file."""
         from safetensors.torch import save
 
-        arrays = {"tokens": self.tokens, "starts": self.starts, "prompts": self.prompt_lengths}
-        store.write_bytes(path, save(arrays))
+        store.write_bytes(path, save(self.arrays()))
 
     @staticmethod
     def load(path: Path) -> "Encoded":
         """Reads what `save` wrote."""
         from safetensors.torch import load_file
 
-        arrays = load_file(path)
+        return Encoded.from_arrays(load_file(path))
+
+    def arrays(self) -> "dict[str, Tensor]":
+        """The three arrays by name, for a file."""
+        return {"tokens": self.tokens, "starts": self.starts, "prompts": self.prompt_lengths}
+
+    @staticmethod
+    def from_arrays(arrays: "Mapping[str, Tensor]") -> "Encoded":
+        """The split whose `arrays` these are."""
         return Encoded(arrays["tokens"], arrays["starts"], arrays["prompts"])
 
 
@@ -152,8 +183,6 @@ def encode_split(
     Raises:
         UserError: no row fits.
     """
-    import torch
-
     rows = []
     for record in records:
         prompt, response = encode_record(
@@ -163,9 +192,4 @@ def encode_split(
             rows.append((prompt, response))
     if not rows:
         raise UserError(f"{name}: no record fits into data.max_length={max_length} tokens")
-    lengths = torch.tensor([0, *(len(prompt) + len(response) for prompt, response in rows)])
-    return Encoded(
-        tokens=torch.tensor([token for row in rows for part in row for token in part]),
-        starts=lengths.cumsum(0),
-        prompt_lengths=torch.tensor([len(prompt) for prompt, _ in rows]),
-    )
+    return Encoded.of(rows)

@@ -1,8 +1,11 @@
-"""A training state as one safetensors file: weights, AdamW's moments, and the step.
+"""A training state as one safetensors file: weights, AdamW's moments, the step, and the memory of
+the objective and of the source of sequences.
 
-There is no random state to keep: data order and dropout are functions of (suite, seed, step).
+There is no random state to keep: data order, dropout and sampling are functions of (suite, seed,
+step).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,27 @@ from torch import Tensor
 from kdbench import store
 
 
-def save_checkpoint(path: Path, model: Any, optimizer: torch.optim.AdamW, step: int) -> None:
+def save_checkpoint(
+    path: Path,
+    model: Any,
+    optimizer: torch.optim.AdamW,
+    step: int,
+    memory: Mapping[str, Tensor],
+) -> None:
     """Writes the state after `step` steps, whole or not at all."""
     tensors = {f"weights.{name}": value for name, value in _weights(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    tensors |= {f"memory.{name}": value for name, value in memory.items()}
     content = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     store.write_bytes(path, save(content, metadata={"step": str(step)}))
 
 
-def load_checkpoint(path: Path, model: Any, optimizer: torch.optim.AdamW) -> int:
-    """Restores a state; returns the number of steps it had taken."""
+def load_checkpoint(
+    path: Path, model: Any, optimizer: torch.optim.AdamW
+) -> tuple[int, dict[str, Tensor]]:
+    """Restores a state; returns the number of steps it had taken, and the memory."""
+    memory: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file, torch.no_grad():
         weights = _weights(model)
@@ -32,13 +45,15 @@ def load_checkpoint(path: Path, model: Any, optimizer: torch.optim.AdamW) -> int
             kind, _, rest = name.partition(".")
             if kind == "weights":
                 weights[rest].copy_(file.get_tensor(name))
+            elif kind == "memory":
+                memory[rest] = file.get_tensor(name)
             else:
                 index, _, key = rest.partition(".")
                 state.setdefault(int(index), {})[key] = file.get_tensor(name)
         step = int(file.metadata()["step"])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return step
+    return step, memory
 
 
 def _weights(model: Any) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdbench.errors import UserError
 from kdbench.models import Head
-from kdbench.objective import Variant
+from kdbench.objective import State, Variant
 from kdbench.spec import Loss
 
 PerToken = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -31,12 +31,12 @@ class Teacher:
     head: Head
 
 
-def per_token_loss(variant: Variant, loss: Loss) -> PerToken:
+def per_token_loss(variant: Variant, loss: Loss, state: State | None = None) -> PerToken:
     """All terms of a suite's loss as one function of logits.
 
     Temperature divides both logits for the objective, `t_squared` multiplies it by T^2, and the
     cross-entropy on the gold response is taken at temperature 1, as is an objective that does not
-    look at the teacher.
+    look at the teacher. A stateful objective is evaluated as its `state` stands at each call.
 
     The function raises `UserError` where an objective does not give one value per token.
     """
@@ -48,7 +48,10 @@ def per_token_loss(variant: Variant, loss: Loss) -> PerToken:
         student_logp = torch.log_softmax(student_logits / loss.temperature, dim=-1)
         with torch.no_grad():
             teacher_logp = torch.log_softmax(teacher_logits / loss.temperature, dim=-1)
-        value = variant(teacher_logp, student_logp, labels)
+        if state is None:
+            value = variant(teacher_logp, student_logp, labels)
+        else:
+            value = state.per_token(teacher_logp, student_logp)
         if value.shape != labels.shape:
             raise UserError(
                 f"{variant.name} ({variant.objective.defined_at}) returns shape "
@@ -94,6 +97,17 @@ def chunked_loss(
         hidden, head.weight, head.bias, head, per_token, labels, teacher, weights, size
     )
     return total
+
+
+@torch.no_grad()
+def label_logp(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
+    """Log-probabilities of the labels, [N], chunk by chunk and without a gradient."""
+    parts = []
+    for start in range(0, len(hidden), chunk_size(head)):
+        part = slice(start, start + chunk_size(head))
+        logp = torch.log_softmax(head.logits(hidden[part]), dim=-1)
+        parts.append(logp.gather(-1, labels[part].unsqueeze(-1)).squeeze(-1))
+    return torch.cat(parts)
 
 
 def chunk_size(head: Head) -> int:

@@ -10,44 +10,20 @@ from typing import IO, Any
 import torch
 
 from kdbench import store
-from kdbench.data.batches import MicroBatch, batch_rows, collate, micro_batches
+from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.errors import UserError
 from kdbench.models import Head, head_of, hidden_states, load, pick_device
-from kdbench.objective import Variant
+from kdbench.objective import State
 from kdbench.seeds import derive
-from kdbench.spec import Diagnostics, Loss, Recipe
+from kdbench.spec import Recipe
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
-from kdbench.train.head import PerToken, Teacher, chunked_loss, per_token_loss
+from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.monitor import HeldOut, explain_non_finite, measure
-from kdbench.train.teacher import TeacherCache, open_cache
+from kdbench.train.setting import GlobalBatch, Portion, Source
+from kdbench.train.teacher import open_cache
 
 Progress = Callable[[dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one training run reads and writes; everything but `micro_batch` can move its result."""
-
-    variant: Variant
-    suite: str
-    seed: int
-    recipe: Recipe
-    loss: Loss
-    diagnostics: Diagnostics
-    initial: Path
-    """Folder of the initial weights."""
-    train: Path
-    """The encoded split to train on."""
-    train_rows: int | None
-    dev: Path
-    teacher: Path | None
-    """Folder of the teacher's cache; None while there is no teacher, when models are fitted."""
-    vocabulary: int
-    out: Path
-    """Gets train.jsonl, model/ and trained.json."""
-    micro_batch: int
-    compile: bool
 
 
 @dataclass
@@ -57,6 +33,8 @@ class _State:
     model: Any
     head: Head
     optimizer: torch.optim.AdamW
+    objective: State | None
+    """Of a stateful objective."""
     step: int = 0
 
 
@@ -73,38 +51,41 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
     """
     job.out.mkdir(parents=True, exist_ok=True)
     device = pick_device()
-    data, dev = _load_data(job)
-    cache = None
-    if job.teacher is not None and job.variant.objective.uses_teacher:
-        cache = open_cache(job.teacher, "train", device)
     state = _initial_state(job, device)
-    per_token = per_token_loss(job.variant, job.loss)
-    if job.compile:
-        per_token = torch.compile(per_token)
-    held_out = _held_out(job, dev, device)
+    per_token = per_token_of(job, state.objective)
+    source = source_of(job, state.model, state.head, per_token, state.objective)
+    held_out = _held_out(job, device)
+
+    def diagnostics() -> dict[str, float]:
+        state.model.eval()
+        return measure(state.model, state.head, per_token, held_out)
+
     checkpoint = job.out / "checkpoint.safetensors"
     if checkpoint.exists():
-        state.step = load_checkpoint(checkpoint, state.model, state.optimizer)
+        _restore(checkpoint, state, source)
     store.repair_jsonl(job.out / "train.jsonl", keep_rows=state.step)
     diverged: dict[str, Any] = {"diverged_at": None, "reason": None}
     with (job.out / "train.jsonl").open("a", encoding="utf-8") as log:
         try:
+            if state.step == 0:
+                source.begin(diagnostics)
             while state.step < job.recipe.steps:
-                row = _step(job, state, data, cache, per_token, device)
+                row = _step(job, state, source, device)
                 due = state.step % job.diagnostics.every == 0 or state.step == job.recipe.steps
                 if due or state.step == 1:
-                    state.model.eval()
-                    row |= measure(state.model, state.head, per_token, held_out)
+                    row |= diagnostics()
+                if due:
+                    source.measured(row)
                 _write(log, row)
                 # By steps, not by the clock: a diverged trial is scored from here, always the same.
                 if due:
-                    save_checkpoint(checkpoint, state.model, state.optimizer, state.step)
+                    _save(checkpoint, state, source)
                 progress({**row, "steps": job.recipe.steps})
         except _DivergedError as error:
             diverged = {"diverged_at": state.step + 1, "reason": str(error)}
             state = _initial_state(job, device)
             if checkpoint.exists():
-                state.step = load_checkpoint(checkpoint, state.model, state.optimizer)
+                _restore(checkpoint, state, source)
     _finish(job, state, diverged)
     checkpoint.unlink(missing_ok=True)
 
@@ -117,29 +98,22 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def _step(
-    job: Job,
-    state: _State,
-    data: Encoded,
-    cache: TeacherCache | None,
-    per_token: PerToken,
-    device: torch.device,
-) -> dict[str, Any]:
+def _step(job: Job, state: _State, source: Source, device: torch.device) -> dict[str, Any]:
     """One global batch: the gradient is the sum over its tokens, divided by their number."""
     begun = time.perf_counter()
-    recipe, model = job.recipe, state.model
-    rows = batch_rows(len(data), recipe.batch, state.step, suite=job.suite, seed=job.seed)
-    tokens = int(data.response_lengths[rows].sum())
+    recipe, model, live = job.recipe, state.model, source.setting.live
+    passes = 0 if live is None else live.passes
     lr = learning_rate(recipe, state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
+    batch = source.batch(state.step)
     torch.manual_seed(derive("dropout", job.suite, job.seed, state.step))
     model.train()
     state.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=device)
-    for batch in micro_batches(data, rows, job.micro_batch):
-        teacher = None if cache is None else cache.batch(data, batch.rows)
-        loss += _backward(state, batch, teacher, per_token, tokens, device)
+    for portion in batch.portions:
+        for part in micro_batches(portion.data, portion.rows, job.micro_batch):
+            loss += _backward(state, portion, part, batch.normaliser, device)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     # The one synchronisation of a step: whether to go on depends on both.
     loss_value, norm_value = torch.stack([loss, norm]).tolist()
@@ -149,59 +123,78 @@ def _step(
         "grad_norm": norm_value,
         "clipped": norm_value > recipe.clip,
         "lr": lr,
-        "tokens": tokens,
+        "tokens": batch.tokens,
+        "generated": batch.generated,
+        "teacher_passes": 0 if live is None else live.passes - passes,
     }
     if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-        raise _DivergedError(_explain(job, state, data, rows, cache, per_token, row, device))
+        raise _DivergedError(_explain(job, state, batch, row, device))
     state.optimizer.step()
     state.step += 1
+    if state.objective is not None:
+        state.objective.after_step(loss_value, state.step / recipe.steps)
     return row | {"seconds": round(time.perf_counter() - begun, 6)}
 
 
 def _backward(
-    state: _State,
-    batch: MicroBatch,
-    teacher: Teacher | None,
-    per_token: PerToken,
-    tokens: int,
-    device: torch.device,
+    state: _State, portion: Portion, batch: MicroBatch, normaliser: float, device: torch.device
 ) -> torch.Tensor:
+    teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         inputs, positions = batch.tokens.to(device), batch.positions.to(device)
         hidden = hidden_states(state.model, inputs, positions)
         labels = batch.labels.to(device)
-        loss = chunked_loss(per_token, hidden, state.head, labels, teacher) / tokens
+        loss = portion.loss(hidden, state.head, batch, labels, teacher) / normaliser
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
 def _explain(
-    job: Job,
-    state: _State,
-    data: Encoded,
-    rows: torch.Tensor,
-    cache: TeacherCache | None,
-    per_token: PerToken,
-    row: dict[str, Any],
-    device: torch.device,
+    job: Job, state: _State, batch: GlobalBatch, row: dict[str, Any], device: torch.device
 ) -> str:
-    place = "in the gradient"
-    for batch in micro_batches(data, rows, job.micro_batch):
-        with torch.no_grad():
-            hidden = hidden_states(state.model, batch.tokens.to(device), batch.positions.to(device))
-        teacher = None if cache is None else cache.batch(data, batch.rows)
-        labels = batch.labels.to(device)
-        place = explain_non_finite(per_token, hidden, state.head, labels, teacher)
-        if place != "in the gradient":
-            break
+    places = (
+        _explain_part(state, portion, part, device)
+        for portion in batch.portions
+        for part in micro_batches(portion.data, portion.rows, job.micro_batch)
+    )
+    place = next((place for place in places if place), "in the gradient")
     return f"loss {row['loss']}, gradient norm {row['grad_norm']}: {place}"
 
 
-def _load_data(job: Job) -> tuple[Encoded, Encoded]:
-    data = Encoded.load(job.train)
-    if job.train_rows is not None and job.train_rows < len(data):
-        data = data.first(job.train_rows)
-    return data, Encoded.load(job.dev)
+def _explain_part(
+    state: _State, portion: Portion, batch: MicroBatch, device: torch.device
+) -> str | None:
+    with torch.no_grad():
+        hidden = hidden_states(state.model, batch.tokens.to(device), batch.positions.to(device))
+    teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
+    labels = batch.labels.to(device)
+    return explain_non_finite(portion.per_token, hidden, state.head, labels, teacher)
+
+
+def _memory(state: _State, source: Source) -> dict[str, torch.Tensor]:
+    objective = {} if state.objective is None else state.objective.state_dict()
+    numbers = {
+        f"objective.{key}": torch.tensor(value, dtype=torch.float64)
+        for key, value in objective.items()
+    }
+    return numbers | {f"source.{key}": value for key, value in source.state().items()}
+
+
+def _save(path: Path, state: _State, source: Source) -> None:
+    memory = _memory(state, source)
+    save_checkpoint(path, state.model, state.optimizer, state.step, memory)
+
+
+def _restore(path: Path, state: _State, source: Source) -> None:
+    state.step, memory = load_checkpoint(path, state.model, state.optimizer)
+    parts: dict[str, dict[str, torch.Tensor]] = {"objective": {}, "source": {}}
+    for name, value in memory.items():
+        owner, _, key = name.partition(".")
+        parts[owner][key] = value
+    if state.objective is not None:
+        numbers = {key: float(value) for key, value in parts["objective"].items()}
+        state.objective.load_state_dict(numbers)
+    source.load_state(parts["source"])
 
 
 def _initial_state(job: Job, device: torch.device) -> _State:
@@ -214,10 +207,11 @@ def _initial_state(job: Job, device: torch.device) -> _State:
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    return _State(model, head_of(model, job.vocabulary), optimizer)
+    return _State(model, head_of(model, job.vocabulary), optimizer, job.variant.begin())
 
 
-def _held_out(job: Job, dev: Encoded, device: torch.device) -> HeldOut:
+def _held_out(job: Job, device: torch.device) -> HeldOut:
+    dev = Encoded.load(job.dev)
     rows = torch.arange(min(job.diagnostics.rows, len(dev)))
     batch = collate(dev, rows)
     teacher = None
@@ -235,7 +229,6 @@ def _write(log: IO[str], row: dict[str, Any]) -> None:
 def _finish(job: Job, state: _State, diverged: dict[str, Any]) -> None:
     rows = store.read_jsonl(job.out / "train.jsonl")
     seconds = sum(row["seconds"] for row in rows)
-    tokens = sum(row["tokens"] for row in rows)
     with store.new_folder(job.out / "model") as folder:
         state.model.save_pretrained(folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -243,5 +236,11 @@ def _finish(job: Job, state: _State, diverged: dict[str, Any]) -> None:
             if not source.is_file():
                 raise UserError(f"{job.initial}: {name} is missing")
             (folder / name).write_bytes(source.read_bytes())
-    summary = {"steps": state.step, "train_seconds": round(seconds, 3), "tokens": tokens}
+    summary = {
+        "steps": state.step,
+        "train_seconds": round(seconds, 3),
+        "tokens": sum(row["tokens"] for row in rows),
+        "generated_tokens": sum(row["generated"] for row in rows),
+        "teacher_passes": sum(row["teacher_passes"] for row in rows),
+    }
     store.write_json(job.out / "trained.json", {**diverged, **summary})

@@ -55,8 +55,8 @@ def measure(
 
 def explain_non_finite(
     per_token: PerToken, hidden: Tensor, head: Head, labels: Tensor, teacher: Teacher | None
-) -> str:
-    """Names the first token and vocabulary id at which a loss stopped being finite."""
+) -> str | None:
+    """Names the first token and vocabulary id at which a loss is not finite; None: it is."""
     size = chunk_size(head)
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
@@ -75,4 +75,4 @@ def explain_non_finite(
             if not torch.isfinite(student[row]).all():
                 return "the student's logits are not finite"
             return f"at a token whose label is id {int(labels[part][row])}"
-    return "in the gradient"
+    return None

@@ -40,6 +40,28 @@ class TeacherCache:
         return Teacher(hidden.to(self.head.weight.device, non_blocking=True), self.head)
 
 
+class LiveTeacher:
+    """A teacher whose body reads every batch: for sequences that exist only once.
+
+    Attributes:
+        passes: sequences that went through the body so far.
+    """
+
+    def __init__(self, model: Any, vocabulary: int) -> None:
+        self.model = model.eval()
+        self.passes = 0
+        self._head = head_of(model, vocabulary)
+
+    @torch.no_grad()
+    def batch(self, data: Encoded, rows: Tensor) -> Teacher:
+        """The teacher's side of some rows, in the order of `collate(data, rows).labels`."""
+        self.passes += len(rows)
+        batch, device = collate(data, rows), self.model.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            hidden = hidden_states(self.model, batch.tokens.to(device), batch.positions.to(device))
+        return Teacher(hidden, self._head)
+
+
 @torch.no_grad()
 def fill(model: Any, vocabulary: int, splits: dict[str, Encoded], folder: Path) -> None:
     """Runs the teacher once over every split and writes `<split>.safetensors` and `head`.

@@ -1,0 +1,182 @@
+"""MiniLLM's policy gradient (arXiv:2306.08543): log-probabilities -> advantages -> weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdbench.data.batches import MicroBatch, collate
+from kdbench.data.encode import Encoded
+from kdbench.models import Head, hidden_states
+from kdbench.source import SourceVariant
+from kdbench.train.head import Teacher, chunked_loss, label_logp
+from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
+
+ROWS = 16
+"""Sequences in a forward pass that only scores."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Sampled responses with what the gradient needs, one value a response token.
+
+    Attributes:
+        first: the step whose batch stands first in `data`.
+        student_logp: log q(y) of the student that sampled.
+        importance: w = q(y) over the probability that y was sampled with.
+        advantage: the rewards of the later tokens.
+    """
+
+    first: int
+    data: Encoded
+    student_logp: Tensor
+    importance: Tensor
+    advantage: Tensor
+
+
+@dataclass(frozen=True)
+class PolicyPortion(Portion):
+    """The objective, weighted by importance, plus PPO's clipped surrogate."""
+
+    rollout: Rollout | None = None
+    clip: float = 0.0
+
+    def loss(
+        self, hidden: Tensor, head: Head, batch: MicroBatch, labels: Tensor, teacher: Teacher | None
+    ) -> Tensor:
+        """-sum w min(ratio A, clipped ratio A), and the single-step term.
+
+        A clipped token has no gradient; the others have that of -log q(y), w ratio A times.
+        """
+        single_step = super().loss(hidden, head, batch, labels, teacher)
+        assert self.rollout is not None
+        old, importance, advantage = (
+            self.of_batch(values, batch, hidden.device)
+            for values in (
+                self.rollout.student_logp,
+                self.rollout.importance,
+                self.rollout.advantage,
+            )
+        )
+        ratio = (label_logp(hidden.detach(), head, labels) - old).exp()
+        plain = ratio * advantage
+        clipped = ratio.clamp(1.0 - self.clip, 1.0 + self.clip) * advantage
+        weights = importance * plain * (plain <= clipped)
+        moved = chunked_loss(_cross_entropy, hidden, head, labels, None, weights=weights)
+        surrogate = -(importance * torch.minimum(plain, clipped)).sum()
+        # The gradient of the weighted cross-entropy, with the value of the surrogate.
+        return single_step + moved - moved.detach() + surrogate
+
+
+class PolicyGradient(Source):
+    """Samples for several batches at a time and trains on each of them once."""
+
+    def __init__(self, params: SourceVariant, setting: Setting) -> None:
+        super().__init__(params, setting)
+        self.rollout: Rollout | None = None
+
+    def batch(self, step: int) -> GlobalBatch:
+        generated = 0
+        many, size = int(self.params.number("rollout_steps")), self.setting.batch
+        if self.rollout is None or step >= self.rollout.first + many:
+            self.rollout = self._roll_out(step, many)
+            generated = int(self.rollout.data.response_lengths.sum())
+        begin = (step - self.rollout.first) * size
+        rows = torch.arange(begin, begin + size)
+        data = self.rollout.data
+        portion = PolicyPortion(
+            data,
+            rows,
+            self.setting.on_samples,
+            self.setting.live,
+            self.rollout.importance,
+            self.rollout,
+            self.params.number("clip"),
+        )
+        return GlobalBatch([portion], int(data.response_lengths[rows].sum()), generated)
+
+    def state(self) -> dict[str, Tensor]:
+        rollout = self.rollout
+        if rollout is None:
+            return {}
+        return rollout.data.arrays() | {
+            "first": torch.tensor(rollout.first),
+            "student_logp": rollout.student_logp,
+            "importance": rollout.importance,
+            "advantage": rollout.advantage,
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if "first" in state:
+            self.rollout = Rollout(
+                int(state["first"]),
+                Encoded.from_arrays(state),
+                state["student_logp"],
+                state["importance"],
+                state["advantage"],
+            )
+
+    def _roll_out(self, first: int, many: int) -> Rollout:
+        setting, mix = self.setting, self.params.number("teacher_mix")
+        steps = range(first, min(first + many, setting.steps))
+        rows = torch.cat([setting.rows(step) for step in steps])
+        data = setting.sample(rows, first, teacher_mix=mix)
+        student_logp, teacher_logp = self._score(data)
+        sampled_with = torch.logaddexp(
+            teacher_logp + torch.tensor(mix).log(), student_logp + torch.tensor(1.0 - mix).log()
+        )
+        lengths = data.response_lengths.tolist()
+        rewards = torch.split(teacher_logp - student_logp, lengths)
+        gamma = self.params.number("gamma")
+        return Rollout(
+            first,
+            data,
+            student_logp,
+            (student_logp - sampled_with).exp(),
+            torch.cat([rewards_to_come(reward, gamma) for reward in rewards]),
+        )
+
+    @torch.no_grad()
+    def _score(self, data: Encoded) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the sampled tokens under student and teacher, in order."""
+        setting = self.setting
+        assert setting.live is not None
+        student, teacher = [], []
+        for rows in torch.split(torch.arange(len(data)), ROWS):
+            batch = collate(data, rows)
+            device = setting.model.device
+            hidden = hidden_states(
+                setting.model, batch.tokens.to(device), batch.positions.to(device)
+            )
+            labels = batch.labels.to(device)
+            side = setting.live.batch(data, rows)
+            student.append(label_logp(hidden, setting.head, labels).cpu())
+            teacher.append(label_logp(side.hidden, side.head, labels).cpu())
+        return torch.cat(student), torch.cat(teacher)
+
+
+def rewards_to_come(rewards: Tensor, gamma: float) -> Tensor:
+    """The discounted sum of the rewards after each token, over the number of those tokens.
+
+    The token's own reward is the single-step term's. Source: MiniLLM, Eq. 5 and Algorithm 1
+    (length normalisation); the discount is the released code's.
+
+    Args:
+        rewards: log p(y) - log q(y) of a response's tokens, [T].
+        gamma: discount a token.
+
+    Returns:
+        [T]; 0 for the last token.
+    """
+    advantage = torch.zeros_like(rewards)
+    total = 0.0
+    for token in range(len(rewards) - 2, -1, -1):
+        total = float(rewards[token + 1]) + gamma * total
+        advantage[token] = total / (len(rewards) - 1 - token)
+    return advantage
+
+
+def _cross_entropy(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Tensor:
+    logp = torch.log_softmax(student_logits, dim=-1)
+    return -logp.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,361 @@
+"""Where training sequences come from: what each source trains on, and that it can be resumed."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from kdbench.artifacts import Artifacts
+from kdbench.data.batches import batch_rows
+from kdbench.data.encode import Encoded, eos_id
+from kdbench.data.tokenizer import load_tokenizer
+from kdbench.expressions import parse
+from kdbench.models import load
+from kdbench.train.job import Job, per_token_of, source_of
+from kdbench.train.loop import _initial_state, train
+from kdbench.train.setting import Source
+from kdbench.train.sources import Adaptive
+from tests.training_tools import CPU, assert_same_training, log, make_job, train_until
+
+NEVER_SAMPLES = "skew-reverse-kl@adaptive"
+OFTEN_SAMPLES = "skew-reverse-kl@adaptive[threshold=0.8,tolerance=0,capacity=40]"
+
+
+def job_of(artifacts: Artifacts, out: Path, expression: str, **changes: Any) -> Job:
+    return make_job(artifacts, out, variant=parse(expression), **changes)
+
+
+def source(job: Job) -> Source:
+    """The source as the loop makes it, before the first step."""
+    state = _initial_state(job, CPU)
+    return source_of(job, state.model, state.head, per_token_of(job, None), None)
+
+
+def weighted_loss(job: Job, parts: list[tuple[Encoded, str, list[float] | None]]) -> float:
+    """The sum over tokens by whole logits and the plain formula, weights given per row."""
+    student = load(job.initial, CPU)
+    assert job.live_teacher is not None
+    teacher = load(job.live_teacher, CPU)
+    total = 0.0
+    for data, expression, row_weights in parts:
+        for row in range(len(data)):
+            ids = torch.tensor([data.prompt(row) + data.response(row)])
+            first = len(data.prompt(row)) - 1
+            with torch.no_grad():
+                q, p = (
+                    model(input_ids=ids).logits[0, first:-1].log_softmax(-1)
+                    for model in (student, teacher)
+                )
+            values = parse(expression)(p, q, torch.tensor(data.response(row)))
+            total += float(values.sum()) * (1.0 if row_weights is None else row_weights[row])
+    return total
+
+
+def test_samples_end_with_the_end_token_or_at_the_limit(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    job = job_of(artifacts, tmp_path, "imitkd", max_new_tokens=40)
+    data = source(job).fresh(0)
+    end = eos_id(load_tokenizer(job.initial))
+    ended = 0
+    for row in range(len(data)):
+        response = data.response(row)
+        assert end not in response[:-1]
+        assert response[-1] == end or len(response) == 40
+        ended += response[-1] == end
+    assert ended > 0
+
+
+def test_samples_answer_the_prompts_that_every_objective_sees(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    job = job_of(artifacts, tmp_path, "imitkd")
+    data, gold = source(job).fresh(3), Encoded.load(job.train)
+    rows = batch_rows(len(gold), 16, 3, suite=job.suite, seed=0).tolist()
+    assert [data.prompt(i) for i in range(16)] == [gold.prompt(row) for row in rows]
+
+
+def test_a_sample_stays_within_the_longest_sequence(artifacts: Artifacts, tmp_path: Path) -> None:
+    gold = Encoded.load(artifacts.encoded / "train.safetensors")
+    longest = int(gold.prompt_lengths.max()) + 3
+    data = source(job_of(artifacts, tmp_path, "imitkd", max_length=longest)).fresh(0)
+    assert int(data.lengths.max()) <= longest
+
+
+def test_first_tokens_follow_the_students_distribution(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    setting = source(job_of(artifacts, tmp_path, "imitkd", max_new_tokens=1)).setting
+    rows = torch.zeros(4000, dtype=torch.long)
+    data = setting.sample(rows, 0)
+    tokens = torch.tensor([data.response(row)[0] for row in range(len(data))])
+    prompt = torch.tensor([setting.gold.prompt(0)])
+    with torch.no_grad():
+        q = setting.model(input_ids=prompt).logits[0, -1, : setting.vocabulary].softmax(-1)
+    counts = torch.bincount(tokens, minlength=len(q)) / len(tokens)
+    top = q.topk(5).indices
+    error = (q[top] * (1 - q[top]) / len(tokens)).sqrt()
+    assert ((counts[top] - q[top]).abs() < 4.5 * error).all()
+
+
+def test_teacher_mixed_tokens_follow_the_mixture(artifacts: Artifacts, tmp_path: Path) -> None:
+    setting = source(job_of(artifacts, tmp_path, "minillm", max_new_tokens=1)).setting
+    assert setting.live is not None
+    data = setting.sample(torch.zeros(4000, dtype=torch.long), 0, teacher_mix=0.5)
+    tokens = torch.tensor([data.response(row)[0] for row in range(len(data))])
+    prompt = torch.tensor([setting.gold.prompt(0)])
+    with torch.no_grad():
+        p, q = (
+            model(input_ids=prompt).logits[0, -1, : setting.vocabulary].softmax(-1)
+            for model in (setting.live.model, setting.model)
+        )
+    mixture = 0.5 * p + 0.5 * q
+    counts = torch.bincount(tokens, minlength=len(q)) / len(tokens)
+    ids = (p - q).abs().topk(3).indices  # where the two differ most
+    error = (mixture[ids] * (1 - mixture[ids]) / len(tokens)).sqrt()
+    assert ((counts[ids] - mixture[ids]).abs() < 4.5 * error).all()
+    assert ((q[ids] - mixture[ids]).abs() > 4.5 * error).any()
+
+
+@pytest.mark.parametrize("name", ["imitkd", "on-policy-kd"])
+def test_the_first_loss_is_the_divergence_on_the_students_samples(
+    artifacts: Artifacts, tmp_path: Path, name: str
+) -> None:
+    job = job_of(artifacts, tmp_path, name, micro_batch=5)
+    data = source(job).fresh(0)
+    train(job)
+    first = log(job)[0]
+    tokens = int(data.response_lengths.sum())
+    objective = parse(name).objective.name
+    assert first["tokens"] == first["generated"] == tokens
+    assert first["teacher_passes"] == 16
+    assert first["loss"] == pytest.approx(
+        weighted_loss(job, [(data, objective, None)]) / tokens, rel=1e-4
+    )
+
+
+def test_samples_follow_the_students_current_weights(artifacts: Artifacts, tmp_path: Path) -> None:
+    job = job_of(artifacts, tmp_path, "imitkd")
+    made = source(job)
+    before = made.fresh(0)
+    with torch.no_grad():
+        for value in made.setting.model.parameters():
+            value.mul_(0.5)
+    assert not torch.equal(made.fresh(0).tokens, before.tokens)
+
+
+def test_no_cross_entropy_on_the_students_own_samples(artifacts: Artifacts, tmp_path: Path) -> None:
+    losses = []
+    for weight in (0.0, 1.0):
+        loss = artifacts.suite.loss.model_copy(update={"sft": weight})
+        job = job_of(artifacts, tmp_path / str(weight), "imitkd", loss=loss)
+        train(job)
+        losses.append([row["loss"] for row in log(job)])
+    assert losses[0] == losses[1]
+
+
+def test_seqkd_is_cross_entropy_on_the_teachers_answers(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    job = job_of(artifacts, tmp_path, "seqkd")
+    assert job.answers is not None
+    answers = Encoded.load(job.answers / "train.safetensors")
+    rows = batch_rows(len(answers), 16, 0, suite=job.suite, seed=0).tolist()
+    picked = Encoded.of([(answers.prompt(row), answers.response(row)) for row in rows])
+    train(job)
+    with_teacher = dataclasses.replace(job, live_teacher=artifacts.model("teacher") / "model")
+    tokens = int(picked.response_lengths.sum())
+    wanted = weighted_loss(with_teacher, [(picked, "sft", None)]) / tokens
+    assert log(job)[0]["loss"] == pytest.approx(wanted, rel=1e-4)
+    assert log(job)[0]["generated"] == 0
+
+
+def test_the_teachers_answers_are_its_own(artifacts: Artifacts, tmp_path: Path) -> None:
+    job = job_of(artifacts, tmp_path, "seqkd")
+    assert job.answers is not None
+    answers, gold = Encoded.load(job.answers / "train.safetensors"), Encoded.load(job.train)
+    assert [answers.prompt(i) for i in range(len(gold))] == [
+        gold.prompt(i) for i in range(len(gold))
+    ]
+    assert any(answers.response(i) != gold.response(i) for i in range(len(gold)))
+
+
+@pytest.mark.parametrize(("share", "same"), [(0, "jsd"), (1, "jsd@student")])
+def test_mixed_at_its_ends_is_the_dataset_or_the_student(
+    artifacts: Artifacts, tmp_path: Path, share: int, same: str
+) -> None:
+    one = job_of(artifacts, tmp_path / "one", f"jsd@mixed[student_share={share}]")
+    other = job_of(artifacts, tmp_path / "other", same)
+    train(one)
+    train(other)
+    assert_same_training(one, other, exactly=True)
+
+
+def test_mixed_samples_in_about_its_share_of_the_steps(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    setting = source(job_of(artifacts, tmp_path, "gkd")).setting
+    draws = [setting.random("mixed", step).random() < 0.5 for step in range(1000)]
+    assert 430 < sum(draws) < 570
+
+
+def test_the_contrastive_loss_is_both_sides_in_means_over_sequences(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    job = job_of(artifacts, tmp_path, "skew-kl@contrastive[student_share=0.5]", micro_batch=7)
+    assert job.answers is not None
+    own = source(job).fresh(0)
+    answers = Encoded.load(job.answers / "train.safetensors")
+    rows = batch_rows(len(answers), 16, 0, suite=job.suite, seed=0).tolist()
+    theirs = Encoded.of([(answers.prompt(row), answers.response(row)) for row in rows])
+    train(job)
+    wanted = weighted_loss(
+        job,
+        [
+            (theirs, "skew-kl", [1.5 / n for n in theirs.response_lengths.tolist()]),
+            (own, "skew-reverse-kl", [0.5 / n for n in own.response_lengths.tolist()]),
+        ],
+    )
+    assert log(job)[0]["loss"] == pytest.approx(wanted / 16, rel=1e-4)
+
+
+class _FakeSetting:
+    """Counts what an adaptive source asks for; sequences are one token each."""
+
+    def __init__(self, steps: int = 1000, batch: int = 4) -> None:
+        self.steps, self.batch, self.chance, self.sampled = steps, batch, 0.0, 0
+
+    def random(self, what: str, step: int) -> Any:
+        return SimpleNamespace(
+            random=lambda: self.chance,
+            choice=lambda many, size, replace: list(range(many - size, many)),
+        )
+
+
+def adaptive(**params: float) -> tuple[Adaptive, _FakeSetting, list[str]]:
+    given = ",".join(f"{key}={value}" for key, value in params.items())
+    fake, calls = _FakeSetting(), list[str]()
+    made = Adaptive(parse(f"jsd@adaptive[{given}]").source, fake)  # type: ignore[arg-type]
+    numbers = itertools.count()
+
+    def fresh(step: int) -> Encoded:
+        calls.append("fresh")
+        return Encoded.of([([1, 2], [next(numbers)]) for _ in range(fake.batch)])
+
+    def samples(data: Encoded, *, generated: int) -> Any:
+        calls.append("samples" if generated else "replay")
+        return data
+
+    made.fresh = fresh  # type: ignore[method-assign]
+    made.samples = samples  # type: ignore[method-assign]
+    made.gold = lambda step: calls.append("gold")  # type: ignore[method-assign,assign,return-value]
+    return made, fake, calls
+
+
+def test_adaptive_takes_gold_at_or_above_the_threshold() -> None:
+    made, fake, calls = adaptive(threshold=0.5)
+    fake.chance = 0.5
+    made.batch(0)
+    assert calls == ["gold"]
+
+
+def test_adaptive_fills_its_buffer_first_and_then_draws_from_it() -> None:
+    made, fake, calls = adaptive(threshold=0.5, capacity=8)
+    fake.chance = 0.3
+    for _ in range(3):
+        made.batch(900)  # 0.5 (1 - 0.9) = 0.05 lies below the chance
+    assert calls == ["fresh", "samples", "fresh", "samples", "replay"]
+
+
+def test_adaptive_samples_below_the_decayed_threshold_even_with_a_full_buffer() -> None:
+    made, fake, calls = adaptive(threshold=0.5, capacity=4)
+    fake.chance = 0.3
+    made.batch(900)
+    fake.chance = 0.04
+    made.batch(900)
+    assert calls == ["fresh", "samples"] * 2
+    assert [response for _, response in made.buffer] == [[4], [5], [6], [7]]
+
+
+def test_adaptive_raises_its_threshold_only_when_the_dev_loss_worsens() -> None:
+    made, _, _ = adaptive()
+    made.begin(lambda: {"dev_nll": 1.0})
+    seen = []
+    for loss in (0.9, 1.05, 1.1, 1.15, 1.25, 5.0):
+        made.measured({"dev_nll": loss})
+        seen.append(round(made.threshold, 6))
+    assert seen == [0.0, 0.0, 0.1, 0.1, 0.2, 0.3]
+
+
+def test_adaptives_threshold_ends_at_one() -> None:
+    made, _, _ = adaptive(threshold=0.95)
+    made.begin(lambda: {"dev_nll": 1.0})
+    made.measured({"dev_nll": 2.0})
+    assert made.threshold == 1.0
+
+
+def test_adaptive_reads_the_initial_students_dev_loss(artifacts: Artifacts, tmp_path: Path) -> None:
+    job = job_of(artifacts, tmp_path, NEVER_SAMPLES)
+    train_until(job, 5)
+    from safetensors.torch import load_file
+
+    memory = load_file(job.out / "checkpoint.safetensors")
+    sft = make_job(artifacts, tmp_path / "zero", recipe=job.recipe.model_copy(update={"lr": 1e-12}))
+    train(sft)
+    assert float(memory["memory.source.reference"]) == pytest.approx(log(sft)[0]["dev_nll"])
+
+
+RESUMED = ["gkd", "taid", "distillm-2", OFTEN_SAMPLES, "minillm[rollout_steps=3]"]
+
+
+@pytest.mark.parametrize("expression", RESUMED)
+def test_a_killed_trial_goes_on_to_the_same_weights(
+    artifacts: Artifacts, tmp_path: Path, expression: str
+) -> None:
+    whole = job_of(artifacts, tmp_path / "whole", expression)
+    train(whole)
+    killed = job_of(artifacts, tmp_path / "killed", expression)
+    for step in (6, 10):
+        train_until(killed, step)
+    train(killed)
+    assert_same_training(whole, killed, exactly=True)
+
+
+@pytest.mark.parametrize("expression", [*RESUMED, "imitkd", "seqkd"])
+def test_a_source_trains_alike_in_small_micro_batches(
+    artifacts: Artifacts, tmp_path: Path, expression: str
+) -> None:
+    recipe = artifacts.suite.recipe.model_copy(update={"steps": 1})
+    norms = []
+    for size in (16, 5):
+        job = job_of(artifacts, tmp_path / str(size), expression, micro_batch=size, recipe=recipe)
+        train(job)
+        norms.append((log(job)[0]["loss"], log(job)[0]["grad_norm"]))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+def test_the_often_sampling_scheduler_samples_replays_and_takes_gold(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    job = job_of(
+        artifacts,
+        tmp_path,
+        OFTEN_SAMPLES,
+        recipe=artifacts.suite.recipe.model_copy(update={"steps": 40}),
+    )
+    train(job)
+    rows = log(job)
+    kinds = {(row["generated"] > 0, row["teacher_passes"] > 0) for row in rows}
+    assert kinds == {(True, True), (False, True), (False, False)}
+
+
+def test_on_policy_training_lowers_the_reverse_kl(artifacts: Artifacts, tmp_path: Path) -> None:
+    recipe = artifacts.suite.recipe.model_copy(update={"steps": 40})
+    job = job_of(artifacts, tmp_path, "on-policy-kd", recipe=recipe)
+    train(job)
+    losses = [row["loss"] for row in log(job)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])

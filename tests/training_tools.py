@@ -1,0 +1,79 @@
+"""What the tests of training share: a job on the micro suite, and reading what it left."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdbench import store
+from kdbench.artifacts import Artifacts
+from kdbench.expressions import parse
+from kdbench.models import load
+from kdbench.train.job import Job
+from kdbench.train.loop import train
+from tests.conftest import ANSWERS_VERSION
+
+CPU = torch.device("cpu")
+
+
+def make_job(artifacts: Artifacts, out: Path, **changes: Any) -> Job:
+    """A training on the micro suite; `variant` may be an expression."""
+    suite = artifacts.suite
+    out.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        variant=parse("forward-kl"),
+        suite=suite.name,
+        seed=0,
+        recipe=suite.recipe,
+        loss=suite.loss,
+        diagnostics=suite.diagnostics,
+        initial=artifacts.model("init") / "model",
+        train=artifacts.encoded / "train.safetensors",
+        train_rows=None,
+        dev=artifacts.encoded / "dev.safetensors",
+        teacher=artifacts.teacher_cache,
+        vocabulary=artifacts.vocabulary,
+        max_new_tokens=suite.decoding.max_new_tokens,
+        max_length=suite.data.max_length,
+        out=out,
+        micro_batch=16,
+        compile=False,
+    )
+    job = dataclasses.replace(job, **changes)
+    source = job.variant.source.source
+    if source.samples:
+        job = dataclasses.replace(job, live_teacher=artifacts.model("teacher") / "model")
+    if source.teacher_answers:
+        answers = artifacts.teacher_answers("transformers", ANSWERS_VERSION)
+        job = dataclasses.replace(job, answers=answers)
+    return job
+
+
+def train_until(job: Job, step: int) -> None:
+    """Trains and dies after a step."""
+
+    def kill(row: dict[str, float]) -> None:
+        if row["step"] == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job, kill)
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    return dict(load(job.out / "model", CPU).named_parameters())
+
+
+def log(job: Job) -> list[dict[str, Any]]:
+    return store.read_jsonl(job.out / "train.jsonl")
+
+
+def assert_same_training(first: Job, second: Job, *, exactly: bool) -> None:
+    tolerance = {"rtol": 0.0, "atol": 0.0} if exactly else {"rtol": 1e-4, "atol": 1e-5}
+    for name, value in weights(first).items():
+        torch.testing.assert_close(weights(second)[name], value, **tolerance)
+    for mine, other in zip(log(first), log(second), strict=True):
+        assert mine["step"] == other["step"]
+        assert mine["loss"] == pytest.approx(other["loss"], rel=0 if exactly else 1e-4)
