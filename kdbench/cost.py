@@ -8,12 +8,14 @@ from typing import Any
 from kdbench import store
 from kdbench.artifacts import Artifacts
 from kdbench.plan import Plan
-from kdbench.spec import Architecture, Recipe
+from kdbench.spec import Architecture, Recipe, Suite
+from kdbench.trial import Trial
 
 EFFICIENCY = 0.3
 """Share of the speed of a plain matrix product that training small models reaches here."""
 ANSWER_TOKENS_PER_SECOND = 3000.0
-"""Of one generating process: vLLM on one core, with models of 0.5M parameters."""
+"""Of one generating process: vLLM on one core, with models of 0.5M parameters; about the same for
+the samples that training takes."""
 START_SECONDS = 40.0
 """Imports of torch, transformers and vLLM in the worker processes, and the report."""
 
@@ -36,6 +38,8 @@ def cost(plan: Plan) -> dict[str, Any]:
     counts = _counts(artifacts)
     prompts = sum(len(references) for references in artifacts.references().values())
     answers = len(todo) * prompts * (len(suite.decoding.seeds) + suite.decoding.greedy)
+    sampling = sum(_samples(trial) for trial in todo)
+    sampled = sampling * _sequences(suite.recipe) * _answer_tokens(suite, counts)
     cached = {
         "teacher": (artifacts.model("teacher") / "weights.sha256").exists(),
         "initial student": (artifacts.model("init") / "weights.sha256").exists(),
@@ -49,6 +53,7 @@ def cost(plan: Plan) -> dict[str, Any]:
         "trials_to_do": len(todo),
         "training_tokens": round(trainings * _sequences(suite.recipe) * counts.mean_length),
         "token_counts": "exact" if counts.exact else "guessed from words: the data are not encoded",
+        "tokens_to_sample_in_training": round(sampled),
         "answers_to_generate": answers,
         "teacher_cache_bytes": counts.cached_tokens * _teacher_width(artifacts) * 4,
         "cached": {
@@ -56,9 +61,17 @@ def cost(plan: Plan) -> dict[str, Any]:
             **cached,
             "teacher's hidden states": hidden_states,
         },
-        "estimated_seconds": round(_seconds(plan, counts, trainings, answers, cached)),
+        "estimated_seconds": round(_seconds(plan, counts, trainings, sampled, answers, cached)),
         "jobs": plan.jobs,
     }
+
+
+def _samples(trial: Trial) -> bool:
+    return trial.variant is not None and trial.variant.source.source.samples
+
+
+def _answer_tokens(suite: Suite, counts: _Counts) -> float:
+    return min(suite.decoding.max_new_tokens, counts.mean_response)
 
 
 def _sequences(recipe: Recipe) -> int:
@@ -101,7 +114,12 @@ def _teacher_width(artifacts: Artifacts) -> int:
 
 
 def _seconds(
-    plan: Plan, counts: _Counts, trainings: int, answers: int, cached: dict[str, bool]
+    plan: Plan,
+    counts: _Counts,
+    trainings: int,
+    sampled: float,
+    answers: int,
+    cached: dict[str, bool],
 ) -> float:
     """A rough estimate: from finished trials, or else from floating-point operations."""
     if trainings == 0 and answers == 0:
@@ -112,8 +130,8 @@ def _seconds(
     one = _measured_training(plan)
     if one is None:
         one = _training_flops(student, suite.recipe, counts) * 1.5 / speed
-    answer_tokens = min(suite.decoding.max_new_tokens, counts.mean_response)
-    in_parallel = trainings * one + answers * answer_tokens / ANSWER_TOKENS_PER_SECOND
+    tokens = sampled + answers * _answer_tokens(suite, counts)
+    in_parallel = trainings * one + tokens / ANSWER_TOKENS_PER_SECOND
     first = 0.0
     if not cached["teacher"] and suite.teacher.fit is not None:
         first = _training_flops(suite.teacher.architecture, suite.teacher.fit, counts) / speed

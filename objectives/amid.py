@@ -32,45 +32,64 @@ def alpha_mixture(
         teacher_weight: w in [0, 1]; the paper's lambda.
 
     Returns:
-        Normalised log-probabilities, [..., V].
+        Normalised log-probabilities, [..., V]. From alpha = 1 on, r lives where both p and q do;
+        where they share no id there is no r, and all are -inf.
     """
+    assistant, apart = _assistant(teacher_logp, student_logp, alpha, teacher_weight)
+    return assistant if apart is None else assistant.masked_fill(apart, -math.inf)
+
+
+def _assistant(
+    teacher_logp: Tensor, student_logp: Tensor, alpha: float, teacher_weight: float
+) -> tuple[Tensor, Tensor | None]:
+    """The assistant and the tokens [..., 1] that have none, where it is uniform; None: no such."""
     if teacher_weight == 0.0:
-        return student_logp
+        return student_logp, None
     if teacher_weight == 1.0:
-        return teacher_logp
-    mixture: Tensor = _PowerMean.apply(  # type: ignore[no-untyped-call]
+        return teacher_logp, None
+    mixture, apart = _PowerMean.apply(  # type: ignore[no-untyped-call]
         teacher_logp, student_logp, (1.0 - alpha) / 2.0, teacher_weight
     )
-    return torch.log_softmax(mixture, dim=-1)
+    return torch.log_softmax(mixture, dim=-1), apart if alpha >= 1.0 else None
 
 
 class _PowerMean(torch.autograd.Function):
-    """log (w p^s + (1 - w) q^s)^(1/s), elementwise; its derivative for log q is q's share."""
+    """log (w p^s + (1 - w) q^s)^(1/s), elementwise; its derivative for log q is q's share.
+
+    Also the tokens [..., 1] at which it is -inf throughout; their row is 0 instead. Selections are
+    arithmetic with masks of 0.0 and 1.0: boolean ones cost more than all the rest on a CPU.
+    """
 
     @staticmethod
-    def forward(ctx: Any, p: Tensor, q: Tensor, scale: float, weight: float) -> Tensor:
+    def forward(
+        ctx: Any, p: Tensor, q: Tensor, scale: float, weight: float
+    ) -> tuple[Tensor, Tensor]:
         if scale == 0.0:
-            impossible = torch.isneginf(p) & torch.isneginf(q)
-            ctx.save_for_backward(torch.full_like(p, 1.0 - weight))
-            return torch.where(impossible, -math.inf, weight * p + (1.0 - weight) * q)
-        # -inf - -inf: an id that neither can say stays at -inf, whatever the exponent.
-        exponent = (p - q).mul_(scale).nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)
-        p_dominates = exponent > 0
-        other = torch.where(p_dominates, p.new_tensor(1.0 - weight), p.new_tensor(weight))
-        grown = torch.expm1(exponent.abs_().neg_())
-        relative = other * grown
-        share = (other + relative).div_(1.0 + relative)
-        mixture = torch.where(p_dominates, p, q) + relative.log1p_().div_(scale)
-        ctx.save_for_backward(torch.where(p_dominates, share, 1.0 - share))
-        return mixture
+            mixture = weight * p + (1.0 - weight) * q
+            share = p.new_full((), 1.0 - weight)
+        else:
+            # -inf - -inf: an id that neither can say stays at -inf, whatever the exponent.
+            exponent = (p - q).mul_(scale).nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)
+            p_dominates = torch.gt(exponent, 0.0, out=torch.empty_like(p))
+            other = p_dominates * (1.0 - 2.0 * weight) + weight
+            relative = exponent.abs_().neg_().expm1_().mul_(other)
+            share = (other + relative).div_(1.0 + relative)
+            share = torch.lerp(1.0 - share, share, p_dominates)
+            mixture = torch.maximum(p, q) if scale > 0.0 else torch.minimum(p, q)
+            mixture += relative.log1p_().div_(scale)
+        apart = mixture.amax(-1, keepdim=True) == -math.inf
+        mixture = torch.maximum(mixture, torch.where(apart, 0.0, -math.inf).to(p.dtype))
+        ctx.save_for_backward(share)
+        ctx.mark_non_differentiable(apart)
+        return mixture, apart
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (share,) = ctx.saved_tensors
         upstream = grad_outputs[0]
-        d_p = upstream * (1.0 - share) if ctx.needs_input_grad[0] else None
-        d_q = upstream * share if ctx.needs_input_grad[1] else None
+        d_q = upstream * share
+        d_p = upstream - d_q if ctx.needs_input_grad[0] else None
         return d_p, d_q, None, None
 
 
@@ -131,15 +150,17 @@ def amid(
     """D(first, second) for two of p, q and the assistant r, named by `order` (pr: D(p, r)).
 
     r is the alpha-mixture with weight w = `teacher_weight` on the teacher. Special cases: alpha -1
-    with KL is skew-kl (pr) and skew-reverse-kl (qr); w = 0 with pr is D(p, q) itself.
+    with KL is skew-kl (pr) and skew-reverse-kl (qr); w = 0 with pr is D(p, q) itself. From
+    alpha = 1 on, +inf where p and q share no id: there is no assistant then. Just below 1, r may
+    underflow at an id that one model excludes; it counts as 0 there. The released code takes every
+    alpha >= 1 for 1.
     """
-    assistant = alpha_mixture(
-        teacher_logp, student_logp, alpha=alpha, teacher_weight=teacher_weight
-    )
+    assistant, apart = _assistant(teacher_logp, student_logp, alpha, teacher_weight)
     if detach_assistant:
         assistant = assistant.detach()
     arguments = {"p": teacher_logp, "q": student_logp, "r": assistant}
-    return divergence(arguments[order[0]], arguments[order[1]])
+    value = divergence(arguments[order[0]], arguments[order[1]])
+    return value if apart is None else value.masked_fill(apart.squeeze(-1), math.inf)
 
 
 preset(

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdbench import doctor
+from kdbench.cli.objectives import command as objectives_command
+from kdbench.errors import UserError
 from tests.conftest import Cli
 
 PLUGIN = """
@@ -32,6 +34,93 @@ def test_objectives_lists_name_parameters_and_source(cli: Cli) -> None:
     output = cli("objectives").stdout
     assert "skew-kl" in output
     assert "arXiv:2402.03898" in output
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What `kdbench objectives` prints."""
+    objectives_command.main(list(arguments), standalone_mode=False)
+    return capsys.readouterr().out
+
+
+def test_objectives_lists_methods_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    items = {item["name"]: item for item in json.loads(told(capsys, "--json"))}
+    assert items["gkd"]["kind"] == "method"
+    assert items["gkd"]["expression"] == "jsd[beta=0.5]@mixed"
+    assert items["@mixed"]["kind"] == "source"
+    listed = told(capsys)
+    assert "jsd[beta=0.5]@mixed" in listed
+    assert "@policy-gradient" in listed
+
+
+def test_one_objective_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    page = told(capsys, "skew-kl")
+    for part in (
+        "skew-kl  (divergence)",
+        "KL(p || w p + (1 - w) q)",
+        "arXiv:2402.03898",
+        "teacher_weight = 0.1 in [0, 1)",
+        "finite even where only one of the two probabilities is 0",
+        "objectives/divergences.py:",
+        '--objectives "skew-kl[teacher_weight=0.5]"',
+    ):
+        assert part in page
+    assert "also called  kl" in told(capsys, "kl")
+    assert "alpha in -5, -3, -1, -0.5, 0, 0.5, 1" in told(capsys, "amid")
+
+
+def test_infinities_follow_the_parameters_of_a_variant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = told(capsys, "skew-kl[teacher_weight=0]")
+    assert "teacher_weight = 0 (by default 0.1) in [0, 1)" in page
+    assert "+inf where only the student's probability is 0" in page
+
+
+def test_a_method_is_told_with_its_objective_and_its_sequences(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    item = json.loads(told(capsys, "gkd", "--json"))
+    assert [parameter["name"] for parameter in item["parameters"]] == ["beta"]
+    assert item["sequences"]["name"] == "@mixed"
+    assert [p["default"] for p in item["sequences"]["parameters"]] == ["0.5"]
+
+
+def test_a_source_is_told_with_and_without_its_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    page = told(capsys, "adaptive")
+    assert page == told(capsys, "@adaptive")
+    assert "capacity = 1000 in [1, inf)" in page
+    assert '--objectives "forward-kl@adaptive[threshold=0.5]"' in page
+
+
+def test_every_example_is_a_variant_that_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    from kdbench.expressions import parse
+
+    for item in json.loads(told(capsys, "--json")):
+        example = parse(item["example"])
+        own = item["parameters"] and item["kind"] in ("divergence", "labelled", "stateful")
+        assert not own or example != parse(item["name"]), item["name"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("skew-lk",), "did you mean skew-kl"),
+        (("@mixd",), "did you mean mixed"),
+        (("all",), "stands for several"),
+        (("--plot", "a.png"), "kdbench objectives NAME --plot"),
+        (("jsd", "--plot", "a.pdf"), "ends in .png or .svg"),
+        (("@mixed", "--plot", "a.png"), "no picture of it"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(arguments: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        objectives_command.main(list(arguments), standalone_mode=False)
+
+
+def test_a_plugin_is_drawn(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    cli("objectives", "mine", "--plugin", "mine.py", "--plot", "mine.png")
+    assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_suites_lists_the_sets(cli: Cli) -> None:

@@ -1,17 +1,19 @@
 """Every registered objective is held to every property, and broken ones are found out."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from kdbench.api import divergence, kl, labelled, objective
+from kdbench.api import divergence, kl, labelled, objective, stateful
 from kdbench.conformance import check
 from kdbench.expressions import expand
 from kdbench.objective import OBJECTIVES, PRESETS, Variant
+from kdbench.source import DATASET
 from tests.objective_tools import spoiled_registry
 
 SETTINGS = [
@@ -32,6 +34,14 @@ SETTINGS = [
     "alpha-beta[alpha=0.5,beta=-0.5]",
     "alpha-beta[alpha=0.0001,beta=-0.0001]",
     "alpha-beta[alpha=0.0003,beta=0.7]",
+    "alpha-beta[alpha=1,beta=0.0001]",
+    "alphanet[alpha_max=3,alpha_min=0]",
+    "adaptive-kl[mu=0]",
+    "adaptive-kl[mu=0.9]",
+    "dkd[target_weight=0]",
+    "dkd[nontarget_weight=0]",
+    "concrete-score[detach_weights=false]",
+    "taid[t_start=1]",
     "alpha-beta[alpha=2,beta=-1]",
     "alpha-beta[alpha=-1,beta=2]",
     "alpha-beta[alpha=-1,beta=-0.5]",
@@ -44,6 +54,7 @@ SETTINGS = [
         for order in ("pr", "qr", "rp", "rq")
     ),
     *(f"amid[divergence={inner},order=rq]" for inner in ("reverse-kl", "skew-kl", "jeffreys")),
+    *(f"amid[divergence={inner}]" for inner in ("alphanet", "adaptive-kl", "todi", "logit-mse")),
     "amid[alpha=0.999999,divergence=kl]",
     "amid[alpha=1.000001,divergence=kl,order=rq]",
     "amid[teacher_weight=0]",
@@ -53,14 +64,18 @@ SETTINGS = [
 
 
 def _walk() -> list[Variant]:
-    """Every objective, grids included, every preset, and the settings above."""
+    """Every objective, grids included, every preset and method, and the settings above.
+
+    Where the sequences come from does not matter here.
+    """
     variants = [
         *expand("all"),
         *(item.variant({}) for item in map(OBJECTIVES.__getitem__, OBJECTIVES)),
         *map(objective, PRESETS),
         *map(objective, SETTINGS),
     ]
-    return list({variant.full_name: variant for variant in variants}.values())
+    values = [replace(variant, source=DATASET) for variant in variants]
+    return list({variant.full_name: variant for variant in values}.values())
 
 
 @pytest.mark.parametrize("variant", _walk(), ids=str)
@@ -89,6 +104,10 @@ INFINITE = "is infinite exactly where it declares to be, and never NaN"
 PER_TOKEN = "treats tokens independently"
 SAME = "is deterministic"
 INPUTS = "leaves its inputs as they are"
+EMPTY = "takes a batch without tokens"
+FLOAT32 = "agrees in float32 with float64"
+LARGE = "agrees with float64 at a vocabulary of 151,936"
+RESUMES = "goes on from its saved state"
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +182,43 @@ def _smoothed(p: Tensor, q: Tensor) -> Tensor:
     return (p.exp() * ((p.exp() + 1e-8).log() - (q.exp() + 1e-8).log())).sum(-1)
 
 
+def _viewed(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p.view(len(p), -1), q.view(len(q), -1))
+
+
+def _fast_path(p: Tensor, q: Tensor) -> Tensor:
+    return kl(p.bfloat16(), q.bfloat16()).float() if p.dtype == torch.float32 else kl(p, q)
+
+
+def _textbook_power_mean(p: Tensor, q: Tensor) -> Tensor:
+    """Close to the geometric mean, where the outer power of 2e6 multiplies a rounding error."""
+    power = 0.5e-6
+    mixture = (0.5 * (power * p).exp() + 0.5 * (power * q).exp()).log() / power
+    return kl(p, torch.log_softmax(mixture, -1))
+
+
+def _one_plus(p: Tensor, q: Tensor) -> Tensor:
+    """Each id loses 1e-7, which 8 ids forgive and 151,936 do not."""
+    return 0.5 * ((1 + p.exp()) - (1 + q.exp())).abs().sum(-1)
+
+
+def _roots(p: Tensor, q: Tensor) -> Tensor:
+    """The root of 0 has no gradient; half its logarithm has one."""
+    return 0.5 * (p.exp().sqrt() - q.exp().sqrt()).square().sum(-1)
+
+
+def _sum_of_ratios(p: Tensor, q: Tensor) -> Tensor:
+    """inf - inf where the models have a zero each, at different ids."""
+    neither = (p == -math.inf) & (q == -math.inf)
+    return (q - p).masked_fill(neither, 0.0).sum(-1).square()
+
+
+def _chi_squared(p: Tensor, q: Tensor) -> Tensor:
+    neither = (p == -math.inf) & (q == -math.inf)
+    ratio = 2 * q.masked_fill(q == -math.inf, -200.0) - p
+    return torch.expm1(torch.logsumexp(ratio.masked_fill(neither, -math.inf), -1))
+
+
 @pytest.mark.parametrize(
     ("function", "declared", "property_"),
     [
@@ -186,6 +242,12 @@ def _smoothed(p: Tensor, q: Tensor) -> Tensor:
             (_smoothed, ["student"], INFINITE),
             (kl, [], INFINITE),
             (kl, ["student", "teacher"], INFINITE),
+            (_roots, [], INFINITE),
+            (_sum_of_ratios, None, INFINITE),
+            (_viewed, None, EMPTY),
+            (_fast_path, None, FLOAT32),
+            (_textbook_power_mean, None, FLOAT32),
+            (_one_plus, None, LARGE),
         ]
     ],
 )
@@ -198,6 +260,20 @@ def test_a_broken_objective_is_found_out(
 @pytest.mark.parametrize("declared", [None, ["student"]])
 def test_a_sound_objective_has_no_findings(declared: list[str] | None) -> None:
     assert not _failures(lambda p, q: kl(p, q), infinite_where=declared)
+
+
+def test_what_float32_cannot_hold_may_be_infinite_in_float32() -> None:
+    """sum q^2 / p is e^150 and more where the teacher is that certain of something else."""
+    assert not _failures(_chi_squared, infinite_where=["teacher"])
+
+
+def test_a_finite_value_must_not_become_infinite_in_float32() -> None:
+    def early(p: Tensor, q: Tensor) -> Tensor:
+        return (kl(p, q) * 1e37).sinh().asinh() if p.dtype == torch.float32 else kl(p, q) * 1e37
+
+    divergence("broken", source="a test")(early)
+    (finding,) = [item for item in check(objective("broken")) if item.property == FLOAT32]
+    assert "value inf in float32" in finding.detail
 
 
 def test_a_stop_gradient_is_not_a_wrong_gradient() -> None:
@@ -217,10 +293,21 @@ def test_an_exception_in_the_objective_is_a_finding() -> None:
     assert all("IndexError: ids beyond the vocabulary" in finding.detail for finding in findings)
 
 
-def test_details_show_the_numbers() -> None:
-    divergence("broken", source="a test")(_negative)
-    (finding,) = [item for item in check(objective("broken")) if item.property == DIVERGENCE]
-    assert "-0.0099" in finding.detail
+@pytest.mark.parametrize(
+    ("function", "property_", "numbers"),
+    [
+        (_negative, DIVERGENCE, ["-0.0099"]),
+        (_fast_path, FLOAT32, ["in float32", "in float64", "token 0", "tolerance"]),
+        (_one_plus, LARGE, ["in float32", "in float64", "151,936 ids"]),
+        (_viewed, EMPTY, ["cannot reshape tensor of 0 elements"]),
+    ],
+)
+def test_details_show_the_numbers(
+    function: Callable[..., Tensor], property_: str, numbers: list[str]
+) -> None:
+    divergence("broken", source="a test")(function)
+    (finding,) = [item for item in check(objective("broken")) if item.property == property_]
+    assert all(number in finding.detail for number in numbers), finding.detail
 
 
 def test_a_labelled_objective_is_held_to_all_but_the_divergence() -> None:
@@ -232,6 +319,32 @@ def test_a_labelled_objective_is_held_to_all_but_the_divergence() -> None:
     assert DIVERGENCE not in found
     assert not found[ORDER]
     assert found[GRADIENT]
+
+
+@pytest.mark.parametrize(("saved", "ok"), [(["scale"], True), ([], False)])
+def test_a_stateful_objective_is_held_to_its_saved_state(saved: list[str], ok: bool) -> None:
+    class Growing:
+        def __init__(self) -> None:
+            self.scale = 1.0
+
+        def per_token(self, p: Tensor, q: Tensor) -> Tensor:
+            return self.scale * kl(p, q)
+
+        def after_step(self, loss: float, progress: float) -> None:
+            self.scale += loss * progress
+
+        def state_dict(self) -> dict[str, float]:
+            return {name: getattr(self, name) for name in saved}
+
+        def load_state_dict(self, state: Mapping[str, float]) -> None:
+            for name, value in state.items():
+                setattr(self, name, value)
+
+    stateful("broken", source="a test")(Growing)
+    found = {finding.property: finding.ok for finding in check(objective("broken"))}
+    assert found.pop(RESUMES) == ok
+    assert DIVERGENCE not in found
+    assert all(found.values())
 
 
 def test_amid_declares_nothing_where_its_divergence_does_not() -> None:

@@ -86,6 +86,7 @@ def test_alpha_beta_at_one_half_is_four_times_squared_hellinger(seed: int) -> No
     found = _per_token("alpha-beta[alpha=0.5,beta=0.5]", teacher, student)
     roots = teacher.softmax(-1).sqrt() - student.softmax(-1).sqrt()
     torch.testing.assert_close(found, 4 * 0.5 * roots.square().sum(-1), rtol=1e-10, atol=1e-14)
+    _same("alpha-beta[alpha=0.5,beta=0.5]", "hellinger", seed, factor=4)
 
 
 @SOME
@@ -262,6 +263,19 @@ FORMULAS: dict[str, Callable[[oracle.Distribution, oracle.Distribution], Decimal
     ),
     "amid-released": lambda p, q: oracle.amid(
         p, q, 0.5, 0.5, lambda x, y: oracle.alpha_beta(x, y, 0.2, 0.7), "pr"
+    ),
+    "hellinger": oracle.hellinger,
+    "alphanet": lambda p, q: oracle.alphanet(p, q, 2.0, -1.0),
+    "alphanet[alpha_max=0.5,alpha_min=-0.3]": lambda p, q: oracle.alphanet(p, q, 0.5, -0.3),
+    "adaptive-kl": lambda p, q: oracle.adaptive_kl(p, q, 0.5),
+    "adaptive-kl[mu=0.9]": lambda p, q: oracle.adaptive_kl(p, q, 0.9),
+    "bdkd": oracle.bdkd,
+    "todi": oracle.todi,
+    "logit-mse": lambda p, q: oracle.over_pairs(p, q, oracle.uniform(p), oracle.uniform(p)),
+    "concrete-score": lambda p, q: oracle.over_pairs(p, q, q, q),
+    "concrete-score[first_weight=teacher]": lambda p, q: oracle.over_pairs(p, q, p, q),
+    "concrete-score[first_weight=uniform]": lambda p, q: oracle.over_pairs(
+        p, q, oracle.uniform(p), q
     ),
     "amid[alpha=3,divergence=tvd,order=rq]": lambda p, q: oracle.amid(
         p, q, 3.0, 0.1, oracle.tvd, "rq"

@@ -31,6 +31,10 @@ def show(plan: Plan, *, as_json: bool) -> None:
     click.echo(f"  trials     {figures['trials_to_do']} of {figures['trials']} to do")
     tokens = f"{figures['training_tokens']:,} tokens ({figures['token_counts']})"
     click.echo(f"  training   {tokens}")
+    if figures["tokens_to_sample_in_training"]:
+        click.echo(
+            f"  sampling   {figures['tokens_to_sample_in_training']:,} tokens in training, at most"
+        )
     click.echo(f"  generation {figures['answers_to_generate']:,} answers")
     click.echo(f"  teacher    {figures['teacher_cache_bytes'] / 1e6:,.1f} MB of hidden states")
     for what, present in figures["cached"].items():

@@ -12,19 +12,27 @@ from kdbench.store import Run, find_run
 @click.command("report")
 @click.argument("name", metavar="RUN")
 @OUT
-def command(name: str, out: Path) -> None:
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    help="Samples of each set in leaderboard.html.  [default: at most 50, within 5 MB]",
+)
+def command(name: str, out: Path, samples: int | None) -> None:
     """Rebuild the leaderboard, the stability table and the plots of RUN from its stored rows."""
-    show_report(find_run(name, out), rebuild=True)
+    show_report(find_run(name, out), rebuild=True, samples=samples)
 
 
-def show_report(run: Run, *, rebuild: bool) -> None:
+def show_report(run: Run, *, rebuild: bool, samples: int | None = None) -> None:
     """Prints a run's table, after writing its report anew or where there is none yet."""
     from rich.console import Console
 
     from kdbench.report import build_board, to_console, write_report
 
     if rebuild or not (run.path / "leaderboard.csv").exists():
-        write_report(run)
+        write_report(run, samples)
     console = Console() if sys.stdout.isatty() else Console(width=150)
     console.print(to_console(build_board(run), run.path.name))
-    click.echo(f"tables and plots: {run.path}/leaderboard.md, leaderboard.csv, plots/")
+    click.echo(
+        f"tables and plots: {run.path}/leaderboard.html (with curves and samples), "
+        "leaderboard.{md,csv,tex}, cost.csv, plots/"
+    )

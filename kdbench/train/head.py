@@ -2,6 +2,7 @@
 
 For each chunk of tokens the logits, the per-token values and the gradients are formed, and only
 d(hidden) and d(weight) are kept: memory is chunk x V, never batch x length x V, for any objective.
+The matrix products take a chunk at a time, the objective a block of it that fits into the cache.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,10 @@ PerToken = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 CHUNK_ELEMENTS = 2**24
 """Logits that exist at one time: 64 MiB a buffer in float32, whatever the vocabulary."""
+
+BLOCK_ELEMENTS = 2**18
+"""Logits that a CPU takes through an objective at a time: a buffer is 1 MiB and stays in the cache,
+where a pass over a chunk would go to memory."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ def per_token_loss(variant: Variant, loss: Loss, state: State | None = None) -> 
     factor = loss.kd * (loss.temperature**2 if loss.t_squared else 1.0)
 
     def values(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Tensor:
-        student_logp = torch.log_softmax(student_logits / loss.temperature, dim=-1)
+        student_logp = _log_softmax(student_logits, loss.temperature)
         with torch.no_grad():
-            teacher_logp = torch.log_softmax(teacher_logits / loss.temperature, dim=-1)
+            teacher_logp = _log_softmax(teacher_logits, loss.temperature)
         if state is None:
             value = variant(teacher_logp, student_logp, labels)
         else:
@@ -65,6 +70,10 @@ def per_token_loss(variant: Variant, loss: Loss, state: State | None = None) -> 
         return total
 
     return values
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
 
 def chunked_loss(
@@ -115,6 +124,12 @@ def chunk_size(head: Head) -> int:
     return max(1, CHUNK_ELEMENTS // head.weight.shape[0])
 
 
+def block_size(head: Head) -> int:
+    """Tokens in a block of a chunk, so that its logits stay within `BLOCK_ELEMENTS`."""
+    elements = BLOCK_ELEMENTS if head.weight.device.type == "cpu" else CHUNK_ELEMENTS
+    return max(1, elements // head.weight.shape[0])
+
+
 def plain_loss(
     per_token: PerToken,
     hidden: Tensor,
@@ -156,27 +171,34 @@ class _Chunked(torch.autograd.Function):
         weights: Tensor | None,
         chunk: int,
     ) -> Tensor:
-        # Detached leaves: the objective's autograd stays inside the chunk.
-        leaves = [weight.detach().requires_grad_()]
-        if bias is not None:
-            leaves.append(bias.detach().requires_grad_())
-        local = Head(leaves[0], leaves[1] if bias is not None else None, head.scale, head.softcap)
-        d_hidden = torch.empty_like(hidden)
-        d_leaves = [torch.zeros_like(leaf) for leaf in leaves]
+        rows = block_size(head)
+        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        d_bias = None if bias is None else torch.zeros_like(bias)
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
-            inputs = hidden[part].detach().requires_grad_()
-            beside = None if teacher is None else Teacher(teacher.hidden[part], teacher.head)
-            scale = None if weights is None else weights[part]
-            with torch.enable_grad():
-                value = _chunk_sum(per_token, inputs, local, labels[part], beside, scale)
-            gradients = torch.autograd.grad(value, [inputs, *leaves])
-            d_hidden[part] = gradients[0]
-            for sum_, gradient in zip(d_leaves, gradients[1:], strict=True):
-                sum_ += gradient
-            total += value.detach()
-        ctx.save_for_backward(d_hidden, *d_leaves)
+            inputs = hidden[part]
+            product = inputs @ weight.T
+            beside = None if teacher is None else teacher.hidden[part] @ teacher.head.weight.T
+            for first in range(0, len(inputs), rows):
+                block = slice(first, first + rows)
+                total += _replace_by_gradient(
+                    product[block],
+                    d_bias,
+                    head,
+                    per_token,
+                    labels[part][block],
+                    None
+                    if beside is None or teacher is None
+                    else teacher.head.finish(beside[block], teacher.head.bias),
+                    None if weights is None else weights[part][block],
+                )
+            d_hidden[part] = product @ weight
+            if product.dtype == d_weight.dtype:
+                d_weight.addmm_(product.T, inputs)
+            else:  # autocast: the sum over chunks stays in the weight's own type
+                d_weight += product.T @ inputs
+        ctx.save_for_backward(d_hidden, d_weight, *([] if d_bias is None else [d_bias]))
         return total
 
     @staticmethod
@@ -184,3 +206,32 @@ class _Chunked(torch.autograd.Function):
         (upstream,) = grad_outputs
         d_hidden, d_weight, *d_bias = (saved * upstream for saved in ctx.saved_tensors)
         return d_hidden, d_weight, d_bias[0] if d_bias else None, *[None] * 6
+
+
+def _replace_by_gradient(
+    product: Tensor,
+    d_bias: Tensor | None,
+    head: Head,
+    per_token: PerToken,
+    labels: Tensor,
+    teacher_logits: Tensor | None,
+    weights: Tensor | None,
+) -> Tensor:
+    """The loss of a block of tokens; its gradient takes the place of `product`, [rows, V].
+
+    The objective's autograd stays inside the block, so that its buffers stay in the cache.
+    """
+    leaves = [product.detach().requires_grad_()]
+    if d_bias is not None and head.bias is not None:
+        leaves.append(head.bias.detach().requires_grad_())
+    with torch.enable_grad():
+        student_logits = head.finish(leaves[0], leaves[1] if len(leaves) > 1 else None)
+        if teacher_logits is None:
+            teacher_logits = student_logits.detach()
+        values = per_token(teacher_logits, student_logits, labels)
+        value = values.sum() if weights is None else (values * weights).sum()
+    d_product, *d_leaves = torch.autograd.grad(value, leaves)
+    product.copy_(d_product)
+    if d_bias is not None:
+        d_bias += d_leaves[0]
+    return value.detach()

@@ -1,0 +1,174 @@
+"""What is declared about an objective, a method or a source, as plain values for people and JSON.
+
+Every item has the keys name, kind, source, description, parameters, example and defined_at; all
+but sources infinite_where; an objective group, aliases and grid; a preset and a method the
+expression that they stand for; what does not train on the gold responses, sequences.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from kdbench.errors import UserError
+from kdbench.expressions import expand, load_objectives, parse
+from kdbench.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS, Preset, Variant
+from kdbench.parameters import Choice, Flag, Inner, Parameter, Value
+from kdbench.registry import Registry
+from kdbench.source import DATASET, SOURCES, Source, SourceVariant
+
+Facts = dict[str, Any]
+
+
+def all_facts() -> list[Facts]:
+    """Of everything that is registered: objectives, presets, methods, sources."""
+    load_objectives()
+    return [
+        *(_of_objective(OBJECTIVES[name].variant({})) for name in OBJECTIVES),
+        *(_of_preset(name, "preset", PRESETS) for name in PRESETS),
+        *(_of_preset(name, "method", METHODS) for name in METHODS),
+        *(_of_source(SOURCES[name]) for name in SOURCES),
+    ]
+
+
+def facts_of(name: str) -> Facts:
+    """Of one objective, alias, preset, method, `@source` or variant such as `amid[alpha=3]`.
+
+    Raises:
+        UserError: there is nothing of that name.
+    """
+    load_objectives()
+    if name in PRESETS:
+        return _of_preset(name, "preset", PRESETS)
+    if name in METHODS:
+        return _of_preset(name, "method", METHODS)
+    if is_source(name):
+        return _of_source(SOURCES[name.removeprefix("@")])
+    return _of_objective(parse(name))
+
+
+def is_source(name: str) -> bool:
+    """Whether a name, with or without its @, means a source of sequences."""
+    return name.startswith("@") or (name in SOURCES and name not in NAMES)
+
+
+def pictured(name: str) -> list[Variant]:
+    """The variants that stand in the picture of a name: its grid, if it has one, or itself.
+
+    Raises:
+        UserError: there is no objective of that name; a source has no picture.
+    """
+    if is_source(name):
+        raise UserError(
+            f"{name} is a source of sequences: it changes where an objective is applied, not what "
+            "it does there, so there is no picture of it"
+        )
+    return expand(name)
+
+
+def infinities(facts: Facts) -> str:
+    """Where the value is +inf, in words."""
+    match facts["infinite_where"]:
+        case None:
+            return "infinities are not declared"
+        case []:
+            return "finite even where only one of the two probabilities is 0"
+        case [one]:
+            return f"+inf where only the {one}'s probability is 0"
+        case _:
+            return "+inf where only one of the two probabilities is 0"
+
+
+def _of_objective(variant: Variant) -> Facts:
+    objective = variant.objective
+    return {
+        "name": variant.name,
+        "kind": objective.kind,
+        "group": objective.group,
+        "aliases": [alias for alias, target in ALIASES.items() if target == objective.name],
+        "parameters": _parameters(objective.parameters, variant.params),
+        "grid": {key: list(values) for key, values in objective.grid.items()},
+        "source": objective.source,
+        "description": objective.description,
+        "infinite_where": _infinite(variant),
+        "example": _example(objective.name, "", objective.parameters),
+        "defined_at": objective.defined_at,
+        **_sequences(variant.source),
+    }
+
+
+def _of_preset(name: str, kind: str, registry: Registry[Preset]) -> Facts:
+    variant, preset = parse(name), registry[name]
+    declared = {**variant.objective.parameters, **variant.source.source.parameters}
+    return {
+        "name": name,
+        "kind": kind,
+        "parameters": _parameters(variant.objective.parameters, variant.params),
+        "expression": preset.expression,
+        "source": preset.source,
+        "description": variant.objective.description,
+        "infinite_where": _infinite(variant),
+        "example": _example(name, "", declared) if kind == "method" else name,
+        "defined_at": registry.defined_at(name),
+        **_sequences(variant.source),
+    }
+
+
+def _of_source(source: Source) -> Facts:
+    return {
+        "name": f"@{source.name}",
+        "kind": "source",
+        "parameters": _parameters(source.parameters, source.variant({}).params),
+        "source": source.source,
+        "description": source.description,
+        "example": _example("forward-kl", f"@{source.name}", source.parameters),
+        "defined_at": SOURCES.defined_at(source.name),
+    }
+
+
+def _sequences(variant: SourceVariant) -> Facts:
+    if variant.source is DATASET.source:
+        return {}
+    facts = _of_source(variant.source)
+    facts["parameters"] = _parameters(variant.source.parameters, variant.params)
+    return {"sequences": {key: facts[key] for key in ("name", "description", "parameters")}}
+
+
+def _parameters(
+    declared: Mapping[str, Parameter], params: Mapping[str, Value]
+) -> list[dict[str, str]]:
+    """Name, default and range of each; its value only where that is not the default."""
+    found = []
+    for name, parameter in declared.items():
+        default, value = parameter.write(parameter.default), parameter.write(params[name])
+        facts = {"name": name, "default": default, "range": parameter.describe()}
+        found.append(facts if value == default else {**facts, "value": value})
+    return found
+
+
+def _infinite(variant: Variant) -> list[str] | None:
+    declared = variant.infinite_where()
+    return None if declared is None else sorted(declared)
+
+
+def _example(name: str, source: str, declared: Mapping[str, Parameter]) -> str:
+    """A variant with one parameter changed; the bare name where there is none to change."""
+    bare = parse(name + source)
+    for key, parameter in declared.items():
+        for value in _candidates(parameter):
+            example = f"{name}{source}[{key}={value}]"
+            with suppress(UserError):  # out of its range, or refused with the other parameters
+                if parse(example) != bare:
+                    return example
+    return name + source
+
+
+def _candidates(parameter: Parameter) -> Iterable[str]:
+    match parameter:
+        case Choice():
+            return parameter.options
+        case Flag():
+            return ("true", "false")
+        case Inner():
+            return ("reverse-kl", "forward-kl")
+        case _:
+            return ("0.5", "0.1", "0.9", "1", "2", "10", "100", "-1")
