@@ -5,7 +5,7 @@ KDBENCH := .venv/bin/kdbench
 .PHONY: run test lint install install-test
 
 run: install
-	$(KDBENCH) run --suite instruct --objectives all
+	$(KDBENCH) run --suite instruct --objectives core
 
 test: install-test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest

@@ -1,17 +1,63 @@
-"""`python -m benchmarks NAME`: measures, prints, and appends to results/perf.csv."""
+"""`python -m benchmarks NAME`: measures, prints, appends to results/perf.csv, and draws.
 
+    step           one training step against the floor, TRL's GKD and the padded loop
+    head           every objective's value and gradient against the matrix products
+    memory         the head's extra memory against all logits at once
+    teacher-cache  bytes, exactness, and the time to fill it
+    generate       students served one after another; on-policy sampling
+    rouge          ROUGE-L against rouge-score
+    run            a whole run of the embedded suite, and the start of a cached one
+    grid           the time of N objectives
+    scaling        operations and bytes as formulas, for models that were not measured
+
+Run them on a machine that does nothing else. `--smoke` tries the code on a tiny shape in seconds
+and keeps nothing.
+"""
+
+import argparse
 import importlib
+import os
 import sys
+from collections.abc import Sequence
 
-BENCHMARKS = ("memory",)
+BENCHMARKS = (
+    *("step", "head", "memory", "teacher-cache", "generate"),
+    *("rouge", "run", "grid", "scaling"),
+)
+ONE_THREAD = ("generate", "rouge", "run", "grid")
+"""What they measure has one thread a process, whatever is asked for."""
 
 
-def main() -> int:
-    """Runs the benchmark that was named."""
-    if len(sys.argv) != 2 or sys.argv[1] not in BENCHMARKS:
-        print(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}}")
-        return 2
-    importlib.import_module(f"benchmarks.{sys.argv[1]}").main()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark that is named; each module has `measure(report)`."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--repeats", type=int, help="[default: the benchmark's]")
+    parser.add_argument("--threads", type=int, default=min(2, cores), help="[default: %(default)s]")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases that contain TEXT")
+    parser.add_argument("--smoke", action="store_true", help="a tiny shape; keeps nothing")
+    given = parser.parse_args(arguments)
+    from kdbench.launch.local import WORKER_ENVIRONMENT
+
+    threads = 1 if given.name in ONE_THREAD else given.threads
+    # Read when torch and transformers are imported.
+    os.environ.update(WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)})
+    import torch
+
+    from benchmarks.measure import Options, Report
+    from benchmarks.plots import draw
+
+    torch.set_num_threads(threads)
+    module = importlib.import_module(f"benchmarks.{given.name.replace('-', '_')}")
+    repeats = 1 if given.smoke else given.repeats or module.REPEATS
+    options = Options(repeats, threads, given.smoke, given.only)
+    report = Report(given.name, options, getattr(module, "PACKAGES", ()))
+    module.measure(report)
+    if report.rows and not given.smoke:
+        print(f"wrote {draw(given.name, options.threads)}")
     return 0
 
 

@@ -1,111 +1,86 @@
 """Peak memory of the head: chunked against all logits at once, each in a process of its own.
 
 The peak resident set of a process that does one forward and backward pass of an objective, less
-that of one that only holds the inputs.
+that of one that only holds the inputs; on a GPU, what torch allocated at most.
 """
 
-import csv
-import importlib.metadata
-import multiprocessing
 import resource
-from datetime import UTC, datetime
-from pathlib import Path
+from concurrent.futures.process import BrokenProcessPool
 
-from kdbench.provenance import commit, hardware
+import psutil
 
-PERF = Path("results/perf.csv")
-COLUMNS = [
-    *("benchmark", "case", "who", "metric", "value", "unit"),
-    *("ratio", "hardware", "versions", "commit", "date"),
-]
+from benchmarks.measure import OURS, Report, in_process
+
+REPEATS = 3
 WIDTH, TEACHER_WIDTH = 256, 512
 VOCABULARIES = (50_257, 151_936)
 TOKENS = (1024, 2048, 4096)
 OBJECTIVE = "forward-kl"
-UNCHUNKED_LIMIT_GB = 16.0
-"""All logits at once are only tried where about eight copies of them fit."""
+COPIES = 8
+"""Of all logits at once, in float32, that the unchunked pass needs about."""
 
 
-def main() -> None:
-    """Prints a table and appends its rows to results/perf.csv."""
-    rows = []
-    print(f"{'V':>8} {'tokens':>7} {'chunked MB':>11} {'unchunked MB':>13} {'ratio':>6}")
-    for vocabulary in VOCABULARIES:
-        for tokens in TOKENS:
-            base = peak(vocabulary, tokens, "inputs")
-            chunked = peak(vocabulary, tokens, "chunked") - base
-            fits = 8 * 4 * vocabulary * tokens / 1e9 < UNCHUNKED_LIMIT_GB
-            plain = peak(vocabulary, tokens, "unchunked") - base if fits else None
+def measure(report: Report) -> None:
+    """Both ways for every vocabulary and number of tokens."""
+    smoke = report.options.smoke
+    for vocabulary in (997,) if smoke else VOCABULARIES:
+        for tokens in (64,) if smoke else TOKENS:
             case = f"{OBJECTIVE} V={vocabulary} tokens={tokens}"
-            rows.append(row(case, "kdbench", chunked, None))
-            if plain is not None:
-                rows.append(row(case, "unchunked", plain, plain / chunked))
-            shown = "too large" if plain is None else f"{plain:.0f}"
-            ratio = "" if plain is None else f"{plain / chunked:.1f}"
-            print(f"{vocabulary:8} {tokens:7} {chunked:11.0f} {shown:>13} {ratio:>6}", flush=True)
-    append(rows)
+            if not report.wants(case):
+                continue
+            samples: dict[str, list[float]] = {OURS: [], "unchunked": []}
+            for _ in range(report.options.repeats):
+                base = _peak(report, vocabulary, tokens, "inputs")
+                for who, found in samples.items():
+                    if who == "unchunked" and not _fits(vocabulary, tokens):
+                        continue
+                    if (peak := _peak(report, vocabulary, tokens, who)) and base:
+                        found.append(peak - base)
+            if not samples["unchunked"]:
+                print(f"{case}: all logits at once do not fit into this machine's memory")
+            report.compare(case, samples, "peak_extra_memory", "MB")
 
 
-def peak(vocabulary: int, tokens: int, what: str) -> float:
-    """Peak resident memory in MB of a fresh process that does one pass."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_pass, (vocabulary, tokens, what))
+def _fits(vocabulary: int, tokens: int) -> bool:
+    import torch
+
+    available = float(psutil.virtual_memory().available)
+    if torch.cuda.is_available():
+        available = float(torch.cuda.mem_get_info()[0])
+    return COPIES * 4 * vocabulary * tokens + 2e9 < available
 
 
-def _pass(vocabulary: int, tokens: int, what: str) -> float:
+def _peak(report: Report, vocabulary: int, tokens: int, what: str) -> float | None:
+    """Peak memory in MB of a fresh process that does one pass; None where it was killed."""
+    try:
+        return in_process(_pass, vocabulary, tokens, what, report.options.threads)
+    except BrokenProcessPool:
+        return None
+
+
+def _pass(vocabulary: int, tokens: int, what: str, threads: int) -> float:
     import torch
 
     from kdbench.expressions import parse
-    from kdbench.models import Head
+    from kdbench.models import Head, pick_device
     from kdbench.spec import Loss
     from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
 
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(tokens, WIDTH, generator=generator, requires_grad=True)
-    weight = torch.randn(vocabulary, WIDTH, generator=generator).mul_(0.05).requires_grad_()
-    teacher = Teacher(
-        torch.randn(tokens, TEACHER_WIDTH, generator=generator),
-        Head(torch.randn(vocabulary, TEACHER_WIDTH, generator=generator).mul_(0.05)),
-    )
-    labels = torch.randint(vocabulary, (tokens,), generator=generator)
+    torch.set_num_threads(threads)
+    device, generator = pick_device(), torch.Generator().manual_seed(0)
+
+    def normal(rows: int, width: int, scale: float) -> torch.Tensor:
+        return torch.randn(rows, width, generator=generator).mul_(scale).to(device)
+
+    hidden = normal(tokens, WIDTH, 1.0).requires_grad_()
+    head = Head(normal(vocabulary, WIDTH, 0.05).requires_grad_())
+    other = Head(normal(vocabulary, TEACHER_WIDTH, 0.05))
+    teacher = Teacher(normal(tokens, TEACHER_WIDTH, 1.0), other)
+    labels = torch.randint(vocabulary, (tokens,), generator=generator).to(device)
     per_token = per_token_loss(parse(OBJECTIVE), Loss())
-    if what == "chunked":
-        chunked_loss(per_token, hidden, Head(weight), labels, teacher).backward()  # type: ignore[no-untyped-call]
-    elif what == "unchunked":
-        plain_loss(per_token, hidden, Head(weight), labels, teacher).backward()  # type: ignore[no-untyped-call]
+    if what != "inputs":
+        loss = chunked_loss if what == OURS else plain_loss
+        loss(per_token, hidden, head, labels, teacher).backward()  # type: ignore[no-untyped-call]
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def row(case: str, who: str, value: float, ratio: float | None) -> dict[str, object]:
-    """One tidy row."""
-    machine = hardware()
-    return {
-        "benchmark": "memory",
-        "case": case,
-        "who": who,
-        "metric": "peak_extra_memory",
-        "value": round(value, 1),
-        "unit": "MB",
-        "ratio": "" if ratio is None else round(ratio, 2),
-        "hardware": machine["gpu"] or f"{machine['cores']} x {machine['processor']}",
-        "versions": f"torch {importlib.metadata.version('torch')}",
-        "commit": str(commit()["commit"])[:12],
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
-def append(rows: list[dict[str, object]]) -> None:
-    """Adds rows to the one file of all benchmarks."""
-    PERF.parent.mkdir(exist_ok=True)
-    new = not PERF.exists()
-    with PERF.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,25 +9,44 @@ from kdbench import store
 from kdbench.errors import UserError
 from kdbench.store import Run
 
-TABLES = ("leaderboard.csv", "leaderboard.md", "stability.csv", "spec.yaml", "provenance.json")
+TABLES = (
+    "leaderboard.csv",
+    "leaderboard.md",
+    "leaderboard.tex",
+    "stability.csv",
+    "cost.csv",
+    "spec.yaml",
+    "provenance.json",
+)
+PAGE = "leaderboard.html"
 
 
 def publish(run: Run, boards: Path) -> Path:
-    """Replaces `boards/<suite>/` by the tables, plots, spec and provenance of a run.
+    """Replaces `boards/<suite>/` by the tables, page, plots, spec and provenance of a run.
 
-    No prompt, reference or answer is copied, so nothing a licence keeps back is published.
+    Of prompts and references, the page keeps those of the sets that spec.yaml marks
+    `redistribute: true`; no other file holds any.
 
     Raises:
         UserError: the run has no leaderboard yet.
     """
-    missing = [name for name in TABLES if not (run.path / name).exists()]
+    from kdbench.report.html import withhold
+
+    missing = [name for name in (*TABLES, PAGE) if not (run.path / name).exists()]
     if missing:
-        raise UserError(f"{run.path}: {', '.join(missing)} missing; finish the run first")
+        raise UserError(
+            f"{run.path}: {', '.join(missing)} missing; finish the run, then `kdbench report` it"
+        )
     spec = yaml.safe_load((run.path / "spec.yaml").read_text(encoding="utf-8"))
-    target = boards / str(spec["shared"]["suite"]["name"])
+    suite = spec["shared"]["suite"]
+    sets = suite["data"]["evaluation"]
+    free = {name for name, split in sets.items() if split.get("redistribute") is True}
+    target = boards / str(suite["name"])
     with store.new_folder(target) as folder:
         for name in TABLES:
             shutil.copyfile(run.path / name, folder / name)
+        page = (run.path / PAGE).read_text(encoding="utf-8")
+        store.write_text(folder / PAGE, withhold(page, free))
         if (run.path / "plots").is_dir():
             shutil.copytree(run.path / "plots", folder / "plots")
     return target

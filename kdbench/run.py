@@ -17,6 +17,7 @@ from kdbench.build import (
 from kdbench.errors import UserError
 from kdbench.launch.local import Failure, Task, execute
 from kdbench.plan import Plan, check_same_run, write_spec
+from kdbench.samples import write_samples
 from kdbench.trial import Trial, check_claim, claim, generate_answers, score_answers, train_trial
 
 ANSWERS = "teacher's answers cache"
@@ -53,6 +54,7 @@ def run(plan: Plan, display: Display) -> list[Failure]:
         for trial in plan.trials:
             check_claim(trial, plan.run)
         write_spec(plan)
+        write_samples(plan.run, plan.artifacts)
         for trial in plan.trials:
             claim(trial, plan.run)
         todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]

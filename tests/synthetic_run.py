@@ -28,6 +28,8 @@ class Variant:
     """The seeds that diverge."""
     noise: float = 0.3
     """Standard deviation over seeds, beside the seeds' common part."""
+    generated: int = 0
+    """Tokens sampled in a step, each by a sequence of its own, which the teacher then reads."""
 
 
 def amid_grid() -> list[Variant]:
@@ -106,8 +108,10 @@ def write_trial(
             "diverged_at": steps // 2 if diverged else None,
             "reason": "loss is NaN" if diverged else None,
             "steps": steps,
-            "train_seconds": 1.0,
+            "train_seconds": 1.5 + seed,
             "tokens": 100 * steps,
+            "teacher_passes": variant.generated * steps,
+            "generated_tokens": variant.generated * steps,
         },
     )
 

@@ -134,8 +134,11 @@ def test_publish_copies_tables_and_plots_only(complete: Path, cli: Cli) -> None:
     board = complete.parent / "boards" / "micro"
     assert {path.name for path in board.iterdir()} == {
         "leaderboard.csv",
+        "leaderboard.html",
         "leaderboard.md",
+        "leaderboard.tex",
         "stability.csv",
+        "cost.csv",
         "spec.yaml",
         "provenance.json",
         "plots",
@@ -153,6 +156,24 @@ def test_more_objectives_and_seeds_extend_a_run(micro: Path, cli: Cli, tmp_path:
     average = board[(board.metric == "rouge_l") & (board["set"] == "average")].set_index("variant")
     assert average.loc["sft", "n_seeds"] == 1
     assert average.loc["jsd[beta=0.9]", "n_seeds"] == 2
+
+
+def test_methods_run_under_their_names_and_say_what_they_cost(
+    micro: Path, cli: Cli, tmp_path: Path
+) -> None:
+    objectives = ("--objectives", "gkd,distillm-2,jsd@student,jsd", "--seeds", "1")
+    cli(*RUN, *objectives)
+    run = tmp_path / "results" / "micro"
+    cost = pd.read_csv(run / "cost.csv").set_index("variant")
+    assert {"gkd", "distillm-2", "jsd@student", "jsd"} <= set(cost.index)
+    assert cost.teacher_passes["jsd"] == cost.generated_tokens["jsd"] == 0
+    assert cost.teacher_passes["jsd@student"] == cost.teacher_passes["distillm-2"] == 12 * 16
+    assert 0 < cost.generated_tokens["gkd"] < cost.generated_tokens["jsd@student"]
+    spec = json.loads((run / "trials/gkd/seed-0/spec.json").read_text())
+    assert spec["source"] == {"name": "mixed", "params": {"student_share": 0.5}}
+    before = modification_times(run)
+    assert "nothing to do" in cli(*RUN, *objectives).stdout
+    assert modification_times(run) == before
 
 
 SLOW_PLUGIN = '''

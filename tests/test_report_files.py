@@ -17,7 +17,7 @@ AMID = [
     Variant(f"amid[alpha={alpha:g}]", 58 - alpha / 2, {"alpha": alpha, "order": "pr"})
     for alpha in (-5.0, 0.0, 1.0)
 ]
-PLOTS = {"leaderboard", "loss", "grad_norm", "diagnostics", "amid_alpha"}
+PLOTS = {"leaderboard", "loss", "grad_norm", "diagnostics", "amid_alpha", "ranks", "profiles"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,9 @@ def test_every_plot_is_a_png_and_an_svg(run: Run) -> None:
 def test_nothing_else_in_the_folder_is_touched(run: Run) -> None:
     assert (run.path / "plots" / "mine.png").read_bytes() == b"kept"
     assert {path.name for path in run.path.iterdir()} == {
-        "trials", "plots", "leaderboard.csv", "leaderboard.md", "stability.csv",
+        "trials", "plots", "leaderboard.csv", "leaderboard.html", "leaderboard.md",
+        "leaderboard.tex", "stability.csv", "stability.md", "cost.csv", "spikes.csv",
+        "evidence.md", "comparisons.csv", "ranks.csv", "variance.csv",
     }  # fmt: skip
 
 

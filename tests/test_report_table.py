@@ -234,7 +234,7 @@ def test_markdown_has_a_line_per_variant_and_sets_as_columns(run: Run) -> None:
     lines = to_markdown(board, "toy").splitlines()
     assert lines[2] == (
         "| variant | tier | average | greedy | dolly | self-inst | vicuna | exact match | diverged "
-        "| clipped |"
+        "| clipped | train s |"
     )
     best = board.rows["amid[alpha=-5]", "average", "rouge_l"]
     half = (best.ci_high - best.ci_low) / 2

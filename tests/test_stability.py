@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.stats.stability import TrialStability, of_trial, of_variant, spikes, threshold_of
+from kdbench.stats.spikes import SPIKE_Z, find_spikes
+from kdbench.stats.stability import TrialStability, of_trial, of_variant, threshold_of
 
 STEPS = np.arange(300)
 FALLING = 1 + 4 * np.exp(-STEPS / 30)
@@ -15,6 +16,10 @@ FALLING = 1 + 4 * np.exp(-STEPS / 30)
 
 def noisy(seed: int, relative: float = 0.08) -> np.ndarray[Any, np.dtype[np.float64]]:
     return FALLING * (1 + relative * np.random.default_rng(seed).standard_normal(300))
+
+
+def spikes(loss: Any) -> int:
+    return len(find_spikes(np.arange(1, len(loss) + 1), loss))
 
 
 def log(**columns: Any) -> list[dict[str, Any]]:
@@ -54,6 +59,23 @@ def test_two_jumps_are_two_spikes() -> None:
     loss = noisy(2, relative=0.03)
     loss[[100, 120]] *= 3
     assert spikes(loss) == 2
+
+
+def test_a_spike_is_found_where_it_is_with_its_height() -> None:
+    loss = noisy(2, relative=0.03)
+    loss[100:103] *= (2, 5, 3)
+    loss[200] *= 3
+    first, second = find_spikes(np.arange(1, 301), loss)
+    assert (first.step, first.length, first.loss) == (101, 3, loss[101])
+    assert (second.step, second.length, second.loss) == (201, 1, loss[200])
+    assert min(first.z, second.z) > SPIKE_Z
+
+
+def test_steps_that_the_log_lacks_do_not_move_a_spike() -> None:
+    loss = noisy(2, relative=0.03)
+    loss[100] *= 5
+    kept = np.delete(np.arange(300), 50)
+    assert [spike.step for spike in find_spikes(kept + 1, loss[kept])] == [101]
 
 
 def test_a_drop_is_no_spike() -> None:
@@ -133,6 +155,11 @@ def test_divergence_is_counted_with_its_first_step() -> None:
               ((True, 7), (True, None), (False, None))]  # fmt: skip
     figures = of_variant(trials, [1.0, 2.0, 3.0])
     assert (figures.n_diverged, figures.diverged_at) == (2, 7)
+
+
+def test_no_divergence_in_three_trials_leaves_room_for_half() -> None:
+    figures = of_variant([trial(log(loss=[1.0] * 9))] * 3, [1.0, 2.0, 3.0])
+    assert (figures.diverged_low, figures.diverged_high) == pytest.approx((0, 0.5615), abs=1e-4)
 
 
 def test_one_seed_has_no_spread_and_no_worst() -> None:

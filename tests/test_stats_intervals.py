@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdbench.stats.intervals import of_deviation, over_samples, over_seeds, satterthwaite
+from kdbench.stats.intervals import (
+    of_deviation,
+    over_samples,
+    over_seeds,
+    satterthwaite,
+    wilson,
+)
 
 
 def test_interval_over_seeds_is_scipys() -> None:
@@ -51,3 +57,15 @@ def test_interval_of_the_deviation_covers_95_percent() -> None:
 
 def test_one_seed_has_no_deviation() -> None:
     assert np.isnan(of_deviation([57.0]).mean)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 3), (1, 3), (3, 3), (7, 40)])
+def test_interval_of_a_share_is_scipys(count: int, n: int) -> None:
+    expected = stats.binomtest(count, n).proportion_ci(method="wilson")
+    interval = wilson(count, n)
+    found = (interval.mean, interval.low, interval.high)
+    assert found == pytest.approx((count / n, expected.low, expected.high), abs=1e-12)
+
+
+def test_no_trials_have_no_share() -> None:
+    assert np.isnan(wilson(0, 0).mean)

@@ -131,7 +131,7 @@ def test_one_block_cannot_be_compared() -> None:
         tiers([np.zeros((3, 1))])
 
 
-@pytest.mark.parametrize(("k", "n"), [(16, 3), (5, 5)])
+@pytest.mark.parametrize(("k", "n"), [(15, 3), (16, 3), (5, 5)])
 def test_equal_variants_are_told_apart_in_at_most_5_percent_of_tables(k: int, n: int) -> None:
     generator = np.random.default_rng(8)
     draws = generator.normal(0, 1, (1000, k, n)) + generator.normal(0, 3, (1000, 1, n))
@@ -164,3 +164,25 @@ def test_homogeneity_p_values_are_uniform_when_variances_are_equal(k: int, n: in
 
 def test_homogeneity_of_two_variants_cannot_be_tested() -> None:
     assert np.isnan(equal_variance_p(np.zeros((2, 5))))
+
+
+def test_the_interval_of_a_difference_is_scipys() -> None:
+    y = table(2, 5, seed=12)
+    low, high = stats.ttest_rel(y[0], y[1]).confidence_interval()
+    assert tiers([y]).half_width[0, 1] == pytest.approx((high - low) / 2)
+
+
+def test_intervals_of_differences_cover_95_percent_with_three_seeds() -> None:
+    generator = np.random.default_rng(13)
+    draws = generator.normal(0, 1, (600, 15, 3)) + generator.normal(0, 3, (600, 1, 3))
+    covered = [abs(y[0].mean() - y[1].mean()) < tiers([y]).half_width[0, 1] for y in draws]
+    assert np.mean(covered) == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / 600))
+
+
+def test_power_is_that_of_the_noncentral_t() -> None:
+    generator = np.random.default_rng(14)
+    draws = generator.normal(0, 1, (800, 2, 5)) + np.array([[2.0], [0.0]])
+    found = np.mean([max(tiers([y]).tier) > 1 for y in draws])
+    bound, shift = stats.t.ppf(0.975, 4), 2 / np.sqrt(2 / 5)
+    power = stats.nct.sf(bound, 4, shift) + stats.nct.cdf(-bound, 4, shift)
+    assert found == pytest.approx(power, abs=3 * np.sqrt(power * (1 - power) / 800))

@@ -21,7 +21,7 @@ DIAGNOSTICS = {
     "student_entropy": "student entropy",
 }
 
-_POINTS = 60
+POINTS = 60
 """Points of a curve: each is the mean of an equal share of the steps."""
 
 _BLUE, _RED, _GREY = "#1f6f8b", "#c0392b", "#777777"
@@ -40,7 +40,7 @@ def draw_grad_norm(board: Board) -> Figure | None:
 def draw_diagnostics(board: Board) -> Figure | None:
     """The common diagnostics on the dev set, all variants overlaid: curves that can be compared."""
     curves = {
-        (variant, name): _curve(board.trials[variant], name)
+        (variant, name): curve_of(board.trials[variant], name)
         for variant in board.stability
         for name in DIAGNOSTICS
     }
@@ -83,9 +83,25 @@ def draw_diagnostics(board: Board) -> Figure | None:
     return figure
 
 
+def curve_of(trials: Sequence[Trial], name: str, points: int | None = None) -> pd.DataFrame:
+    """Columns seed, step, value; averaged over `points` equal shares of the steps, if given."""
+    frames = []
+    for trial in trials:
+        steps, values = column(trial.log, name)
+        frames.append(pd.DataFrame({"seed": trial.seed, "step": steps, "value": values}))
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame[np.isfinite(frame["value"])]
+    if points is not None and len(frame):
+        last = float(frame["step"].max())
+        share = np.floor((frame["step"] - 1) * points / last)
+        frame = frame.assign(step=(share + 0.5) * last / points)
+    means: pd.DataFrame = frame.groupby(["seed", "step"], as_index=False)["value"].mean()
+    return means
+
+
 def _panels(board: Board, name: str, title: str, *, shared: bool = False) -> Figure | None:
     """One panel per variant: mean over seeds of a log's column, band from the lowest to highest."""
-    curves = {v: _curve(board.trials[v], name, _POINTS) for v in board.stability}
+    curves = {v: curve_of(board.trials[v], name, POINTS) for v in board.stability}
     curves = {variant: frame for variant, frame in curves.items() if len(frame)}
     if not curves:
         return None
@@ -130,19 +146,3 @@ def _panels(board: Board, name: str, title: str, *, shared: bool = False) -> Fig
     heading = f"{title}, by step; line: mean over seeds, band: lowest to highest"
     figure.suptitle(heading, fontsize=10, x=0.5 / width, ha="left", y=1 - 0.1 / height, va="top")
     return figure
-
-
-def _curve(trials: Sequence[Trial], name: str, points: int | None = None) -> pd.DataFrame:
-    """Columns seed, step, value; averaged over `points` equal shares of the steps, if given."""
-    frames = []
-    for trial in trials:
-        steps, values = column(trial.log, name)
-        frames.append(pd.DataFrame({"seed": trial.seed, "step": steps, "value": values}))
-    frame = pd.concat(frames, ignore_index=True)
-    frame = frame[np.isfinite(frame["value"])]
-    if points is not None and len(frame):
-        last = float(frame["step"].max())
-        share = np.floor((frame["step"] - 1) * points / last)
-        frame = frame.assign(step=(share + 0.5) * last / points)
-    means: pd.DataFrame = frame.groupby(["seed", "step"], as_index=False)["value"].mean()
-    return means

@@ -1,15 +1,16 @@
 """The finished trials of a run, read from its folder."""
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from kdbench.errors import UserError
+from kdbench.report.cost import Cost, read_cost
 from kdbench.stats.intervals import Floats
 from kdbench.store import Run, TrialFiles, read_jsonl
 
@@ -25,8 +26,9 @@ class Trial:
     Attributes:
         params: resolved parameters as canonical JSON.
         diverged_at: the step at which it diverged, None if it did not or does not say.
-        values: per (set, metric), [samples], the mean over decoding seeds of each sample, in the
-            order of the samples; [1] for a metric of the whole set.
+        cost: what its training took.
+        scores: per (set, metric), [decoding seeds, samples], both in ascending order; one decoding
+            seed for greedy metrics, one sample for a metric of the whole set.
     """
 
     files: TrialFiles
@@ -37,7 +39,13 @@ class Trial:
     reference: bool
     diverged: bool
     diverged_at: int | None
-    values: dict[tuple[str, str], Floats]
+    cost: Cost
+    scores: dict[tuple[str, str], Floats]
+
+    @cached_property
+    def values(self) -> dict[tuple[str, str], Floats]:
+        """Per (set, metric), [samples], the mean over decoding seeds of each sample."""
+        return {key: table.mean(axis=0) for key, table in self.scores.items()}
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
@@ -72,10 +80,6 @@ def finished_trials(run: Run) -> list[Trial]:
 
 def _read(files: TrialFiles) -> Trial:
     spec, done = files.spec, files.done or {}
-    by_sample: defaultdict[tuple[str, str], defaultdict[int, list[float]]]
-    by_sample = defaultdict(lambda: defaultdict(list))
-    for row in pq.read_table(files.scores_path).to_pylist():
-        by_sample[row["set"], row["metric"]][row["sample"]].append(row["value"])
     return Trial(
         files=files,
         variant=spec["variant"],
@@ -87,11 +91,23 @@ def _read(files: TrialFiles) -> Trial:
         reference=spec["reference"],
         diverged=done["status"] == "diverged",
         diverged_at=done.get("diverged_at"),
-        values={
-            key: np.array([sum(samples[index]) / len(samples[index]) for index in sorted(samples)])
-            for key, samples in by_sample.items()
-        },
+        cost=read_cost(done),
+        scores=_read_scores(files.scores_path),
     )
+
+
+def _read_scores(path: Path) -> dict[tuple[str, str], Floats]:
+    rows = pq.read_table(path).to_pandas().sort_values(["decoding_seed", "sample"])
+    scores = {}
+    for (name, metric), group in rows.groupby(["set", "metric"], sort=False):
+        shape = group["decoding_seed"].nunique(), group["sample"].nunique()
+        if len(group) != shape[0] * shape[1]:
+            raise UserError(
+                f"{path}: {metric} on {name} lacks a decoding of some sample; "
+                "delete it and run again"
+            )
+        scores[name, metric] = group["value"].to_numpy().reshape(shape)
+    return scores
 
 
 def _shape(trial: Trial) -> dict[tuple[str, str], int]:

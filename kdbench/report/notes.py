@@ -23,6 +23,7 @@ def notes(board: Board) -> list[str]:
             _sign_flip(board),
             _diverged(board),
             _clipped(board),
+            _cost(board),
             _mixed(board),
         )
         if note
@@ -144,4 +145,21 @@ def _clipped(board: Board) -> str:
     return (
         "`clipped` is the share of steps whose gradient was clipped: the objectives' gradients "
         "differ in scale, so one learning rate for all is part of what is compared."
+    )
+
+
+def _cost(board: Board) -> str:
+    costs = [cost for group in board.costs().values() for cost in group]
+    if not any(cost.train_seconds for cost in costs):
+        return ""
+    live = any(cost.teacher_passes or cost.generated_tokens for cost in costs)
+    passes = (
+        " `teacher passes` are sequences that went through the teacher itself (0: its cached pass "
+        "served, which all trials share), `generated` the tokens sampled while training."
+        if live
+        else " None sampled or ran the teacher: its pass is cached, and all trials share it."
+    )
+    return (
+        "`train s` is the mean wall clock of a training alone, beside the trials that ran at the "
+        f"same time on one machine; nothing is ranked by it.{passes}"
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
+from kdbench.report.cost import Cost
 from kdbench.report.load import METRICS, RANKED, Trial, finished_trials
 from kdbench.stats import intervals
 from kdbench.stats.stability import VariantStability, of_trial, of_variant, threshold_of
@@ -61,6 +62,10 @@ class Board:
     trials: dict[str, list[Trial]]
     mixed: tuple[str, ...] = ()
 
+    def costs(self) -> dict[str, list[Cost]]:
+        """What each training took, by variant; the references were not trained here."""
+        return {name: [trial.cost for trial in self.trials[name]] for name in self.stability}
+
 
 def leaderboard(run: Run) -> pd.DataFrame:
     """The tidy leaderboard of a run: one row per (variant, set, metric) and the set `average`.
@@ -87,10 +92,12 @@ def stability_frame(board: Board) -> pd.DataFrame:
     rows = []
     for name, figures in board.stability.items():
         row = {"variant": name, **vars(figures), "threshold": board.threshold}
+        del row["trials"]
         spread = row.pop("spread")
         row |= {"rouge_l_sd": spread.mean, "sd_low": spread.low, "sd_high": spread.high}
         rows.append(row)
-    names = [field.name for field in fields(VariantStability) if field.name != "spread"]
+    left_out = ("spread", "trials")
+    names = [field.name for field in fields(VariantStability) if field.name not in left_out]
     columns = ["variant", *names, "threshold", "rouge_l_sd", "sd_low", "sd_high"]
     return pd.DataFrame(rows, columns=columns).astype(
         {"diverged_at": "Int64", "worst_seed": "Int64"}

@@ -3,15 +3,21 @@
 import pandas as pd
 
 from kdbench.errors import UserError
+from kdbench.report.cost import cost_frame
+from kdbench.report.latex import to_latex
 from kdbench.report.render import to_markdown
 from kdbench.report.table import build_board, stability_frame, to_frame
 from kdbench.store import Run, write_bytes, write_text
 
 
-def write_report(run: Run) -> pd.DataFrame:
-    """Writes `leaderboard.{csv,md}`, `stability.csv` and `plots/` from a run's finished trials.
+def write_report(run: Run, samples: int | None = None) -> pd.DataFrame:
+    """Writes `leaderboard.{csv,md,tex,html}`, `{stability,cost}.csv` and `plots/`.
 
     Each file is written whole or not at all; nothing else in the folder is touched.
+
+    Args:
+        run: of which at least one trial is finished.
+        samples: of each evaluation set, on the page; None for as many as fit into 5 MB.
 
     Returns:
         The tidy leaderboard.
@@ -19,6 +25,8 @@ def write_report(run: Run) -> pd.DataFrame:
     Raises:
         UserError: no trial is finished, or trials were scored on different sets.
     """
+    from kdbench.report.evidence import write_evidence
+    from kdbench.report.html import to_html
     from kdbench.report.plots import draw_all, to_bytes
 
     board = build_board(run)
@@ -27,8 +35,13 @@ def write_report(run: Run) -> pd.DataFrame:
     frame = to_frame(board)
     write_text(run.path / "leaderboard.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_text(run.path / "leaderboard.md", to_markdown(board, run.path.name))
+    write_text(run.path / "leaderboard.tex", to_latex(board, run.path.name))
+    write_text(run.path / "leaderboard.html", to_html(board, run, samples))
     stability = stability_frame(board).to_csv(index=False, lineterminator="\n")
     write_text(run.path / "stability.csv", stability)
+    cost = cost_frame(board.costs()).to_csv(index=False, lineterminator="\n")
+    write_text(run.path / "cost.csv", cost)
+    write_evidence(run, board)
     for name, figure in draw_all(board).items():
         for suffix in ("png", "svg"):
             write_bytes(run.path / "plots" / f"{name}.{suffix}", to_bytes(figure, suffix))

@@ -94,3 +94,26 @@ def of_deviation(values: ArrayLike, level: float = 0.95) -> Interval:
         for tail in ((1 + level) / 2, (1 - level) / 2)
     )
     return Interval(deviation, low, high)
+
+
+def wilson(count: int, n: int, level: float = 0.95) -> Interval:
+    """A share of trials with its score interval (Wilson 1927).
+
+    Unlike the normal approximation it says something where nothing or everything happened: of three
+    trials none diverged, so the share lies between 0 and 56 %.
+
+    Args:
+        count: trials in which it happened.
+        n: trials.
+        level: the coverage.
+
+    Returns:
+        The share as `mean`, with its limits; all NaN for no trials.
+    """
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    z = stats.norm.ppf((1 + level) / 2)
+    share = count / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Interval(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))

@@ -9,17 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import ArrayLike
 
-from kdbench.stats.intervals import Floats, Interval, of_deviation
-
-SPIKE_Z = 6.0
-TREND_HALF_WIDTH = 10
-"""Steps on either side of the running median: a spike lasts at most this long."""
-SCALE_HALF_WIDTH = 25
-SCALE_FLOOR = 1e-3
-"""Smallest noise, as a share of the local loss, that a spike is measured in."""
+from kdbench.stats.intervals import Floats, Interval, of_deviation, wilson
+from kdbench.stats.spikes import Spike, find_spikes
 
 THRESHOLD_METRIC = "tvd"
 THRESHOLD_SHARE = 0.9
@@ -34,7 +26,8 @@ class TrialStability:
     Attributes:
         seed: training seed.
         diverged_at: the step at which it diverged, None if it did not.
-        loss_spikes: number of spikes (`spikes`).
+        spikes: where its loss spiked.
+        loss_spikes: how often.
         grad_norm_median: of the norms before clipping.
         grad_norm_p99: their 99th percentile.
         grad_norm_cv: their standard deviation over their mean.
@@ -45,6 +38,7 @@ class TrialStability:
 
     seed: int
     diverged_at: int | None
+    spikes: tuple[Spike, ...]
     loss_spikes: float
     grad_norm_median: float
     grad_norm_p99: float
@@ -58,14 +52,17 @@ class TrialStability:
 class VariantStability:
     """The figures of one variant over its training seeds; NaN where there is nothing to say.
 
-    Rates and norms are means over trials. `steps_to_threshold` is the median over trials, NaN if
-    half of them never got there; `reached_threshold` counts those that did. `spread` is the
+    Rates and norms are means over trials. `diverged_low` and `diverged_high` are Wilson's 95 %
+    limits of the share of trials that diverge. `steps_to_threshold` is the median over trials, NaN
+    if half of them never got there; `reached_threshold` counts those that did. `spread` is the
     standard deviation over seeds of the average ROUGE-L with its chi-square interval.
     `worst_seed` is None for one seed.
     """
 
     n_seeds: int
     n_diverged: int
+    diverged_low: float
+    diverged_high: float
     diverged_at: int | None
     loss_spikes: float
     grad_norm_median: float
@@ -78,6 +75,7 @@ class VariantStability:
     spread: Interval
     worst_seed: int | None
     worst_rouge_l: float
+    trials: tuple[TrialStability, ...]
 
 
 def of_trial(
@@ -97,10 +95,13 @@ def of_trial(
     steps, values = column(log, THRESHOLD_METRIC)
     reached = steps[values <= threshold]
     last = int(log[-1]["step"]) if log else 0
+    loss = column(log, "loss")
+    spikes = find_spikes(*loss)
     return TrialStability(
         seed=seed,
         diverged_at=(last if diverged_at is None else diverged_at) if diverged else None,
-        loss_spikes=_of(spikes, column(log, "loss")[1]),
+        spikes=tuple(spikes),
+        loss_spikes=_of(lambda _: len(spikes), loss[1]),
         grad_norm_median=_of(np.median, norms),
         grad_norm_p99=_of(lambda x: np.percentile(x, 99), norms),
         grad_norm_cv=_of(lambda x: x.std() / x.mean() if x.any() else np.nan, norms),
@@ -121,6 +122,7 @@ def of_variant(trials: Sequence[TrialStability], rouge_l: Sequence[float]) -> Va
     diverged = [trial.diverged_at for trial in trials if trial.diverged_at is not None]
     worst = int(np.argmin(rouge_l)) if len(trials) > 1 else None
     median = float(np.median(reached))
+    share = wilson(len(diverged), len(trials))
 
     def mean(name: str) -> float:
         return _of(np.mean, _finite(np.array([getattr(trial, name) for trial in trials], float)))
@@ -128,6 +130,8 @@ def of_variant(trials: Sequence[TrialStability], rouge_l: Sequence[float]) -> Va
     return VariantStability(
         n_seeds=len(trials),
         n_diverged=len(diverged),
+        diverged_low=share.low,
+        diverged_high=share.high,
         diverged_at=min(diverged, default=None),
         loss_spikes=mean("loss_spikes"),
         grad_norm_median=mean("grad_norm_median"),
@@ -140,6 +144,7 @@ def of_variant(trials: Sequence[TrialStability], rouge_l: Sequence[float]) -> Va
         spread=of_deviation(rouge_l),
         worst_seed=None if worst is None else trials[worst].seed,
         worst_rouge_l=np.nan if worst is None else float(rouge_l[worst]),
+        trials=tuple(trials),
     )
 
 
@@ -165,49 +170,11 @@ def threshold_of(logs: Sequence[Log]) -> float:
     return float(first - THRESHOLD_SHARE * (first - last))
 
 
-def spikes(loss: ArrayLike) -> int:
-    """Number of loss spikes: runs of steps whose robust z exceeds 6.
-
-    z = (loss - running median) / noise. The window of the median, 10 steps to either side, shrinks
-    symmetrically at the ends; so the median of any monotone stretch is its own middle, and a trend,
-    however steep or curved, leaves no residual. The noise is 1.4826 x the median absolute deviation
-    of the changes from step to step / sqrt(2), over 25 steps to either side (noise falls with the
-    loss), and at least 0.1 % of the local loss; not the deviation of the residuals, most of which
-    are zero on a steep stretch. Adjacent steps are one spike; one that lasts longer than 10 steps
-    is a new level and not counted. The first and the last step have no neighbours on both sides
-    and are never spikes. Non-finite losses are left out: they are divergence.
-
-    Args:
-        loss: [steps].
-    """
-    values = _finite(np.asarray(loss, dtype=np.float64))
-    if len(values) < 3:
-        return 0
-    trend = _running_median(values)
-    changes = np.diff(values)
-    changes = np.abs(changes - _running_median(changes))
-    mirrored = np.pad(changes, (SCALE_HALF_WIDTH, SCALE_HALF_WIDTH + 1), mode="symmetric")
-    windows = sliding_window_view(mirrored, 2 * SCALE_HALF_WIDTH + 1)
-    scale = 1.4826 * np.median(windows, axis=-1) / np.sqrt(2)
-    noise = np.maximum(scale, SCALE_FLOOR * np.abs(trend))
-    above = np.concatenate([[False], values - trend > SPIKE_Z * noise])
-    return int(np.sum(above[1:] & ~above[:-1]))
-
-
 def column(log: Log, name: str) -> tuple[Floats, Floats]:
     """The steps at which a column of a training log has values, and the values."""
     rows = [(row["step"], row[name]) for row in log if row.get(name) is not None]
     table = np.array(rows, dtype=np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
-
-
-def _running_median(values: Floats) -> Floats:
-    """Medians of centred windows that shrink symmetrically towards both ends."""
-    half = min(TREND_HALF_WIDTH, (len(values) - 1) // 2)
-    inner = np.median(sliding_window_view(values, 2 * half + 1), axis=-1)
-    left = [np.median(values[: 2 * t + 1]) for t in range(half)]
-    right = [np.median(values[-2 * t - 1 :]) for t in reversed(range(half))]
-    return np.concatenate([left, inner, right])
 
 
 def _finite(values: Floats) -> Floats:

@@ -33,10 +33,13 @@ class Tiers:
         p: [k, k], Holm-corrected p-values of all pairs.
         method: "pooled" (randomised blocks) or "separate" (paired t-tests).
         homogeneity: p-value of equal residual variances, NaN where it cannot be tested.
+        half_width: [k, k], half of the 95 % t-interval of each pair's difference, for that pair
+            alone: it carries no correction.
     """
 
     tier: tuple[int, ...]
     p: Floats
+    half_width: Floats
     method: Method
     homogeneity: float
 
@@ -69,16 +72,21 @@ def tiers(strata: Sequence[ArrayLike], apart: Sequence[bool] = (), level: float 
     )
     pooled = homogeneity >= HOMOGENEITY_LEVEL and alike.sum() > 1
     method: Method = "pooled" if pooled else "separate"
-    p = np.ones((len(alike), len(alike)))
-    if not pooled or not alike.all():
-        p = _separate_p(tables)
+    error, freedom = _separate_errors(tables)
     if pooled:
-        p = np.where(alike[:, None] & alike[None, :], _pooled_p(tables, alike), p)
-    adjusted = holm(p)
+        both = alike[:, None] & alike[None, :]
+        shared_error, shared_freedom = _pooled_errors(tables, alike)
+        error = np.where(both, shared_error, error)
+        freedom = np.where(both, shared_freedom, freedom)
     means = np.mean([table.mean(axis=1) for table in tables], axis=0)
+    adjusted = holm(_two_sided(means, error, freedom))
     testable = alike.sum() > 2
     return Tiers(
-        _split(means, adjusted, level), adjusted, method, homogeneity if testable else np.nan
+        tier=_split(means, adjusted, level),
+        p=adjusted,
+        half_width=stats.t.ppf(0.975, freedom) * error,
+        method=method,
+        homogeneity=homogeneity if testable else np.nan,
     )
 
 
@@ -120,32 +128,35 @@ def _split(means: Floats, adjusted: Floats, level: float) -> tuple[int, ...]:
     return tuple(map(int, tier))
 
 
-def _pooled_p(tables: Sequence[Floats], alike: Bools) -> Floats:
+def _pooled_errors(tables: Sequence[Floats], alike: Bools) -> tuple[Floats, Floats]:
     squared, df = [], []
     for table in tables:
         k, n = int(alike.sum()), table.shape[1]
         df.append((k - 1) * (n - 1))
         variance = np.square(_residuals(table[alike])).sum() / df[-1]
         squared.append(np.full((len(table), len(table)), 2 * variance / n))
-    return _two_sided(tables, np.array(squared), df)
+    return _combined(squared, df)
 
 
-def _separate_p(tables: Sequence[Floats]) -> Floats:
+def _separate_errors(tables: Sequence[Floats]) -> tuple[Floats, Floats]:
     squared = []
     for table in tables:
         differences = table[:, None] - table[None, :]
         centred = _clean(differences - differences.mean(-1, keepdims=True), table)
         squared.append(np.square(centred).sum(-1) / (table.shape[1] - 1) / table.shape[1])
-    return _two_sided(tables, np.array(squared), [table.shape[1] - 1 for table in tables])
+    return _combined(squared, [table.shape[1] - 1 for table in tables])
 
 
-def _two_sided(tables: Sequence[Floats], squared: Floats, df: Sequence[int]) -> Floats:
-    """[k, k] p-values of all differences of means over sets with squared errors [s, k, k]."""
-    means = np.mean([table.mean(axis=1) for table in tables], axis=0)
+def _combined(squared: Sequence[Floats], df: Sequence[int]) -> tuple[Floats, Floats]:
+    """Standard errors of all differences of means over sets, and their degrees of freedom."""
+    errors = np.sqrt(np.sum(squared, axis=0)) / len(squared)
+    return errors, satterthwaite(np.array(squared), np.reshape(df, (-1, 1, 1)))
+
+
+def _two_sided(means: Floats, errors: Floats, freedom: Floats) -> Floats:
+    """[k, k] p-values; without an error, differences beyond rounding are certain."""
     differences = np.abs(means[:, None] - means[None, :])
-    errors = np.sqrt(squared.sum(0)) / len(tables)
     exact = errors == 0
-    freedom = satterthwaite(squared, np.reshape(df, (-1, 1, 1)))
     tail: Floats = 2 * stats.t.sf(differences / np.where(exact, 1.0, errors), freedom)
     return np.where(exact, np.where(differences > 1e-9, 0.0, 1.0), tail)
 

@@ -1,0 +1,158 @@
+"""What the formulas give for models that were not measured, and how they fare where one was.
+
+Writes both tables into docs/scaling.md: `computed`, limits on H100s, and `measured`, from the
+newest rows of `step`, `head` and `teacher-cache` in results/perf.csv that one machine gave.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.formulas import Device, Step, Transformer, stages, training_bytes
+from benchmarks.measure import Report
+from benchmarks.perf import newest
+from kdbench.train.head import CHUNK_ELEMENTS
+
+REPEATS = 1
+DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
+
+H100 = Device(flops=989e12, memory_rate=3.35e12, memory=80e9, host_rate=55e9, peer_rate=450e9)
+STEP = Step(rows=64, length=512, response=256)
+PAIRS = (
+    (
+        Transformer("GPT-2 XL", 48, 1600, 6400, 2, 1600, 50_257),
+        Transformer("GPT-2", 12, 768, 3072, 2, 768, 50_257),
+    ),
+    (
+        Transformer("Llama-2 7B", 32, 4096, 11_008, 3, 4096, 32_000),
+        Transformer("TinyLlama 1.1B", 22, 2048, 5632, 3, 256, 32_000),
+    ),
+    (
+        Transformer("Llama-3.1 70B", 80, 8192, 28_672, 3, 1024, 128_256),
+        Transformer("Llama-3.1 8B", 32, 4096, 14_336, 3, 1024, 128_256),
+    ),
+)
+EAGER, FUSED = 26, 7
+"""Passes of forward KL: as `head` counts them, and with the element-wise kernels joined."""
+LARGE_CHUNK = 2**28
+ALWAYS = (
+    *("student's body, forward + backward", "head, matrix products", "head, element-wise"),
+    "optimiser",
+)
+STEPS = {
+    "step, teacher cached": (*ALWAYS, "teacher from the cache"),
+    "step, teacher live": (*ALWAYS, "teacher's body, live"),
+    "step, on-policy": (*ALWAYS, "teacher's body, live", "sampling"),
+}
+
+
+def measure(report: Report) -> None:
+    """Prints both tables, and writes them into the document unless this is a trial."""
+    for name, lines in (("computed", computed()), ("measured", measured())):
+        print("\n".join(lines))
+        if not report.options.smoke:
+            text = replaced(DOCUMENT.read_text(encoding="utf-8"), name, lines)
+            DOCUMENT.write_text(text, encoding="utf-8")
+
+
+def computed() -> list[str]:
+    """One column a pair and number of devices."""
+    columns = [(pair, devices) for pair in PAIRS for devices in (1, 8)]
+    titles = [f"{t.name} -> {s.name}, {'one' if n == 1 else 'eight'}" for (t, s), n in columns]
+    every, tuned = (
+        [_bounds(pair, devices, passes, chunk) for pair, devices in columns]
+        for passes, chunk in ((EAGER, CHUNK_ELEMENTS), (FUSED, LARGE_CHUNK))
+    )
+    lines = [_row(["", *titles]), _row(["---"] * (1 + len(titles)))]
+    lines += [_row([name, *(_bound(*one[name]) for one in every)]) for name in every[0]]
+    for name in ("head, matrix products", "head, element-wise"):
+        lines.append(_row([f"{name}, tuned", *(_bound(*one[name]) for one in tuned)]))
+    for title, names in STEPS.items():
+        for label, columns_ in ((title, every), (f"{title}, tuned", tuned)):
+            sums = [sum(one[name][0] for name in names) for one in columns_]
+            lines.append(_row([f"**{label}**", *(_ms(total) for total in sums)]))
+    weights = [_room(2 * (t.body + t.head), n) for (t, _), n in columns]
+    states = [_room(training_bytes(s), n) for (_, s), n in columns]
+    lines += [_row(["memory: teacher", *weights]), _row(["memory: student trained", *states])]
+    sizes = [f"{2 * t.width / 1e3:.1f} kB, 1/{t.vocabulary / t.width:.0f}" for (t, _), _ in columns]
+    return [*lines, _row(["cache a response token, of fp16 logits", *sizes])]
+
+
+def measured() -> list[str]:
+    """The formulas on the shape of `step`, with the machine's own product and copy as peaks."""
+    from benchmarks.shapes import DOLLY
+
+    found = newest("step")
+    case, at = f"V={DOLLY.vocabulary}", f"tokens={sum(DOLLY.responses)}"
+    try:
+        product = 1e9 * found["step", "machine", "floor", "matmul"]
+        copy = 1e9 * found["step", "machine", "floor", "copy"]
+        cached, floor = (
+            found["step", f"forward-kl cached {case}", who, "seconds"]
+            for who in ("kdbench", "floor")
+        )
+        live = found["step", f"forward-kl live {case}", "kdbench", "seconds"]
+        passes = found["head", f"forward-kl {case} {at}", "kdbench", "passes"]
+        kept = found["teacher-cache", case, "kdbench", "bytes_per_token"]
+    except KeyError as missing:
+        return [f"Not measured yet ({', '.join(missing.args[0])})."]
+    teacher, student = (
+        Transformer("", one.layers, one.width, one.mlp, 3, one.width, DOLLY.vocabulary)
+        for one in (DOLLY.teacher, DOLLY.student)
+    )
+    lengths = [sum(pair) for pair in zip(DOLLY.prompts, DOLLY.responses, strict=True)]
+    padded = Step(len(lengths), max(lengths), 0)  # rows are padded to the longest
+    peak = Device(product, copy, 1.0, 1.0, 1.0)
+    parts = stages(teacher, student, padded, peak, devices=1, passes=passes)
+    responses, vocabulary = sum(DOLLY.responses), DOLLY.vocabulary
+    bodies = parts["student's body, forward + backward"].flops
+    products = (6 * student.head + 2 * teacher.head) * responses
+    rows = [
+        ("floor: student's body + products", (bodies + products) / product, floor, "s"),
+        ("teacher's body: live less cached", parts["teacher's body, live"].flops / product,
+         live - cached, "s"),
+        ("element-wise: cached less floor", 4 * passes * vocabulary * responses / copy,
+         cached - floor, "s"),
+        ("cache a response token", 4 * teacher.width, kept, "B"),
+    ]  # fmt: skip
+    lines = [_row(["", "formula", "measured", "measured / formula"]), _row(["---"] * 4)]
+    for name, formula, value, unit in rows:
+        cells = [f"{formula:.4g} {unit}", f"{value:.4g} {unit}", f"{value / formula:.2f}"]
+        lines.append(_row([name, *cells]))
+    peaks = f"{product / 1e9:.0f} GFLOP/s and {copy / 1e9:.1f} GB/s"
+    return [*lines, "", f"Peaks: {peaks}, measured beside them; {passes:.0f} passes."]
+
+
+def replaced(text: str, name: str, lines: Sequence[str]) -> str:
+    """A document with what stands between two marks replaced."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, found, rest = text.partition(begin)
+    after = rest.partition(end)
+    if not (found and after[1]):
+        raise ValueError(f"the marks of '{name}' are missing")
+    return before + begin + "\n".join(lines) + "\n" + end + after[2]
+
+
+def _bounds(
+    pair: tuple[Transformer, Transformer], devices: int, passes: float, chunk: int
+) -> dict[str, tuple[float, str]]:
+    parts = stages(*pair, STEP, H100, devices=devices, passes=passes, chunk=chunk)
+    return {name: stage.bound(H100) for name, stage in parts.items()}
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _bound(seconds: float, what: str) -> str:
+    return f"{_ms(seconds)} {what}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _room(size: float, devices: int) -> str:
+    if H100.holds(size):
+        return f"{size / 1e9:.3g} GB"
+    fits = devices > 1 and H100.holds(size / devices)
+    return f"{size / devices / 1e9:.3g} GB" + (" each" if fits else ": **does not fit**")

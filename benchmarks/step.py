@@ -1,0 +1,138 @@
+"""One training step: the student forward and backward, the loss, the teacher cached or live.
+
+* kdbench: the functions that the training loop calls, on the same tensors.
+* floor: the student's body forward and backward + the matrix products of both heads, nothing else:
+  student's and teacher's logits, d(hidden), d(weight), at response positions, in kdbench's chunks
+  and into buffers that are there already.
+* trl-gkd: the loss of TRL's GKDTrainer on the batch trimmed to its longest row (only `jsd`).
+* padded-loop: what published loops do (`benchmarks.peers`).
+
+The peers have a live teacher in every case: none of them keeps it. Without the optimiser, which is
+the same for all.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.measure import OURS, Report, in_turn, seconds
+from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
+from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, half_precision
+from kdbench.data.batches import collate, micro_batches
+from kdbench.expressions import parse
+from kdbench.models import head_of, hidden_states
+from kdbench.spec import Loss
+from kdbench.train.head import PerToken, chunk_size, per_token_loss
+from kdbench.train.setting import GlobalBatch, Portion, TeacherSide
+
+REPEATS = 5
+PACKAGES = ("trl", "transformers")
+PADDED_LENGTH = 512
+
+
+def measure(report: Report) -> None:
+    """Every published loss on both shapes, and what the machine does at best."""
+    shapes = [(DOLLY, PADDED_LENGTH), (EMBEDDED, 144)] if not report.options.smoke else [(TINY, 32)]
+    for shape, longest in shapes:
+        for name in PUBLISHED:
+            case = f"{name} {{}} V={shape.vocabulary}"
+            if report.wants(case.format("cached")) or report.wants(case.format("live")):
+                _compare(report, Bench(shape), name, case, longest)
+    if report.wants("machine"):
+        _machine(report)
+
+
+def _compare(report: Report, bench: Bench, name: str, case: str, longest: int) -> None:
+    """Peers are timed once for both cases, cached and live."""
+    student, teacher, device = bench.student, bench.teacher, bench.student.device
+    per_token = per_token_loss(parse(name), Loss())
+    if device.type == "cuda":  # as in a run
+        per_token = torch.compile(per_token)
+    padded, trimmed = (
+        {key: value.to(device) for key, value in padded_inputs(bench.data, length).items()}
+        for length in (longest, int(bench.data.lengths.max()))
+    )
+    calls: dict[str, Callable[[], object]] = {
+        "cached": step(bench, per_token, bench.cache),
+        "live": step(bench, per_token, bench.live),
+        "floor": floor(bench),
+        "padded-loop": lambda: padded_step(student, teacher, padded, PUBLISHED[name]),
+    }
+    if name == "jsd" and (trl := trl_gkd_step(student, teacher, trimmed)):
+        calls["trl-gkd"] = trl
+    samples = in_turn(calls, report.options.repeats)
+    peers = {who: samples[who] for who in calls if who not in ("cached", "live")}
+    for kind in ("cached", "live"):
+        report.compare(case.format(kind), {OURS: samples[kind], **peers})
+
+
+def step(bench: Bench, per_token: PerToken, teacher: TeacherSide) -> Callable[[], None]:
+    """What `kdbench.train.loop` does between two steps of the optimiser."""
+    student, data, rows = bench.student, bench.data, bench.rows
+    head, device = head_of(student, bench.shape.vocabulary), student.device
+    portion = Portion(data, rows, per_token, teacher)
+
+    def call() -> None:
+        student.zero_grad(set_to_none=True)
+        batch = GlobalBatch.by_tokens(portion)
+        for part in micro_batches(data, rows, len(rows)):
+            beside = teacher.batch(data, part.rows)
+            with half_precision(device):
+                inputs, positions = part.tokens.to(device), part.positions.to(device)
+                hidden = hidden_states(student, inputs, positions)
+                labels = part.labels.to(device)
+                loss = portion.loss(hidden, head, part, labels, beside) / batch.normaliser
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    return call
+
+
+def floor(bench: Bench) -> Callable[[], None]:
+    """See the module's text."""
+    student, device = bench.student, bench.student.device
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    batch = collate(bench.data, bench.rows)
+    inputs, positions = batch.tokens.to(device), batch.positions.to(device)
+    head = head_of(student, bench.shape.vocabulary)
+    weight, size = head.weight.detach().to(dtype), min(chunk_size(head), len(positions))
+    other = bench.cache.batch(bench.data, batch.rows)
+    other_weight, other_hidden = other.head.weight.detach().to(dtype), other.hidden.to(dtype)
+    logits = weight.new_empty(size, len(weight))
+    d_hidden, d_weight = weight.new_empty(len(positions), weight.shape[1]), torch.empty_like(weight)
+
+    def call() -> None:
+        student.zero_grad(set_to_none=True)
+        with half_precision(device):
+            hidden = hidden_states(student, inputs, positions)
+        detached = hidden.detach().to(dtype)
+        d_weight.zero_()
+        for start in range(0, len(positions), size):
+            part = slice(start, min(start + size, len(positions)))
+            buffer = logits[: part.stop - start]
+            torch.mm(other_hidden[part], other_weight.T, out=buffer)
+            torch.mm(detached[part], weight.T, out=buffer)
+            torch.mm(buffer, weight, out=d_hidden[part])
+            d_weight.addmm_(buffer.T, detached[part])
+        hidden.backward(d_hidden.to(hidden.dtype))  # type: ignore[no-untyped-call]
+
+    return call
+
+
+def _machine(report: Report) -> None:
+    """A large matrix product and a large copy: what formulas of operations and bytes divide by."""
+    from kdbench.models import pick_device
+
+    device, side = pick_device(), 256 if report.options.smoke else 2048
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
+    other = torch.empty_like(matrix)
+    source = torch.ones(side * side * 16, device=device)
+    target = torch.empty_like(source)
+    work: dict[str, tuple[Callable[[], object], int, str]] = {
+        "matmul": (lambda: torch.mm(matrix, matrix, out=other), 2 * side**3, "GFLOP/s"),
+        "copy": (lambda: target.copy_(source), 2 * 4 * source.numel(), "GB/s"),
+    }
+    for what, (call, amount, unit) in work.items():
+        call()
+        found = [amount / seconds(call) / 1e9 for _ in range(max(3, report.options.repeats))]
+        report.compare("machine", {"floor": found}, what, unit)

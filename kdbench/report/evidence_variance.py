@@ -1,0 +1,144 @@
+"""Where the variance of a run's figures comes from, and what more of each would gain."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kdbench.report.evidence_data import METRIC, Evidence
+from kdbench.stats.intervals import Floats
+from kdbench.stats.variance import (
+    Component,
+    expected_half_width,
+    of_average,
+    variance_of_mean,
+)
+
+VARIANT, SEED, DECODING, SAMPLE = "variant", "training seed", "decoding seed", "sample"
+FACTORS = (VARIANT, SEED, DECODING, SAMPLE)
+"""The axes of `Evidence.scores`; a factor more is an axis more, here and there."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many of each would be run; `samples` is a multiple of the prompts there are."""
+
+    seeds: int
+    decodings: int
+    samples: float
+    label: str
+
+
+def variance_frame(evidence: Evidence) -> pd.DataFrame:
+    """One row per (column, scope, component).
+
+    Scope `row` is the variance of one variant's figure, pooled over the variants without a diverged
+    trial; `difference` that of the difference of two of them, paired by everything; the name of a
+    variant is that variant's alone.
+    `variance` is of one level, so of the scores of one sample where the component has samples
+    (empty for `average`, whose sets differ); `contribution` is what is left of it in the mean.
+    """
+    rows = []
+    for column, sets in evidence.columns.items():
+        strata = [evidence.scores[name] for name in sets]
+        calm = _calm(evidence, column)
+        scopes = {"row": _within(calm), "difference": _between(calm)}
+        for place, name in enumerate(evidence.variants):
+            scopes[name] = of_average([table[place] for table in strata], FACTORS[1:])
+        for scope, found in scopes.items():
+            shares = _contributions(found, evidence)
+            total = sum(max(share, 0.0) for share in shares.values())
+            for key, contribution in shares.items():
+                rows.append(
+                    {
+                        "set": column,
+                        "metric": METRIC,
+                        "scope": scope,
+                        "component": " x ".join(key),
+                        "variance": _one_level(found, key, strata),
+                        "contribution": contribution,
+                        "share": max(contribution, 0.0) / total if total else np.nan,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def gains_frame(evidence: Evidence, column: str) -> pd.DataFrame:
+    """Expected half-widths of 95 % intervals if more, or fewer, of each were run.
+
+    `row` is the interval over training seeds of one variant's figure, `difference` that of two
+    variants' difference in the randomised-block model, `new_prompts` the standard error of a row's
+    figure if the prompts were drawn anew as well. One training seed says nothing of the first two.
+    """
+    calm = _calm(evidence, column)
+    within, between = _within(calm), _between(calm)
+    k, known = len(calm[0]), evidence.n_seeds > 1
+    rows = []
+    for plan in _plans(evidence):
+        seeds = plan.seeds
+        rest = {SEED: 1.0, DECODING: plan.decodings, SAMPLE: plan.samples}
+        by_seed, paired = (
+            variance_of_mean({key: value for key, value in found.items() if SEED in key}, rest)
+            for found in (within, between)
+        )
+        rows.append(
+            {
+                "plan": plan.label,
+                "row": expected_half_width(by_seed, seeds, known * (seeds - 1)),
+                "difference": expected_half_width(paired, seeds, known * (k - 1) * (seeds - 1)),
+                "new_prompts": np.sqrt(variance_of_mean(within, {**rest, SEED: seeds})),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _calm(evidence: Evidence, column: str) -> list[Floats]:
+    """The scores of the variants that never diverged: the others' errors are of another kind."""
+    stability = evidence.board.stability
+    calm = [stability[name].n_diverged == 0 for name in evidence.variants]
+    return [evidence.scores[name][calm] for name in evidence.columns[column]]
+
+
+def _within(strata: list[Floats]) -> dict[Component, float]:
+    """Components of one variant's figure: what all variants share, and what is its own."""
+    found = of_average(strata, FACTORS) if len(strata[0]) else {}
+    shared = {key: value for key, value in found.items() if VARIANT not in key}
+    return {key: value + found.get((VARIANT, *key), 0.0) for key, value in shared.items()}
+
+
+def _between(strata: list[Floats]) -> dict[Component, float]:
+    """Components of the difference of two variants' figures: twice what is a variant's own."""
+    found = of_average(strata, FACTORS) if len(strata[0]) else {}
+    return {key[1:]: 2 * value for key, value in found.items() if VARIANT in key and len(key) > 1}
+
+
+def _contributions(found: dict[Component, float], evidence: Evidence) -> dict[Component, float]:
+    levels = {SEED: evidence.n_seeds, DECODING: _decodings(evidence)}
+    return {
+        key: value / float(np.prod([levels.get(factor, 1) for factor in key]))
+        for key, value in found.items()
+    }
+
+
+def _one_level(found: dict[Component, float], key: Component, strata: list[Floats]) -> float:
+    if SAMPLE not in key:
+        return found[key]
+    return found[key] * strata[0].shape[-1] if len(strata) == 1 else np.nan
+
+
+def _decodings(evidence: Evidence) -> int:
+    return int(next(iter(evidence.scores.values())).shape[2])
+
+
+def _plans(evidence: Evidence) -> list[Plan]:
+    seeds, decodings = evidence.n_seeds, _decodings(evidence)
+    counted = f"{seeds} training, {decodings} decoding seed{'s' * (decodings > 1)}"
+    now = Plan(seeds, decodings, 1.0, f"as run: {counted}")
+    more = [
+        Plan(n, decodings, 1.0, f"{n} training seeds")
+        for n in (3, 5, 10)
+        if n > seeds and seeds > 1
+    ]
+    prompts = [Plan(seeds, decodings, 4.0, "four times the prompts")]
+    sampled = [Plan(seeds, 4 * decodings, 1.0, f"{4 * decodings} decoding seeds")]
+    return [now, *more, *prompts, *(sampled if decodings > 1 else [])]

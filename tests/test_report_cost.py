@@ -1,0 +1,108 @@
+"""What the trainings took: cost.csv, the table's last columns, and their note."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from kdbench.report import build_board, to_console, to_markdown, write_report
+from kdbench.report.notes import notes
+from kdbench.report.table import Board
+from kdbench.store import Run, write_json
+from tests.synthetic_run import Variant, amid_grid, write_run
+
+VARIANTS = [Variant("sft", 50.0), Variant("gkd", 55.0, generated=300)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = write_run(tmp_path_factory.mktemp("runs") / "toy", VARIANTS)
+    write_report(run)
+    return run
+
+
+def costs(run: Run) -> pd.DataFrame:
+    return pd.read_csv(run.path / "cost.csv").set_index("variant")
+
+
+def last_cells(board: Board, variant: str, columns: int) -> list[str]:
+    lines = to_markdown(board, "toy").splitlines()
+    line = next(line for line in lines if line.startswith(f"| `{variant}` "))
+    return [cell.strip() for cell in line.strip("|").split("|")][-columns:]
+
+
+def test_cost_has_a_row_for_each_trained_variant_and_none_for_a_reference(run: Run) -> None:
+    assert set(costs(run).index) == {"sft", "gkd"}
+
+
+def test_cost_says_mean_fastest_and_slowest_seconds(run: Run) -> None:
+    row = costs(run).loc["sft"]  # the three seeds took 1.5, 2.5 and 3.5 s
+    assert (row.n_seeds, row.train_seconds, row.train_seconds_min, row.train_seconds_max) == (
+        3, 2.5, 1.5, 3.5,
+    )  # fmt: skip
+
+
+def test_cost_counts_are_means_per_trial(run: Run) -> None:
+    table = costs(run)
+    assert list(table.loc["gkd", ["tokens", "teacher_passes", "generated_tokens"]]) == [
+        6000, 18000, 18000,
+    ]  # fmt: skip
+    assert list(table.loc["sft", ["teacher_passes", "generated_tokens"]]) == [0, 0]
+
+
+def test_the_leaderboard_holds_nothing_that_is_measured_in_seconds(
+    run: Run, tmp_path: Path
+) -> None:
+    slower = write_run(tmp_path, VARIANTS)
+    for trial in slower.trials():
+        done = json.loads((trial.path / "DONE.json").read_text())
+        write_json(trial.path / "DONE.json", {**done, "train_seconds": 99.0})
+    write_report(slower)
+    for name in ("leaderboard.csv", "stability.csv"):
+        assert (slower.path / name).read_bytes() == (run.path / name).read_bytes()
+
+
+def test_markdown_ends_with_the_costs_and_leaves_references_empty(run: Run) -> None:
+    board = build_board(run)
+    header = to_markdown(board, "toy").splitlines()[2]
+    assert header.endswith("| train s | teacher passes | generated |")
+    assert last_cells(board, "gkd", 3) == ["2.5", "18k", "18k"]
+    assert last_cells(board, "sft", 3) == ["2.5", "0", "0"]
+    assert last_cells(board, "teacher", 3) == last_cells(board, "init", 3) == ["", "", ""]
+
+
+def test_counts_that_are_zero_everywhere_have_no_column_but_a_sentence(tmp_path: Path) -> None:
+    board = build_board(write_run(tmp_path, VARIANTS[:1]))
+    text = to_markdown(board, "toy")
+    assert text.splitlines()[2].endswith("| clipped | train s |")
+    assert "None sampled or ran the teacher" in text
+
+
+def test_the_note_says_that_nothing_is_ranked_by_seconds(run: Run) -> None:
+    assert "nothing is ranked by it" in " ".join(notes(build_board(run)))
+
+
+def test_trials_of_a_version_that_did_not_count_cost_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path, VARIANTS)
+    for trial in run.trials():
+        write_json(trial.path / "DONE.json", {"status": "done", "diverged_at": None, "steps": 60})
+    write_report(run)
+    figures = costs(run).drop(columns="n_seeds")
+    assert (figures == 0).all().all()
+    assert "`train s`" not in " ".join(notes(build_board(run)))
+
+
+def test_every_console_row_is_one_line_of_120_characters(tmp_path: Path) -> None:
+    variants = [*amid_grid(), Variant("distillm", 58.0, generated=1700)]
+    board = build_board(write_run(tmp_path, variants))
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(to_console(board, "toy"))
+    lines = capture.get().splitlines()
+    end = next(place for place, line in enumerate(lines) if line.startswith("*"))
+    start = next(place for place, line in enumerate(lines) if "───" in line) + 1
+    rows = [line for line in lines[start:end] if line.strip()]
+    assert [line.split()[0] for line in rows] == list(board.trials)
+    assert sum(line.rstrip().endswith("102k") for line in rows) == 1
