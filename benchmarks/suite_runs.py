@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+INTERVAL = 1.0
 KDBENCH = [sys.executable, "-c", "import sys; from kdbench.cli import main; main(sys.argv[1:])"]
 SMOKE = (
     *("data.teacher.limit=64", "data.train.limit=48", "data.dev.limit=8"),
@@ -33,7 +34,7 @@ def command(out: Path, *arguments: str, smoke: bool) -> list[str]:
 
 @dataclass
 class Watched:
-    """A running process, its children's memory sampled ten times a second.
+    """A running process, its children's memory sampled once a second (a sample takes 25 ms).
 
     Attributes:
         peak: the largest proportional set size of all processes together, in MB.
@@ -50,7 +51,7 @@ class Watched:
     def _watch(self) -> None:
         while self.process.poll() is None:
             self.peak = max(self.peak, proportional_set_size(self.process.pid))
-            time.sleep(0.1)
+            time.sleep(INTERVAL)
 
 
 def proportional_set_size(pid: int) -> float:
