@@ -1,6 +1,6 @@
 """A whole run of the embedded suite as a process, and the start of one whose caches are there.
 
-* cold: `kdbench run --suite instruct --objectives all` with an empty cache: wall seconds, and the
+* cold: `kdbench run --suite instruct --objectives core` with an empty cache: wall seconds, and the
   peak of the proportional set size of all its processes.
 * cached start: with teacher, initial student and hidden states made, from the start of the command
   to the first logged step of the only trial.
@@ -49,7 +49,9 @@ def measure(report: Report) -> None:
 
 def _cold(report: Report, place: Path) -> None:
     smoke, walls, peaks = report.options.smoke, [], []
-    arguments = ("--objectives", "forward-kl", "--seeds", "1") if smoke else ("--objectives", "all")
+    arguments = (
+        ("--objectives", "forward-kl", "--seeds", "1") if smoke else ("--objectives", "core")
+    )
     for index in range(report.options.repeats):
         words = command(place / f"out-{index}", *arguments, smoke=smoke)
         wall, peak = run(words, place / f"cache-{index}")

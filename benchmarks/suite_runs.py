@@ -92,8 +92,9 @@ def seconds_until(words: Sequence[str], cache: Path, pattern: str, folder: Path)
     Raises:
         RuntimeError: the command ended before there was one.
     """
-    begun = time.perf_counter()
-    with subprocess.Popen(words, env=_environment(cache), stdout=subprocess.DEVNULL) as process:
+    begun, nowhere = time.perf_counter(), subprocess.DEVNULL
+    environment = _environment(cache)
+    with subprocess.Popen(words, env=environment, stdout=nowhere, stderr=nowhere) as process:
         while not any(path.stat().st_size for path in folder.glob(pattern)):
             if process.poll() is not None:
                 raise RuntimeError(f"{' '.join(words)} ended with {process.returncode} too early")
