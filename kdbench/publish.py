@@ -18,6 +18,15 @@ TABLES = (
     "spec.yaml",
     "provenance.json",
 )
+EVIDENCE = (
+    "stability.md",
+    "spikes.csv",
+    "evidence.md",
+    "ranks.csv",
+    "comparisons.csv",
+    "variance.csv",
+)
+"""Written only where there is something to compare."""
 PAGE = "leaderboard.html"
 
 
@@ -43,7 +52,7 @@ def publish(run: Run, boards: Path) -> Path:
     free = {name for name, split in sets.items() if split.get("redistribute") is True}
     target = boards / str(suite["name"])
     with store.new_folder(target) as folder:
-        for name in TABLES:
+        for name in (*TABLES, *(name for name in EVIDENCE if (run.path / name).exists())):
             shutil.copyfile(run.path / name, folder / name)
         page = (run.path / PAGE).read_text(encoding="utf-8")
         store.write_text(folder / PAGE, withhold(page, free))
