@@ -7,7 +7,7 @@ Every artefact is keyed by the content it was made from, made once, and used by 
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class Artifacts:
     def model(self, role: Role) -> Path:
         """The folder that holds `model/` of the teacher or of the initial student."""
         spec = self.spec_of(role)
-        weights = store.file_digest(_weights_file(Path(spec.path))) if spec.path else ""
+        weights = _content(Path(spec.path)) if spec.path else {}
         name = self.suite.name  # seeds the initial weights and the order of the fit
         parts: list[Any] = [role, name, spec, weights, self.encoded.name if spec.fit else ""]
         return store.cache_dir() / "models" / digest(*parts)
@@ -69,17 +69,17 @@ class Artifacts:
     @property
     def teacher_cache(self) -> Path:
         """The teacher's hidden states; known once the teacher exists."""
-        weights = (self.model("teacher") / "weights.sha256").read_text(encoding="utf-8")
-        return store.cache_dir() / "teacher" / digest("cache", weights, self.encoded.name)
+        key = digest("cache", _content(self.model("teacher") / "model"), self.encoded.name)
+        return store.cache_dir() / "teacher" / key
 
     def teacher_answers(self, backend: str, version: str) -> Path:
         """The teacher's own responses to the training prompts; known once the teacher exists.
 
         The folder gets `train.safetensors`, and `cache` with the hidden states on them.
         """
-        weights = (self.model("teacher") / "weights.sha256").read_text(encoding="utf-8")
+        teacher = _content(self.model("teacher") / "model")
         data, room = self.suite.data, self.suite.decoding.max_new_tokens
-        key = digest("answers", weights, self.encoded.name, backend, version, data.max_length, room)
+        key = digest("answers", teacher, self.encoded.name, backend, version, data.max_length, room)
         return store.cache_dir() / "answers" / key
 
     def spec_of(self, role: Role) -> Model:
@@ -141,6 +141,13 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
             raise UserError(f"{role}: {error}") from error
     if len(paths) == 2:
         _check_same_vocabulary(paths["teacher"], paths["student"])
+    if suite.tokenizer.path:
+        for role, path in paths.items():
+            if _vocabulary(path) != _vocabulary(Path(suite.tokenizer.path)):
+                raise UserError(
+                    f"{role} {path} and tokenizer.path {suite.tokenizer.path} have different "
+                    "tokens; leave tokenizer.path out, or give the models' own"
+                )
 
 
 def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
@@ -167,6 +174,17 @@ def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
         )
 
 
+@cache
+def _content(folder: Path) -> dict[str, str]:
+    """Digests of all that a checkpoint's behaviour depends on: weights, configurations, tokenizer.
+
+    Raises:
+        UserError: the folder is not a checkpoint with safetensors.
+    """
+    names = [_weights_file(folder).name, *sorted(path.name for path in folder.glob("*.json"))]
+    return {name: store.file_digest(folder / name) for name in names}
+
+
 def _head_dim(spec: Model) -> int:
     if spec.architecture is not None:
         return spec.architecture.width // spec.architecture.heads
@@ -184,9 +202,13 @@ def _weights_file(folder: Path) -> Path:
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no model folder (config.json is missing)")
-    for name in ("model.safetensors", "model.safetensors.index.json"):
-        if (folder / name).is_file():
-            return folder / name
+    if (folder / "model.safetensors.index.json").is_file():
+        raise UserError(
+            f"{folder}: the weights are in several files; load the model and save it again with "
+            'save_pretrained(folder, max_shard_size="1TB")'
+        )
+    if (folder / "model.safetensors").is_file():
+        return folder / "model.safetensors"
     raise UserError(f"{folder}: no safetensors weights (pickled weights are not loaded)")
 
 

@@ -84,7 +84,13 @@ def draw(probabilities: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
     """One id a row from unnormalised probabilities [rows, vocabulary].
 
     One uniform number a row and token: a row's stream is used the same way in every batch.
+
+    Raises:
+        FloatingPointError: a row holds NaN or infinity, or nothing at all.
     """
+    total = probabilities.sum(dim=-1)
+    if not ((total > 0.0) & total.isfinite()).all():
+        raise FloatingPointError("the distribution to sample from is not finite")
     uniform = torch.stack([torch.rand(1, generator=s, dtype=torch.float64) for s in streams])
     cumulative = probabilities.double().cumsum(dim=-1)
     return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(1)

@@ -130,6 +130,11 @@ def head_of(model: Any, vocabulary: int) -> Head:
     return Head(output.weight[:vocabulary], bias, scale, softcap)
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 for a body's matrix products on a GPU; nothing on a CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 def pick_device() -> torch.device:
     """The first GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -136,6 +136,11 @@ class Loss(_Fields):
     t_squared: bool = False
     """Multiplies the objective by temperature squared."""
 
+    @property
+    def factor(self) -> float:
+        """What the objective's value is multiplied by."""
+        return self.kd * (self.temperature**2 if self.t_squared else 1.0)
+
     @model_validator(mode="after")
     def _not_nothing(self) -> "Loss":
         if self.kd == 0 and self.sft == 0:

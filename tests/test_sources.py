@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import _initial_state, train
 from kdbench.train.setting import Source
 from kdbench.train.sources import Adaptive
-from tests.training_tools import CPU, assert_same_training, log, make_job, train_until
+from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
 
 NEVER_SAMPLES = "skew-reverse-kl@adaptive"
 OFTEN_SAMPLES = "skew-reverse-kl@adaptive[threshold=0.8,tolerance=0,capacity=40]"
@@ -359,3 +360,29 @@ def test_on_policy_training_lowers_the_reverse_kl(artifacts: Artifacts, tmp_path
     train(job)
     losses = [row["loss"] for row in log(job)]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("name", ["imitkd", "distillm-2", "minillm"])
+def test_a_student_that_cannot_be_sampled_from_has_diverged(
+    artifacts: Artifacts, tmp_path: Path, name: str
+) -> None:
+    recipe = artifacts.suite.recipe.model_copy(update={"lr": 1e15, "warmup": 0})
+    job = job_of(artifacts, tmp_path, name, recipe=recipe)
+    train(job)
+    trained = json.loads((job.out / "trained.json").read_text())
+    assert trained["diverged_at"] is not None
+    assert all(torch.isfinite(value).all() for value in weights(job).values())
+
+
+@pytest.mark.parametrize("name", ["imitkd", "distillm-2", "minillm"])
+def test_the_objectives_weight_scales_every_term(
+    artifacts: Artifacts, tmp_path: Path, name: str
+) -> None:
+    recipe = artifacts.suite.recipe.model_copy(update={"steps": 1})
+    norms = []
+    for weight in (1.0, 0.5):
+        loss = artifacts.suite.loss.model_copy(update={"kd": weight})
+        job = job_of(artifacts, tmp_path / str(weight), name, loss=loss, recipe=recipe)
+        train(job)
+        norms.append(log(job)[0]["grad_norm"])
+    assert norms[1] == pytest.approx(0.5 * norms[0], rel=1e-4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.artifacts import Artifacts
+from kdbench.artifacts import Artifacts, _content
 from kdbench.build import cache_teacher
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
@@ -70,13 +70,16 @@ def test_cached_teacher_equals_live_teacher(artifacts: Artifacts) -> None:
 
 def test_cache_of_another_teacher_is_not_reused(artifacts: Artifacts) -> None:
     before = artifacts.teacher_cache
-    path = artifacts.model("teacher") / "weights.sha256"
-    kept = path.read_text()
-    path.write_text("0" * 64)
+    config = artifacts.model("teacher") / "model" / "config.json"
+    kept = config.read_text()
+    config.write_text(kept.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
+    _content.cache_clear()
     try:
+        assert config.read_text() != kept
         assert artifacts.teacher_cache != before
     finally:
-        path.write_text(kept)
+        config.write_text(kept)
+        _content.cache_clear()
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
@@ -198,6 +201,32 @@ def test_learning_rate_warms_up_and_ends_at_the_minimum(artifacts: Artifacts) ->
     assert rates[10] == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench import models
+    from kdbench.errors import UserError
+
+    real = models.load
+
+    def broken(*args: object, **settings: object) -> object:
+        model = real(*args, **settings)  # type: ignore[arg-type]
+        with torch.no_grad():
+            model.get_input_embeddings().weight.fill_(float("nan"))
+        return model
+
+    kept = artifacts.teacher_cache
+    moved = kept.with_name("kept")
+    kept.rename(moved)
+    monkeypatch.setattr(models, "load", broken)
+    try:
+        with pytest.raises(UserError, match="not finite: its weights are bad"):
+            cache_teacher(artifacts)
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+        moved.rename(kept)
 
 
 def test_a_broken_cache_is_noticed_when_it_is_made(

@@ -47,7 +47,6 @@ def per_token_loss(variant: Variant, loss: Loss, state: State | None = None) -> 
     """
     if not variant.objective.uses_teacher:  # what does not distil has no temperature
         loss = loss.model_copy(update={"temperature": 1.0})
-    factor = loss.kd * (loss.temperature**2 if loss.t_squared else 1.0)
 
     def values(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Tensor:
         student_logp = _log_softmax(student_logits, loss.temperature)
@@ -63,7 +62,7 @@ def per_token_loss(variant: Variant, loss: Loss, state: State | None = None) -> 
                 f"{list(value.shape)} for {len(labels)} tokens; an objective gives one value per "
                 "token, and neither a mean nor a sum over them"
             )
-        total = factor * value
+        total = loss.factor * value
         if loss.sft:
             logp = torch.log_softmax(student_logits, dim=-1)
             total = total - loss.sft * logp.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

@@ -97,6 +97,7 @@ def source_of(
             live=live,
             on_gold=on_gold,
             on_samples=on_samples,
+            factor=job.loss.factor,
             on_student=on_student,
             vocabulary=job.vocabulary,
             end_ids=frozenset({eos_id(load_tokenizer(job.initial))}),

@@ -12,8 +12,7 @@ import torch
 from kdbench import store
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
-from kdbench.errors import UserError
-from kdbench.models import Head, head_of, hidden_states, load, pick_device
+from kdbench.models import Head, head_of, hidden_states, load, mixed_precision, pick_device
 from kdbench.objective import State
 from kdbench.seeds import derive
 from kdbench.spec import Recipe
@@ -106,7 +105,10 @@ def _step(job: Job, state: _State, source: Source, device: torch.device) -> dict
     lr = learning_rate(recipe, state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    batch = source.batch(state.step)
+    try:
+        batch = source.batch(state.step)
+    except FloatingPointError as error:  # a student that cannot even be sampled from
+        raise _DivergedError(f"while sampling: {error}") from error
     torch.manual_seed(derive("dropout", job.suite, job.seed, state.step))
     model.train()
     state.optimizer.zero_grad(set_to_none=True)
@@ -140,7 +142,7 @@ def _backward(
     state: _State, portion: Portion, batch: MicroBatch, normaliser: float, device: torch.device
 ) -> torch.Tensor:
     teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with mixed_precision(device):
         inputs, positions = batch.tokens.to(device), batch.positions.to(device)
         hidden = hidden_states(state.model, inputs, positions)
         labels = batch.labels.to(device)
@@ -164,7 +166,7 @@ def _explain(
 def _explain_part(
     state: _State, portion: Portion, batch: MicroBatch, device: torch.device
 ) -> str | None:
-    with torch.no_grad():
+    with torch.no_grad(), mixed_precision(device):
         hidden = hidden_states(state.model, batch.tokens.to(device), batch.positions.to(device))
     teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
     labels = batch.labels.to(device)
@@ -232,10 +234,8 @@ def _finish(job: Job, state: _State, diverged: dict[str, Any]) -> None:
     with store.new_folder(job.out / "model") as folder:
         state.model.save_pretrained(folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            source = job.initial / name
-            if not source.is_file():
-                raise UserError(f"{job.initial}: {name} is missing")
-            (folder / name).write_bytes(source.read_bytes())
+            if (source := job.initial / name).is_file():
+                (folder / name).write_bytes(source.read_bytes())
     summary = {
         "steps": state.step,
         "train_seconds": round(seconds, 3),

@@ -74,5 +74,7 @@ def explain_non_finite(
                 return f"only the {owner} gives probability 0 to id {token}"
             if not torch.isfinite(student[row]).all():
                 return "the student's logits are not finite"
+            if (other[row].isnan() | other[row].isposinf()).any():
+                return "the teacher's logits are not finite"
             return f"at a token whose label is id {int(labels[part][row])}"
     return None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdbench.data.batches import MicroBatch, collate
 from kdbench.data.encode import Encoded
-from kdbench.models import Head, hidden_states
+from kdbench.models import Head, hidden_states, mixed_precision
 from kdbench.source import SourceVariant
 from kdbench.train.head import Teacher, chunked_loss, label_logp
 from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
@@ -41,6 +41,8 @@ class PolicyPortion(Portion):
 
     rollout: Rollout | None = None
     clip: float = 0.0
+    factor: float = 1.0
+    """Of the surrogate; the single-step term has its own."""
 
     def loss(
         self, hidden: Tensor, head: Head, batch: MicroBatch, labels: Tensor, teacher: Teacher | None
@@ -62,6 +64,7 @@ class PolicyPortion(Portion):
         ratio = (label_logp(hidden.detach(), head, labels) - old).exp()
         plain = ratio * advantage
         clipped = ratio.clamp(1.0 - self.clip, 1.0 + self.clip) * advantage
+        importance = self.factor * importance
         weights = importance * plain * (plain <= clipped)
         moved = chunked_loss(_cross_entropy, hidden, head, labels, None, weights=weights)
         surrogate = -(importance * torch.minimum(plain, clipped)).sum()
@@ -93,6 +96,7 @@ class PolicyGradient(Source):
             self.rollout.importance,
             self.rollout,
             self.params.number("clip"),
+            self.setting.factor,
         )
         return GlobalBatch([portion], int(data.response_lengths[rows].sum()), generated)
 
@@ -146,13 +150,13 @@ class PolicyGradient(Source):
         for rows in torch.split(torch.arange(len(data)), ROWS):
             batch = collate(data, rows)
             device = setting.model.device
-            hidden = hidden_states(
-                setting.model, batch.tokens.to(device), batch.positions.to(device)
-            )
+            tokens, positions = batch.tokens.to(device), batch.positions.to(device)
             labels = batch.labels.to(device)
             side = setting.live.batch(data, rows)
-            student.append(label_logp(hidden, setting.head, labels).cpu())
-            teacher.append(label_logp(side.hidden, side.head, labels).cpu())
+            with mixed_precision(device):  # as in the loop: the first ratio is 1
+                hidden = hidden_states(setting.model, tokens, positions)
+                student.append(label_logp(hidden, setting.head, labels).cpu())
+                teacher.append(label_logp(side.hidden, side.head, labels).cpu())
         return torch.cat(student), torch.cat(teacher)
 
 
@@ -160,7 +164,8 @@ def rewards_to_come(rewards: Tensor, gamma: float) -> Tensor:
     """The discounted sum of the rewards after each token, over the number of those tokens.
 
     The token's own reward is the single-step term's. Source: MiniLLM, Eq. 5 and Algorithm 1
-    (length normalisation); the discount is the released code's.
+    (length normalisation: here by exactly the number of later tokens); the discount is the
+    released code's.
 
     Args:
         rewards: log p(y) - log q(y) of a response's tokens, [T].

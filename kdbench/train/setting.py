@@ -97,6 +97,8 @@ class Setting:
     on_gold: PerToken
     on_samples: PerToken
     """Without the cross-entropy term."""
+    factor: float
+    """Of the objective, in every term that stands for it."""
     on_student: PerToken | None
     """The contrastive source's second divergence, on samples."""
     head: Head

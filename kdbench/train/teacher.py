@@ -17,7 +17,7 @@ from kdbench import store
 from kdbench.data.batches import MicroBatch, collate, response_indices
 from kdbench.data.encode import Encoded
 from kdbench.errors import UserError
-from kdbench.models import Head, head_of, hidden_states
+from kdbench.models import Head, head_of, hidden_states, mixed_precision
 from kdbench.train.head import Teacher
 
 ROWS = 16
@@ -57,7 +57,7 @@ class LiveTeacher:
         """The teacher's side of some rows, in the order of `collate(data, rows).labels`."""
         self.passes += len(rows)
         batch, device = collate(data, rows), self.model.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with mixed_precision(device):
             hidden = hidden_states(self.model, batch.tokens.to(device), batch.positions.to(device))
         return Teacher(hidden, self._head)
 
@@ -122,6 +122,10 @@ def _verify(model: Any, data: Encoded, cache: TeacherCache, name: str) -> None:
     rows = torch.arange(0, len(data), max(1, len(data) // 4))[:4]
     batch = collate(data, rows)
     live = _hidden(model, batch)
+    if not torch.isfinite(live).all():
+        raise UserError(
+            f"the teacher's hidden states on {name} are not finite: its weights are bad"
+        )
     error = float((cache.hidden[response_indices(data, rows)] - live).abs().max())
     if error > 1e-3 * float(live.abs().max()):
         raise UserError(f"the teacher's cache of {name} is off by {error:.2g}: delete {name}")
