@@ -26,7 +26,7 @@ def expectation(logp: Tensor, values: Tensor) -> Tensor:
 def kl(logp: Tensor, logr: Tensor) -> Tensor:
     """KL(p || r) = sum p log(p / r): [..., V], [..., V] -> [...], in nats.
 
-    +inf where p puts mass on an id that r excludes. Passes over V: forward 4, backward 1 or 2.
+    +inf where p puts mass on an id that r excludes.
     """
     value: Tensor = _KL.apply(logp, logr)  # type: ignore[no-untyped-call]
     return value

@@ -1,8 +1,8 @@
 """The stages of one trial: train -> generate -> score. Each ends in a file and can be resumed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench import store
 from kdbench.artifacts import Artifacts
@@ -11,6 +11,9 @@ from kdbench.generate import GREEDY, Generator, open_generator, write_generation
 from kdbench.objective import Variant
 from kdbench.spec import Shared, differences
 from kdbench.store import REFERENCES, Run, TrialFiles
+
+if TYPE_CHECKING:
+    from kdbench.train.job import Job
 
 
 @dataclass(frozen=True)
@@ -94,37 +97,53 @@ def train_trial(
     progress: Any,
 ) -> None:
     """Distils one student."""
-    from kdbench.train.job import Job
     from kdbench.train.loop import train
 
     assert trial.variant is not None
-    files, suite, source = trial.files(run), artifacts.suite, trial.variant.source.source
-    answers = artifacts.teacher_answers(shared.backend, shared.backend_version)
+    files = trial.files(run)
     with store.locked(files.path / ".lock"):
         if files.trained.exists():
             return
-        job = Job(
-            variant=trial.variant,
-            suite=suite.name,
-            seed=trial.seed,
-            recipe=suite.recipe,
-            loss=suite.loss,
-            diagnostics=suite.diagnostics,
-            initial=artifacts.model("init") / "model",
-            train=artifacts.encoded / "train.safetensors",
-            train_rows=None,
-            dev=artifacts.encoded / "dev.safetensors",
-            teacher=artifacts.teacher_cache,
-            vocabulary=artifacts.vocabulary,
-            max_new_tokens=suite.decoding.max_new_tokens,
-            max_length=suite.data.max_length,
-            out=files.path,
-            micro_batch=micro_batch,
-            compile=compile_objective,
-            live_teacher=artifacts.model("teacher") / "model" if source.samples else None,
-            answers=answers if source.teacher_answers else None,
-        )
+        answers = artifacts.teacher_answers(shared.backend, shared.backend_version)
+        job = job_of(artifacts, trial.variant, trial.seed, files.path, answers)
+        job = replace(job, micro_batch=micro_batch, compile=compile_objective)
         train(job, progress)
+
+
+def job_of(artifacts: Artifacts, variant: Variant, seed: int, out: Path, answers: Path) -> "Job":
+    """What a trial trains: the suite's student, with all that the variant's source needs.
+
+    Args:
+        artifacts: of the suite; all of them made.
+        variant: what to minimise, and on which sequences.
+        seed: the training seed.
+        out: gets the log, the checkpoint and the student.
+        answers: the teacher's own responses, for the sources that need them.
+    """
+    from kdbench.train.job import Job
+
+    suite, source = artifacts.suite, variant.source.source
+    return Job(
+        variant=variant,
+        suite=suite.name,
+        seed=seed,
+        recipe=suite.recipe,
+        loss=suite.loss,
+        diagnostics=suite.diagnostics,
+        initial=artifacts.model("init") / "model",
+        train=artifacts.encoded / "train.safetensors",
+        train_rows=None,
+        dev=artifacts.encoded / "dev.safetensors",
+        teacher=artifacts.teacher_cache,
+        vocabulary=artifacts.vocabulary,
+        max_new_tokens=suite.decoding.max_new_tokens,
+        max_length=suite.data.max_length,
+        out=out,
+        micro_batch=suite.recipe.batch,
+        compile=False,
+        live_teacher=artifacts.model("teacher") / "model" if source.samples else None,
+        answers=answers if source.teacher_answers else None,
+    )
 
 
 _generators: dict[str, Generator] = {}

@@ -13,42 +13,18 @@ from kdbench.expressions import parse
 from kdbench.models import load
 from kdbench.train.job import Job
 from kdbench.train.loop import train
+from kdbench.trial import job_of
 from tests.conftest import ANSWERS_VERSION
 
 CPU = torch.device("cpu")
 
 
 def make_job(artifacts: Artifacts, out: Path, **changes: Any) -> Job:
-    """A training on the micro suite; `variant` may be an expression."""
-    suite = artifacts.suite
+    """A trial's training on the micro suite, by default of forward-kl with seed 0."""
     out.mkdir(parents=True, exist_ok=True)
-    job = Job(
-        variant=parse("forward-kl"),
-        suite=suite.name,
-        seed=0,
-        recipe=suite.recipe,
-        loss=suite.loss,
-        diagnostics=suite.diagnostics,
-        initial=artifacts.model("init") / "model",
-        train=artifacts.encoded / "train.safetensors",
-        train_rows=None,
-        dev=artifacts.encoded / "dev.safetensors",
-        teacher=artifacts.teacher_cache,
-        vocabulary=artifacts.vocabulary,
-        max_new_tokens=suite.decoding.max_new_tokens,
-        max_length=suite.data.max_length,
-        out=out,
-        micro_batch=16,
-        compile=False,
-    )
-    job = dataclasses.replace(job, **changes)
-    source = job.variant.source.source
-    if source.samples:
-        job = dataclasses.replace(job, live_teacher=artifacts.model("teacher") / "model")
-    if source.teacher_answers:
-        answers = artifacts.teacher_answers("transformers", ANSWERS_VERSION)
-        job = dataclasses.replace(job, answers=answers)
-    return job
+    answers = artifacts.teacher_answers("transformers", ANSWERS_VERSION)
+    variant = changes.pop("variant", None) or parse("forward-kl")
+    return dataclasses.replace(job_of(artifacts, variant, 0, out, answers), **changes)
 
 
 def train_until(job: Job, step: int) -> None:

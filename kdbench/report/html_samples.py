@@ -11,7 +11,7 @@ from kdbench.samples import read_samples
 from kdbench.score.metrics import GREEDY
 from kdbench.store import Run, read_jsonl
 
-MOST = 50
+MOST = 20
 """Samples of a set, where the caller does not say how many."""
 BUDGET = 3_000_000
 """Bytes of all samples, where the caller does not say how many: a page stays below 5 MB."""
@@ -30,7 +30,7 @@ def samples_of(board: Board, run: Run, count: int | None) -> dict[str, Any]:
     Args:
         board: of the run.
         run: where prompts and answers lie.
-        count: samples of each set; None for as many as fit into the budget, 50 at most.
+        count: samples of each set; None for as many as fit into the budget, 20 at most.
     """
     wanted = MOST if count is None else count
     sets = {name: _set(board, run, name, wanted) for name in board.sets}
