@@ -55,7 +55,9 @@ class Artifacts:
         data = self.suite.data
         limits = {name: split.limit for name, split in splits_of(data).items()}
         lengths = [data.max_prompt, data.max_length]
-        key = digest("encoded", self.data_key, self.tokenizer_key, limits, lengths)
+        parts: list[Any] = [self.data_key, self.tokenizer_key, limits, lengths]
+        parts += [data.truncation] if data.truncation != "ours" else []  # older caches are found
+        key = digest("encoded", *parts)
         return store.cache_dir() / "encoded" / key
 
     def model(self, role: Role, init_seed: int = 0) -> Path:
@@ -119,7 +121,9 @@ class Artifacts:
         for name, split in data.evaluation.items():
             if name not in prompts:  # dev, which is answered only where it is to choose
                 records = read_split(self.data_folder, split)
-                prompts[name] = [encode_prompt(tokenizer, r, data.max_prompt) for r in records]
+                prompts[name] = [
+                    encode_prompt(tokenizer, r, data.max_prompt, data.truncation) for r in records
+                ]
         return prompts
 
     @property

@@ -35,10 +35,11 @@ def prepare(artifacts: Artifacts) -> None:
                     max_prompt=data.max_prompt,
                     max_length=data.max_length,
                     name=name,
+                    truncation=data.truncation,
                 ).save(folder / f"{name}.safetensors")
             prompts = {
                 name: [
-                    encode_prompt(tokenizer, record, data.max_prompt)
+                    encode_prompt(tokenizer, record, data.max_prompt, data.truncation)
                     for record in read_split(artifacts.data_folder, split)
                 ]
                 for name, split in data.evaluation.items()

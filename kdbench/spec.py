@@ -6,6 +6,7 @@ digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-
 
 import hashlib
 import json
+import operator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,6 +16,9 @@ SPEC_VERSION = 1
 
 DEV = "dev"
 """The split that tuning chooses on: no evaluation set has its name, and no average holds it."""
+
+Truncation = Literal["ours", "published"]
+"""What a long prompt loses: the end of its input text, or its right end (as in the papers)."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
@@ -39,6 +43,10 @@ class Split(_Fields):
     """Only these rows of it, as a slice: `1000:` leaves out the first thousand."""
     limit: Positive | None = None
     """Only the first so many records."""
+    hub_revision: Annotated[str, Field(exclude_if=operator.not_)] = ""
+    """The commit, tag or branch of that dataset; its main branch where it is left out."""
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$", exclude_if=operator.not_)] = ""
+    """Digest that the file at `path` has to have, as `sha256sum` prints it."""
     redistribute: bool = True
     """May prompts and references stand in published pages?"""
     license: str = ""
@@ -59,6 +67,10 @@ class Data(_Fields):
     """Tokens; a longer prompt loses the end of its input text, never its frame."""
     max_length: Positive = 512
     """Tokens of prompt and response; training rows that are longer are left out."""
+    truncation: Annotated[Truncation, Field(exclude_if=lambda value: value == "ours")] = "ours"
+    """`published`: prompts are cut from the right and long rows at `max_length`, as in the papers.
+
+    Left out of digests where it is the default, so that older runs and caches are found."""
 
 
 class TokenizerSpec(_Fields):
@@ -160,11 +172,17 @@ class Decoding(_Fields):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (10,)
     greedy: bool = True
     """Also decode greedily, for `rouge_l_greedy`."""
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
+    """No answer has so many tokens in a row that its prompt or itself had before; 0 is off.
+
+    Left out of digests where it is off, so that older runs are found."""
 
     @model_validator(mode="after")
-    def _different_seeds(self) -> "Decoding":
+    def _sensible(self) -> "Decoding":
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds have to differ")
+        if self.no_repeat_ngram_size == 1:
+            raise ValueError("no_repeat_ngram_size: 1 bans all tokens of the prompt; 0 is off")
         return self
 
 

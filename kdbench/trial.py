@@ -184,7 +184,9 @@ def generate_answers(artifacts: Artifacts, trial: Trial, run: Run, shared: Share
         if not missing:
             return
         if shared.backend not in _generators:
-            _generators[shared.backend] = open_generator(shared.backend, artifacts.sequence_length)
+            _generators[shared.backend] = open_generator(
+                shared.backend, artifacts.sequence_length, decoding.no_repeat_ngram_size
+            )
         generator = _generators[shared.backend]
         generator.load(model_of(artifacts, trial, files))
         prompts = artifacts.prompts()

@@ -50,6 +50,11 @@ def prompts(count: int) -> list[list[int]]:
     return [ids[: rng.randint(1, len(ids) - 2)] for ids in encoded]
 
 
+def repetitive_prompts(count: int) -> list[list[int]]:
+    """Prompts, each followed by its own beginning: a model that repeats has what to repeat."""
+    return [ids[:8] + ids[:6] + ids[:3] for ids in prompts(count)]
+
+
 def llama(seed: int, *, tied: bool, vocabulary: int = 0, layers: int = 2) -> Any:
     """An untrained Llama whose logits are far apart, so that no answer hangs on rounding."""
     torch.manual_seed(seed)

@@ -16,12 +16,14 @@ import torch
 from scipy.stats import chisquare
 
 from kdbench.generate import VLLM_CPU_HEAD_DIMS, Answer, Generator, open_generator
+from kdbench.generate.vllm import MAX_SEQUENCES
 from tests.generate_models import (
     EOS,
     MAX_LENGTH,
     gpt2,
     llama,
     prompts,
+    repetitive_prompts,
     save,
     tokenizer,
     trained_llama,
@@ -33,6 +35,7 @@ pytestmark = [
 ]
 
 PROMPTS = prompts(40)
+NGRAM = 3
 GREEDY: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 12}
 SAMPLED: dict[str, Any] = GREEDY | {"temperature": 1.0}
 
@@ -57,6 +60,16 @@ def answers_in_child(
             options = {"seeds": range(len(prompts))} | decoding
             answers.append(generator.generate(prompts, **options))
     return answers
+
+
+def banning_in_child(
+    folder: Path, size: int, batches: Sequence[tuple[Sequence[Sequence[int]], dict[str, Any]]]
+) -> list[list[Answer]]:
+    """Answers to each batch of prompts under its decoding, no n-gram repeated."""
+    name = f"vllm-{size}"
+    generator = _generators.setdefault(name, open_generator("vllm", MAX_LENGTH, size))
+    generator.load(folder)
+    return [generator.generate(prompts, **decoding) for prompts, decoding in batches]
 
 
 def engines_in_child(folders: Sequence[Path]) -> int:
@@ -146,6 +159,41 @@ def test_an_answer_depends_on_its_seed_and_not_on_batch_or_order(
     alone = [ask([prompt], [seed])[0] for prompt, seed in zip(PROMPTS[:5], seeds[:5], strict=True)]
     assert together == backwards[::-1]
     assert together[:5] == alone
+
+
+def test_no_ngram_is_repeated_and_greedy_answers_are_those_of_the_transformers_backend(
+    child: ProcessPoolExecutor, students: dict[str, Path]
+) -> None:
+    # More than are decoded at a time, of many lengths: they end, move and are added at any step.
+    prompts = repetitive_prompts(MAX_SEQUENCES + 40)
+    decoding = GREEDY | {"max_new_tokens": MAX_LENGTH, "seeds": range(len(prompts))}
+    for name in ("tied-0", "gpt2-0"):
+        (found,) = child.submit(
+            banning_in_child, students[name], NGRAM, [(prompts, decoding)]
+        ).result()
+        expected = []
+        for size in (NGRAM, 0):
+            generator = open_generator("transformers", MAX_LENGTH, size)
+            generator.load(students[name])
+            expected.append(generator.generate(prompts, **decoding))
+        assert found == expected[0]
+        changed = [banned != free for banned, free in zip(*expected, strict=True)]
+        assert sum(changed) > len(prompts) / 4
+        assert len({len(answer.token_ids) for answer in found}) > 3
+
+
+def test_without_repeated_ngrams_an_answer_is_the_same_alone_and_in_a_batch(
+    child: ProcessPoolExecutor, students: dict[str, Path]
+) -> None:
+    prompts = repetitive_prompts(MAX_SEQUENCES + 10)
+    decoding = SAMPLED | {"temperature": 0.7, "max_new_tokens": 30}
+    rows = range(5)
+    batches = [(prompts, decoding | {"seeds": range(len(prompts))})]
+    batches += [([prompts[row]], decoding | {"seeds": [row]}) for row in rows]
+    together, *alone = child.submit(banning_in_child, students["tied-0"], NGRAM, batches).result()
+    free = child.submit(answers_in_child, [students["tied-0"]], prompts, [decoding]).result()[0]
+    assert [together[row] for row in rows] == [answer for (answer,) in alone]
+    assert together != free
 
 
 def test_sampling_follows_the_softmax_and_top_p_cuts_it_to_the_nucleus(

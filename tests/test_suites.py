@@ -12,7 +12,7 @@ from kdbench.artifacts import Artifacts, check_models
 from kdbench.data.records import Record, locate, read_split
 from kdbench.data.tokenizer import train_tokenizer
 from kdbench.errors import UserError
-from kdbench.spec import Suite, differences, digest
+from kdbench.spec import differences, digest
 from kdbench.suites import installed_suites, load_suite
 from tests.conftest import MICRO_SUITE, Cli
 
@@ -96,36 +96,10 @@ def test_real_records_are_read_and_fit(tmp_path: Path) -> None:
     assert len(read_split(folder, suite.data.evaluation["dolly"])) == 100
 
 
-def test_records_come_from_the_hubs_loader(tmp_path: Path) -> None:
-    # `datasets` takes a folder where it takes a dataset's name: a stand-in for the hub.
-    hub = tmp_path / "hub"
-    hub.mkdir()
-    write_records(hub / "raw.jsonl", 10)
-    tree = {
-        "name": "hub",
-        "data": {
-            "train": {"path": "a/train.jsonl", "hub": str(hub), "hub_file": "raw.jsonl"},
-            "dev": {"path": "a/dev.jsonl", "hub": str(hub), "hub_file": "raw.jsonl"},
-            "evaluation": {"test": {"path": "a/raw.jsonl", "hub": str(hub)}},
-        },
-        "teacher": {"path": "x"},
-        "student": {"path": "x"},
-        "recipe": {"steps": 1, "batch": 1, "lr": 1},
-    }
-    tree["data"]["train"]["hub_rows"] = "4:"  # type: ignore[index]
-    tree["data"]["dev"]["hub_rows"] = ":4"  # type: ignore[index]
-    suite = Suite.model_validate(tree)
-    folder = locate(suite, None)
-    assert len(read_split(folder, suite.data.train)) == 6
-    assert len(read_split(folder, suite.data.dev)) == 4
-    first = read_split(folder, suite.data.evaluation["test"])[0]
-    assert first == Record("Count to 1.", "", ("0",))
-
-
-def test_a_hub_that_cannot_be_reached_names_the_flag_that_works_offline(tmp_path: Path) -> None:
-    suite = load_suite("dolly-tiny")
-    with pytest.raises(UserError, match=r"MiniLLM/dolly/raw\.jsonl could not be .* --data-dir"):
-        locate(suite, None)
+def test_a_hub_that_cannot_be_reached_names_the_flag_that_works_offline(cli: Cli) -> None:
+    said = cli("data", "pull", "dolly-tiny", check=2).stderr
+    assert "MiniLLM/dolly/raw.jsonl could not be loaded" in said
+    assert "--data-dir" in said
 
 
 @pytest.mark.parametrize("name", sorted(installed_suites()))

@@ -16,6 +16,7 @@ COMMANDS = (
     "study",
     "report",
     "compare",
+    "reproduce",
     "export",
     "publish",
     "track",
@@ -24,6 +25,7 @@ COMMANDS = (
     "new-objective",
     "check",
     "suites",
+    "data",
     "doctor",
 )
 

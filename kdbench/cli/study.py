@@ -94,7 +94,10 @@ def command(
         return
     folder = next(iter(plans.values())).run.path.parent
     write_design(folder, design)
-    failures = [failure for student, plan in plans.items() for failure in _run(student, plan)]
+    failures = []
+    for student, plan in plans.items():
+        click.echo(f"student {student}:")
+        failures += run_and_report(plan)
     for failure in failures:
         message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
         click.echo(f"Failed: {message}", err=True)
@@ -114,12 +117,12 @@ def show_study(folder: Path) -> None:
     click.echo(f"answers, tables and plots: {folder}/study.md, {{study,answers,best}}.csv, plots/")
 
 
-def _run(student: str, plan: "Plan") -> "list[Failure]":
+def run_and_report(plan: "Plan") -> "list[Failure]":
+    """Runs what is not done yet, and writes the run's report."""
     from kdbench.cli.progress import Progress
     from kdbench.report import write_report
     from kdbench.run import run
 
-    click.echo(f"student {student}:")
     try:
         with Progress() as progress:
             failures = run(plan, progress)

@@ -37,12 +37,12 @@ Block = str | list[str] | Grid
 
 def to_markdown(pairs: Sequence[Pair]) -> str:
     """All comparisons as Markdown."""
-    return "\n\n".join(_markdown(block) for pair in pairs for block in blocks(pair)) + "\n"
+    return "\n\n".join(block_markdown(block) for pair in pairs for block in blocks(pair)) + "\n"
 
 
 def to_console(pairs: Sequence[Pair]) -> Group:
     """All comparisons for `rich.console.Console.print`."""
-    return Group(*(_renderable(block) for pair in pairs for block in blocks(pair)))
+    return Group(*(block_console(block) for pair in pairs for block in blocks(pair)))
 
 
 def blocks(pair: Pair) -> Iterator[Block]:
@@ -223,7 +223,8 @@ def _shortened(line: str) -> str:
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", line)
 
 
-def _markdown(block: Block) -> str:
+def block_markdown(block: Block) -> str:
+    """A block as Markdown."""
     if isinstance(block, str):
         return block
     if isinstance(block, list):
@@ -238,7 +239,8 @@ def _markdown(block: Block) -> str:
     return "\n".join(markdown_table(block.header, rows))
 
 
-def _renderable(block: Block) -> RenderableType:
+def block_console(block: Block) -> RenderableType:
+    """A block for `rich.console.Console.print`."""
     if isinstance(block, str):
         return Text(f"\n{block.lstrip('# ')}", style="bold" if block.startswith("#") else "")
     if isinstance(block, list):

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from kdbench import store
 from kdbench.data.records import Record
 from kdbench.errors import UserError
+from kdbench.spec import Truncation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
+    from transformers import PreTrainedTokenizerFast
 
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -34,19 +36,24 @@ def prompt_text(instruction: str, input_text: str) -> str:
     return f"{WITHOUT_INPUT}{instruction}{RESPONSE}"
 
 
-def encode_prompt(tokenizer: "Tokenizer", record: Record, max_prompt: int) -> list[int]:
+def encode_prompt(
+    tokenizer: "Tokenizer", record: Record, max_prompt: int, truncation: Truncation = "ours"
+) -> list[int]:
     """Token ids of a prompt, at most `max_prompt`.
 
     A long prompt loses the end of its input (of its instruction, where there is no input) and keeps
-    the frame: cut from the right, as the papers' code does, it would lose "### Response:".
+    the frame (`ours`); cut from the right, as the papers' code does, it loses "### Response:"
+    (`published`).
 
     Raises:
-        UserError: the frame alone is longer than `max_prompt`.
+        UserError: the frame alone is longer than `max_prompt`, and is to be kept.
     """
     instruction, context = record.instruction, record.input
     ids: list[int] = tokenizer.encode(
         prompt_text(instruction, context), add_special_tokens=False
     ).ids
+    if truncation == "published":
+        return ids[:max_prompt]
     while len(ids) > max_prompt:
         shortened = context or instruction
         pieces = tokenizer.encode(shortened, add_special_tokens=False)
@@ -61,21 +68,43 @@ def encode_prompt(tokenizer: "Tokenizer", record: Record, max_prompt: int) -> li
 
 
 def encode_record(
-    tokenizer: "Tokenizer", record: Record, *, max_prompt: int = 256, max_length: int = 512
+    tokenizer: "Tokenizer | PreTrainedTokenizerFast",
+    record: Record | Mapping[str, Any],
+    *,
+    max_prompt: int = 256,
+    max_length: int = 512,
+    truncation: Truncation = "ours",
 ) -> tuple[list[int], list[int]]:
     """Token ids of a prompt and of its gold response, end of sequence included.
 
     The response's ids are tokens(prompt + response)[len(tokens(prompt)):] + eos, cut at
-    `max_length` in all.
+    `max_length` in all. With `truncation="published"` they are those of MiniLLM's and DistiLLM's
+    preprocessing (`tools/process_data_dolly.py`) and of the cut that their data sets make on
+    loading.
+
+    Args:
+        tokenizer: of `tokenizers`, or a fast one of `transformers`, whose end of sequence is used.
+        record: a `Record`, or a mapping with `instruction`, `input` and `output`.
+        max_prompt: tokens.
+        max_length: tokens of both.
+        truncation: what a long prompt loses, see `encode_prompt`.
 
     Raises:
-        UserError: the frame alone is longer than `max_prompt`.
+        UserError: the frame alone is longer than `max_prompt`, and is to be kept; the record lacks
+            a field; the tokenizer has no end of sequence.
     """
-    prompt = encode_prompt(tokenizer, record, max_prompt)
+    if truncation not in get_args(Truncation):
+        raise UserError(f"truncation={truncation!r}: ours or published")
+    if isinstance(record, Mapping):
+        record = Record.of(record, "the record")
+    end: int | None = getattr(tokenizer, "eos_token_id", None)
+    fast = cast("Tokenizer", getattr(tokenizer, "backend_tokenizer", tokenizer))
+    end = eos_id(fast) if end is None else end
+    prompt = encode_prompt(fast, record, max_prompt, truncation)
     text = prompt_text(record.instruction, record.input)
-    whole = tokenizer.encode(text, add_special_tokens=False).ids
-    both = tokenizer.encode(text + record.target, add_special_tokens=False).ids
-    response = [*both[len(whole) :], eos_id(tokenizer)]
+    whole = fast.encode(text, add_special_tokens=False).ids
+    both = fast.encode(text + record.target, add_special_tokens=False).ids
+    response = [*both[len(whole) :], end]
     return prompt, response[: max_length - len(prompt)]
 
 
@@ -177,8 +206,11 @@ def encode_split(
     max_prompt: int,
     max_length: int,
     name: str,
+    truncation: Truncation = "ours",
 ) -> Encoded:
     """Encodes the rows that fit into `max_length` whole; longer ones are left out.
+
+    With `truncation="published"` they are cut at `max_length` instead, as the papers' code does.
 
     Raises:
         UserError: no row fits.
@@ -186,7 +218,11 @@ def encode_split(
     rows = []
     for record in records:
         prompt, response = encode_record(
-            tokenizer, record, max_prompt=max_prompt, max_length=max_length + 1
+            tokenizer,
+            record,
+            max_prompt=max_prompt,
+            max_length=max_length + (truncation == "ours"),
+            truncation=truncation,
         )
         if len(prompt) + len(response) <= max_length:
             rows.append((prompt, response))

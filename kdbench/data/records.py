@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,27 @@ class Record:
         """The answer to train on: the first."""
         return self.outputs[0]
 
+    @staticmethod
+    def of(row: Any, where: str) -> "Record":
+        """The record that a JSON value describes.
+
+        Raises:
+            UserError: it is not an object, lacks a field, or a field is not text; with `where`.
+        """
+        if not isinstance(row, Mapping):
+            raise UserError(f"{where}: not a JSON object but {type(row).__name__}")
+        for field in ("instruction", "output"):
+            if field not in row:
+                raise UserError(f"{where}: the field '{field}' is missing")
+        outputs = row["output"] if isinstance(row["output"], list) else [row["output"]]
+        texts = {"instruction": row["instruction"], "input": row.get("input") or ""}
+        for field, text in [*texts.items(), *(("output", output) for output in outputs)]:
+            if not isinstance(text, str):
+                raise UserError(f"{where}: '{field}' has to be text, not {type(text).__name__}")
+        if not outputs:
+            raise UserError(f"{where}: 'output' is an empty list")
+        return Record(texts["instruction"], texts["input"], tuple(outputs))
+
 
 def splits_of(data: Data) -> dict[str, Split]:
     """Every split of a suite by the name that tables and files use for it."""
@@ -36,17 +58,57 @@ def locate(suite: Suite, data_dir: Path | None) -> Path:
     """The folder below which a suite's files lie, made or fetched where need be.
 
     Raises:
-        UserError: the suite says neither how to generate nor where to find its data.
+        UserError: the folder is missing, a file could not be had from the hub, or a file's digest
+            is not the one that the suite pins.
     """
+    data = suite.data
+    if data_dir is not None and not data_dir.is_dir():
+        raise UserError(f"--data-dir {data_dir}: no such folder")
+    if data_dir is None and data.generator:
+        return _generated(data)
+    if data_dir is None and from_hub(data):
+        from kdbench.data.hub import fetch
+
+        fetch(data)
+    folder = place(data, data_dir)
+    for name, split in splits_of(data).items():
+        if (folder / split.path).is_file():
+            check_digest(folder / split.path, split, name)
+    return folder
+
+
+def place(data: Data, data_dir: Path | None) -> Path:
+    """The folder below which the files lie or will lie; nothing is made or fetched."""
     if data_dir is not None:
-        if not data_dir.is_dir():
-            raise UserError(f"--data-dir {data_dir}: no such folder")
         return data_dir
-    if suite.data.generator:
-        return _generated(suite.data)
-    if all(split.hub for split in splits_of(suite.data).values()):
-        return _from_hub(suite.data)
+    if data.generator:
+        return _generated_folder(data)
+    if from_hub(data):
+        from kdbench.data.hub import hub_folder
+
+        return hub_folder(data)
     return Path.cwd()
+
+
+def from_hub(data: Data) -> bool:
+    """Are the records taken from the hub where no folder is given?"""
+    return not data.generator and all(split.hub for split in splits_of(data).values())
+
+
+def check_digest(path: Path, split: Split, name: str) -> None:
+    """Compares a file with the digest that the suite pins, if it pins one.
+
+    Raises:
+        UserError: they differ; with the file, both digests and what to do.
+    """
+    if split.sha256 and (found := store.file_digest(path)) != split.sha256:
+        field = f"data.{name}" if name in ("train", "dev", "teacher") else f"data.evaluation.{name}"
+        raise UserError(
+            f"{path}: the file is not the one that the suite pins in {field}.sha256\n"
+            f"  pinned {split.sha256}\n  found  {found}\n"
+            "Get the pinned file back, or, if the change is meant, write the digest found into the "
+            f"suite (or --set {field}.sha256={found}): the scores are then those of other data"
+        )
 
 
 def read_split(folder: Path, split: Split) -> list[Record]:
@@ -84,29 +146,12 @@ def _read_record(line: bytes, where: str) -> Record:
         json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not a JSON object in UTF-8: {error}") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: not a JSON object but {type(row).__name__}")
-    for field in ("instruction", "output"):
-        if field not in row:
-            raise UserError(f"{where}: the field '{field}' is missing")
-    outputs = row["output"] if isinstance(row["output"], list) else [row["output"]]
-    texts = {"instruction": row["instruction"], "input": row.get("input") or ""}
-    for field, text in [*texts.items(), *(("output", output) for output in outputs)]:
-        if not isinstance(text, str):
-            raise UserError(f"{where}: '{field}' has to be text, not {type(text).__name__}")
-    if not outputs:
-        raise UserError(f"{where}: 'output' is an empty list")
-    return Record(texts["instruction"], texts["input"], tuple(outputs))
+    return Record.of(row, where)
 
 
 def _generated(data: Data) -> Path:
-    module, _, function = data.generator.partition(":")
-    try:
-        generate = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"data.generator: {data.generator} cannot be imported: {error}") from error
-    code = {path.name: store.file_digest(path) for path in _sources(module)}
-    folder = store.cache_dir() / "data" / digest(data.generator, data.generator_seed, code)
+    folder = _generated_folder(data)
+    generate = _generator(data)
     with store.locked(folder.with_suffix(".lock")):
         if not folder.exists():
             with store.new_folder(folder) as temporary:
@@ -114,31 +159,23 @@ def _generated(data: Data) -> Path:
     return folder
 
 
+def _generated_folder(data: Data) -> Path:
+    _generator(data)
+    module = data.generator.partition(":")[0]
+    code = {path.name: store.file_digest(path) for path in _sources(module)}
+    return store.cache_dir() / "data" / digest(data.generator, data.generator_seed, code)
+
+
+def _generator(data: Data) -> Callable[..., Any]:
+    module, _, function = data.generator.partition(":")
+    try:
+        generate: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"data.generator: {data.generator} cannot be imported: {error}") from error
+    return generate
+
+
 def _sources(module: str) -> list[Path]:
     """The generator's own source files: a changed world is another data set."""
     origin = Path(str(importlib.import_module(module).__file__))
     return sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]
-
-
-def _from_hub(data: Data) -> Path:
-    """Copies the files from the hub into the cache (untested on the real hub)."""
-    from datasets import load_dataset
-
-    splits = splits_of(data)
-    origin = {n: [s.hub, s.hub_file, s.hub_rows, s.path] for n, s in splits.items()}
-    folder = store.cache_dir() / "hub" / digest(origin)
-    with store.locked(folder.with_suffix(".lock")):
-        if not folder.exists():
-            with store.new_folder(folder) as temporary:
-                for name, split in splits.items():
-                    file = split.hub_file or Path(split.path).name
-                    wanted = f"train[{split.hub_rows}]" if split.hub_rows else "train"
-                    try:
-                        rows = load_dataset(split.hub, data_files=file, split=wanted)
-                    except Exception as error:
-                        raise UserError(
-                            f"{name}: {split.hub}/{file} could not be loaded from the hub "
-                            f"({type(error).__name__}: {error}); --data-dir names a local copy"
-                        ) from error
-                    store.write_jsonl(temporary / split.path, (dict(row) for row in rows))
-    return folder

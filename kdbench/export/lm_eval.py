@@ -263,10 +263,12 @@ def _task_config(frames: RunFrames, task: _Task, rows: Sequence[dict[str, Any]])
 def _decoding(frames: RunFrames, task: _Task) -> dict[str, Any]:
     decoding = frames.spec["shared"]["suite"]["decoding"]
     sampled = {} if task.greedy else {key: decoding[key] for key in ("temperature", "top_p")}
+    ngrams = {key: decoding[key] for key in ("no_repeat_ngram_size",) if key in decoding}
     return {
         "until": [],
         "do_sample": not task.greedy,
         "max_gen_toks": decoding["max_new_tokens"],
+        **ngrams,
         **sampled,
     }
 

@@ -67,8 +67,14 @@ class Generator(Protocol):
         """Gives the memory back; the generator is not used afterwards."""
 
 
-def open_generator(backend: Backend, max_length: int) -> Generator:
+def open_generator(backend: Backend, max_length: int, no_repeat_ngram_size: int = 0) -> Generator:
     """A generator for sequences of at most `max_length` tokens, prompt and answer together.
+
+    Args:
+        backend: which of the two.
+        max_length: the most tokens of a prompt and its answer.
+        no_repeat_ngram_size: 0, or n from 2: no n tokens of a prompt and its answer stand in a row
+            twice, but for those that the prompt repeats itself.
 
     Raises:
         UserError: the backend is not installed.
@@ -76,10 +82,10 @@ def open_generator(backend: Backend, max_length: int) -> Generator:
     if backend == "vllm":
         from kdbench.generate.vllm import VllmGenerator
 
-        return VllmGenerator(max_length)
+        return VllmGenerator(max_length, no_repeat_ngram_size)
     from kdbench.generate.transformers import TransformersGenerator
 
-    return TransformersGenerator(max_length)
+    return TransformersGenerator(max_length, no_repeat_ngram_size)
 
 
 def write_generations(
@@ -133,10 +139,14 @@ def write_generations(
 def check_head_dim(head_dim: int) -> None:
     """Refuses a model that vLLM's CPU backend would fail on only when it generates.
 
+    On a GPU nothing is refused here: which dimensions it serves depends on the card.
+
     Raises:
         UserError: naming the dimensions that it can serve.
     """
-    if head_dim not in VLLM_CPU_HEAD_DIMS:
+    import torch
+
+    if not torch.cuda.is_available() and head_dim not in VLLM_CPU_HEAD_DIMS:
         raise UserError(
             f"head dimension {head_dim}: vLLM's CPU backend serves only "
             f"{', '.join(map(str, VLLM_CPU_HEAD_DIMS))}; change the model's width or number of "

@@ -9,6 +9,7 @@ from torch import Tensor
 from kdbench import models
 from kdbench.decode import Choose, decode, draw, streams_of
 from kdbench.generate import Answer
+from kdbench.generate.ngrams import NGrams, ban
 from kdbench.generate.student import Student, answer_room, read_student
 
 BATCH = 64
@@ -17,8 +18,9 @@ BATCH = 64
 class TransformersGenerator:
     """See `kdbench.generate.Generator`."""
 
-    def __init__(self, max_length: int) -> None:
+    def __init__(self, max_length: int, no_repeat_ngram_size: int) -> None:
         self._max_length = max_length
+        self._ngram_size = no_repeat_ngram_size
         self._model: Any = None
         self._student: Student | None = None
 
@@ -43,11 +45,14 @@ class TransformersGenerator:
         answers: dict[int, Answer] = {}
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
+            sequences = [
+                NGrams(self._ngram_size, prompts[row]) for row in batch if self._ngram_size
+            ]
             generated = decode(
                 [self._model],
                 [prompts[row] for row in batch],
                 [room[row] for row in batch],
-                _chooser(temperature, top_p, [seeds[row] for row in batch]),
+                _chooser(temperature, top_p, [seeds[row] for row in batch], sequences),
                 vocabulary=self._student.vocabulary,
                 end_ids=self._student.eos_ids,
                 max_length=self._max_length,
@@ -60,11 +65,21 @@ class TransformersGenerator:
         self._student = None
 
 
-def _chooser(temperature: float, top_p: float, seeds: Sequence[int]) -> Choose:
-    streams = streams_of(seeds)
+def _chooser(
+    temperature: float, top_p: float, seeds: Sequence[int], sequences: Sequence[NGrams]
+) -> Choose:
+    """Of the rows of one batch; `sequences` is empty where n-grams may repeat."""
+    streams, by_row = streams_of(seeds), dict(enumerate(sequences))
 
     def choose(logits: list[Tensor]) -> Tensor:
         (of_student,) = logits
+        ban(of_student, by_row)
+        tokens = pick(of_student)
+        for row, ngrams in by_row.items():
+            ngrams.extend([int(tokens[row])])
+        return tokens
+
+    def pick(of_student: Tensor) -> Tensor:
         if temperature == 0:
             return of_student.argmax(dim=-1)
         return draw(_nucleus((of_student / temperature).softmax(dim=-1), top_p), streams)

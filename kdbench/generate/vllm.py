@@ -1,9 +1,10 @@
-"""The vLLM backend: float32 on a CPU, vLLM's own defaults on a GPU.
+"""The vLLM backend: float32 on a CPU; on a GPU vLLM's own defaults, but for its share of memory.
 
 It belongs in a child process: loaded in-process, vLLM makes `torch.set_num_threads` a no-op and
 sets `LD_PRELOAD` for the processes started afterwards.
 """
 
+import gc
 import logging
 import os
 import warnings
@@ -28,13 +29,21 @@ EMBEDDINGS = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.wei
 Only these are tested to give the answers of a fresh engine; every other type gets one."""
 HEAD = "lm_head.weight"
 
+GPU_MEMORY = "KDBENCH_GPU_MEMORY"
+"""Environment variable: the share of a GPU's memory that an engine may have, above 0 to 1."""
+NGRAM_SIZE = "no_repeat_ngram_size"
+"""The key in `SamplingParams.extra_args` that `NGRAM_PROCESSOR` reads."""
+NGRAM_PROCESSOR = "kdbench.generate.vllm_ngrams:NoRepeatNGrams"
+
 
 class VllmGenerator:
     """See `kdbench.generate.Generator`."""
 
-    def __init__(self, max_length: int) -> None:
+    def __init__(self, max_length: int, no_repeat_ngram_size: int) -> None:
         _import_vllm()
         self._max_length = max_length
+        self._ngram_size = no_repeat_ngram_size
+        self._options = _gpu_options() | (_ngram_options() if no_repeat_ngram_size else {})
         self._engine: Any = None
         self._student: Student | None = None
 
@@ -44,7 +53,7 @@ class VllmGenerator:
             _swap_weights(self._engine, student)
         else:
             self.close()
-            self._engine = _engine(student, self._max_length)
+            self._engine = _engine(student, self._max_length, self._options)
         self._student = student
 
     def generate(
@@ -72,6 +81,7 @@ class VllmGenerator:
                 stop_token_ids=sorted(self._student.eos_ids),
                 allowed_token_ids=list(range(known)) if padded else None,
                 detokenize=False,
+                extra_args={NGRAM_SIZE: self._ngram_size} if self._ngram_size else None,
             )
             for tokens, seed in zip(room, seeds, strict=True)
         ]
@@ -82,6 +92,7 @@ class VllmGenerator:
     def close(self) -> None:
         self._engine = None
         self._student = None
+        _free_gpu()
 
 
 def _import_vllm() -> None:
@@ -106,15 +117,14 @@ def _import_vllm() -> None:
         ) from error
 
 
-def _engine(student: Student, max_length: int) -> Any:
+def _engine(student: Student, max_length: int, options: dict[str, Any]) -> Any:
     import torch
     from vllm import LLM
 
-    options: dict[str, Any] = {}
     if not torch.cuda.is_available():
         check_head_dim(student.head_dim)
         _register_in_process(student)
-        options = _cpu_options(student, max_length)
+        options = options | _cpu_options(student, max_length)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return LLM(
@@ -156,6 +166,62 @@ def _cpu_options(student: Student, max_length: int) -> dict[str, Any]:
         # One block more, since vLLM keeps one for itself.
         "kv_cache_memory_bytes": (sequences * blocks + 1) * block_bytes,
     }
+
+
+def _gpu_options() -> dict[str, Any]:
+    """Asked once a process: an engine that was closed may still hold memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {"gpu_memory_utilization": gpu_share(os.environ.get(GPU_MEMORY, ""), free, total)}
+
+
+def gpu_share(asked: str, free: int, total: int) -> float:
+    """The share of a card's memory for an engine beside the process that trains.
+
+    Half of what is free, where vLLM would take nine tenths of the card: the engine stays while the
+    next student is trained. *Untested on a GPU.*
+
+    Args:
+        asked: the value of KDBENCH_GPU_MEMORY; empty where it is not set.
+        free: bytes.
+        total: bytes.
+
+    Raises:
+        UserError: `asked` is not a number above 0 and up to 1.
+    """
+    if not asked:
+        return free / total / 2
+    try:
+        share = float(asked)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UserError(
+            f"{GPU_MEMORY}={asked}: give the share of the GPU's memory that vLLM may have, "
+            "above 0 and up to 1, or unset it for half of what is free"
+        )
+    return share
+
+
+def _free_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _ngram_options() -> dict[str, Any]:
+    """An engine that bans repeated n-grams.
+
+    On a GPU it has to be vLLM's V1 model runner, whose interface the processor has, and no step may
+    be scheduled before the last one's token is known. On a CPU both are so anyway.
+    """
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    return {"logits_processors": [NGRAM_PROCESSOR], "async_scheduling": False}
 
 
 def _swappable(old: Student, new: Student) -> bool:

@@ -1,0 +1,219 @@
+"""`kdbench reproduce`: a published table, the runs it needs, and what they say of it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdbench.cli.options import (
+    BACKEND,
+    COMPILE,
+    DATA_DIR,
+    JOBS,
+    OUT,
+    PLUGIN,
+    SEEDS,
+    SETTINGS,
+    to_request,
+)
+from kdbench.errors import UserError
+
+if TYPE_CHECKING:
+    from kdbench.papers import Published, Reproduction, Table
+    from kdbench.plan import Plan
+
+TINY_SUITE = "instruct"
+
+
+@click.command("reproduce")
+@click.argument("table", required=False)
+@click.option("--list", "listing", is_flag=True, help="List the published tables.")
+@click.option(
+    "--scale",
+    type=click.Choice(["published", "tiny"]),
+    default="published",
+    show_default=True,
+    help=f"tiny: the same rows on the suite {TINY_SUITE}; rank agreement only.",
+)
+@click.option("--from", "finished", metavar="RUN", help="Compare a finished run; run nothing.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Also write to FILE.md (what is printed) or FILE.csv (every cell).",
+)
+@click.option("--force", is_flag=True, help="Replace the file of --output.")
+@SEEDS
+@click.option("--name", help="Name of the run.  [default: reproduce-TABLE]")
+@OUT
+@SETTINGS
+@JOBS
+@BACKEND
+@COMPILE
+@DATA_DIR
+@PLUGIN
+@click.option("--dry-run", is_flag=True, help="Only print the plans.")
+def command(
+    table: str | None,
+    listing: bool,
+    scale: str,
+    finished: str | None,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+    **given: Any,
+) -> None:
+    """Run what a published TABLE needs, and say per cell whether it was reproduced.
+
+    The same command again goes on where it stopped. A comparison needs several training seeds: the
+    published figures are of one training each, so the spread has to come from ours.
+    """
+    from kdbench.cli.compare import check_output
+    from kdbench.expressions import load_plugin
+    from kdbench.papers import load_published, reproduce
+    from kdbench.store import find_run
+
+    published = load_published()
+    if listing:
+        _list(published)
+        return
+    if table is None:
+        raise UserError("name a table, or list them: kdbench reproduce --list")
+    chosen, tiny = published.table(table), scale == "tiny"
+    if output is not None:
+        check_output(output, force)
+    for path in given["plugins"]:
+        load_plugin(path.resolve())
+    if finished is not None:
+        _check_flags(dry_run, given)
+        run = find_run(finished, given["out"])
+        suite = _suite_of(run.path, chosen, tiny)
+        _show(reproduce(published, chosen, {suite: run}, tiny=tiny), output)
+        return
+    plans = _plans(chosen, tiny, given)
+    if dry_run:
+        from kdbench.cli.plan import show
+
+        for plan in plans.values():
+            show(plan, as_json=False)
+        return
+    failed = _run(plans)
+    runs = {suite: plan.run for suite, plan in plans.items()}
+    _show(reproduce(published, chosen, runs, tiny=tiny), output)
+    if failed:
+        sys.exit(1)
+
+
+def _check_flags(dry_run: bool, given: dict[str, Any]) -> None:
+    """Refuses flags that say what to run, where nothing is run.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    asked = {"--dry-run": dry_run, "--seeds": given["seeds"] is not None}
+    asked |= {"--set": given["settings"] != (), "--name": given["name"] is not None}
+    if flags := [name for name, present in asked.items() if present]:
+        raise UserError(
+            f"--from compares a finished run and runs nothing, so {', '.join(flags)} would do "
+            "nothing; leave one of them out"
+        )
+
+
+def _list(published: "Published") -> None:
+    from kdbench.papers.text import CONFIDENCE
+    from kdbench.suites import installed_suites
+
+    known = installed_suites()
+    for table in published.tables:
+        lacking = [name for name, row in table.rows.items() if row.variant is None]
+        rows = f"{len(table.rows)} rows" + (f", {len(lacking)} lacking here" if lacking else "")
+        suites = [s if s in known else f"{s} (not installed)" for s in table.suites]
+        arxiv = f"arXiv:{table.paper.arxiv}" if table.paper.arxiv else table.paper.title
+        click.echo(f"{table.id:22} {arxiv}; {table.source}")
+        click.echo(f"{'':22} {rows} x {', '.join(table.columns)}; suites {', '.join(suites)}")
+        click.echo(
+            f"{'':22} confidence {table.confidence} ({CONFIDENCE[table.confidence]}); "
+            f"sd: {table.std or 'none published'}"
+        )
+
+
+def _suite_of(folder: Path, table: "Table", tiny: bool) -> str:
+    """The suite of a finished run.
+
+    Raises:
+        UserError: its figures cannot be compared with the table's.
+    """
+    from kdbench.plan import stored_spec
+    from kdbench.store import Run
+
+    spec = stored_spec(Run(folder)) or {}
+    suite = str(spec["shared"]["suite"]["name"])
+    if not tiny and suite not in table.suites:
+        raise UserError(
+            f"{folder}: a run of the suite {suite}, and {table.id} is about "
+            f"{', '.join(table.suites)}: its figures cannot be compared. --scale tiny compares "
+            "the order of the rows alone"
+        )
+    return suite
+
+
+def _plans(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, Plan]":
+    """One plan for each suite, all checked before anything runs.
+
+    Raises:
+        UserError: a suite is not installed, or has no row that kdbench can run.
+    """
+    from kdbench.papers.reproduction import variants_of
+    from kdbench.plan import make_plan
+    from kdbench.store import REFERENCES
+    from kdbench.suites import installed_suites
+
+    suites = [TINY_SUITE] if tiny else table.suites
+    if absent := [suite for suite in suites if suite not in installed_suites()]:
+        raise UserError(
+            f"{table.id} needs {', '.join(absent)}, not installed here; --scale tiny runs "
+            f"its rows on {TINY_SUITE}, for rank agreement only"
+        )
+    name = given.pop("name") or f"reproduce-{table.id}{'-tiny' if tiny else ''}"
+    plans = {}
+    for suite in suites:
+        names, lacking = variants_of(table, None if tiny else suite)
+        for row, reason in lacking.items():
+            click.echo(f"left out: {row}: {reason}")
+        variants = dict.fromkeys(v for v in names.values() if v not in REFERENCES)
+        if not variants:
+            raise UserError(f"{table.id}: no row on {suite} that kdbench can run")
+        own = f"{name}-{suite}" if len(suites) > 1 else name
+        asked = {**given, "name": own, "suite": suite, "objectives": ",".join(variants)}
+        plans[suite] = make_plan(to_request(**asked))
+    return plans
+
+
+def _run(plans: "dict[str, Plan]") -> bool:
+    """Runs the plans; did anything fail?"""
+    from kdbench.cli.study import run_and_report
+
+    failures = []
+    for suite, plan in plans.items():
+        click.echo(f"{suite}: {len(plan.variants)} variants, {plan.seeds} seeds in {plan.run.path}")
+        failures += run_and_report(plan)
+    for failure in failures:
+        message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
+        click.echo(f"Failed: {message}", err=True)
+    return failures != []
+
+
+def _show(found: "Reproduction", output: Path | None) -> None:
+    from rich.console import Console
+
+    from kdbench.papers.text import to_console, to_markdown
+    from kdbench.store import write_text
+
+    if output is not None and output.suffix == ".csv":
+        write_text(output, found.frame().to_csv(index=False, lineterminator="\n"))
+    elif output is not None:
+        write_text(output, to_markdown(found))
+    console = Console() if sys.stdout.isatty() else Console(width=150)
+    console.print(to_console(found))
+    if output is not None:
+        click.echo(f"written to {output}")

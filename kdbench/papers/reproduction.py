@@ -1,0 +1,362 @@
+"""A finished run, or several, beside a published table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from kdbench.compare.figures import Figures
+from kdbench.compare.sides import Side, read_side
+from kdbench.errors import UserError
+from kdbench.expressions import parse
+from kdbench.papers.tables import Published, PublishedRow, Table
+from kdbench.papers.verdict import judge
+from kdbench.report.table import AVERAGE
+from kdbench.spec import differences
+from kdbench.stats.intervals import Interval
+from kdbench.stats.two_runs import kendall_tau
+from kdbench.store import Run
+from kdbench.suites import installed_suites, load_suite
+
+METRIC = "rouge_l"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table, beside ours; NaN where something is not known.
+
+    Attributes:
+        low: our mean's 95 % interval, over `interval`.
+        decoding_sd: ours over decoding seeds (ddof 0), the mean over trainings.
+        half: the difference of one more training would lie within minus and plus this.
+    """
+
+    row: str
+    variant: str
+    set: str
+    published: float
+    published_sd: float
+    ours: float
+    low: float
+    high: float
+    interval: str
+    decoding_sd: float
+    difference: float = math.nan
+    half: float = math.nan
+    verdict: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What was compared.
+
+    Attributes:
+        tiny: whether the run is of another suite, so that only orders can be compared.
+        missing: row -> why it has no figures of ours.
+        lacking: the sets of the table that the run does not have.
+        deviations: where a run differs from its suite as it is installed; what diverged.
+        tau: per column, Kendall's tau of the rows.
+        ranked: how many rows the tau is over.
+    """
+
+    published: Published
+    table: Table
+    runs: list[str]
+    tiny: bool
+    cells: list[Cell]
+    missing: dict[str, str]
+    lacking: list[str]
+    deviations: list[str] = field(default_factory=list)
+    tau: dict[str, Interval] = field(default_factory=dict)
+    ranked: int = 0
+
+    def frame(self) -> pd.DataFrame:
+        """One line per cell, and one per row that has none."""
+        table = self.table
+        whole = {
+            "table": table.id,
+            "arxiv": table.paper.arxiv,
+            "confidence": table.confidence,
+            "scale": "tiny" if self.tiny else "published",
+            "published_sd_covers": table.std,
+        }
+        general = [] if self.tiny else self.published.inferred
+        inferred = {
+            name: "; ".join(filter(None, [*general, *table.inferred, row.inferred]))
+            for name, row in table.rows.items()
+        }
+        lines = [{**whole, **vars(cell), "inferred": inferred[cell.row]} for cell in self.cells]
+        lines += [
+            {
+                **whole,
+                "row": name,
+                "variant": table.rows[name].variant,
+                "set": column,
+                "published": table.cell(table.rows[name], column)[0],
+                "published_sd": table.cell(table.rows[name], column)[1],
+                "reason": reason,
+                "inferred": inferred[name],
+            }
+            for name, reason in self.missing.items()
+            for column in table.columns
+        ]
+        return pd.DataFrame(lines, columns=[*whole, *Cell.__annotations__, "inferred"])
+
+
+def variants_of(table: Table, suite: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
+    """Row -> canonical name of the variant it needs, and row -> why kdbench has none for it.
+
+    Args:
+        table: a published table.
+        suite: only the rows that are run on this one.
+    """
+    names, lacking = {}, {}
+    for name, row in table.rows.items():
+        if suite is not None and table.suite_of(row) != suite:
+            continue
+        if row.variant is None:
+            lacking[name] = f"kdbench lacks this method: {row.lacks}"
+        elif row.is_reference:
+            names[name] = row.variant
+        else:
+            try:
+                names[name] = parse(row.variant).name
+            except UserError as error:
+                lacking[name] = f"kdbench lacks this method: {error}"
+    return names, lacking
+
+
+def reproduce(
+    published: Published, table: Table, runs: Mapping[str, Run], *, tiny: bool
+) -> Reproduction:
+    """Compares runs with a published table.
+
+    Args:
+        published: where the table stands.
+        table: one of its tables.
+        runs: suite -> run. With `tiny` one run, of any suite, for all rows.
+        tiny: compare nothing but the order of the rows.
+
+    Raises:
+        UserError: nothing is finished, or a run has no row or no set of the table.
+    """
+    sides = {suite: read_side(run, run.path.name) for suite, run in runs.items()}
+    cells: list[Cell] = []
+    missing = {} if tiny else _other_suites(table, sides)
+    lacking: dict[str, None] = {}
+    for suite, side in sides.items():
+        names, without = variants_of(table, None if tiny else suite)
+        missing |= without
+        sets = [name for name in (table.sets or published.sizes) if name in side.sets]
+        lacking |= dict.fromkeys(set(table.sets or published.sizes) - set(sets))
+        if not sets:
+            raise UserError(f"{side.run.path}: none of the sets of {table.id} was scored")
+        if tiny:
+            names = _each_once(names, missing)
+        present = {name: v for name, v in names.items() if v in (*side.variants, *side.references)}
+        missing |= {name: "not in the run" for name in names if name not in present}
+        cells += _cells(published, table, side, sets, present, judged=not tiny)
+    if not cells:
+        needed = [row.variant for row in table.rows.values() if row.variant]
+        raise UserError(
+            f"{', '.join(str(run.path) for run in runs.values())}: no row of {table.id} is "
+            f"finished there; it needs one of {', '.join(dict.fromkeys(needed))}"
+        )
+    ranked = [cell for cell in cells if not table.rows[cell.row].is_reference]
+    columns = list(dict.fromkeys(cell.set for cell in cells))
+    tau = {name: _tau([cell for cell in ranked if cell.set == name]) for name in columns}
+    return Reproduction(
+        published=published,
+        table=table,
+        runs=[side.name for side in sides.values()],
+        tiny=tiny,
+        cells=cells,
+        missing={name: missing[name] for name in table.rows if name in missing},
+        lacking=[name for name in published.sizes if name in lacking],
+        deviations=[line for side in sides.values() for line in _deviations(side, tiny)],
+        tau=tau,
+        ranked=len({cell.row for cell in ranked}),
+    )
+
+
+def _other_suites(table: Table, sides: Mapping[str, Side]) -> dict[str, str]:
+    return {
+        name: f"needs the suite {table.suite_of(row)}"
+        for name, row in table.rows.items()
+        if table.suite_of(row) not in sides
+    }
+
+
+def _each_once(names: Mapping[str, str], missing: dict[str, str]) -> dict[str, str]:
+    """On one student, rows that differ by the student alone are one row."""
+    first: dict[str, str] = {}
+    for row, variant in names.items():
+        if variant in first.values():
+            same = next(name for name, found in first.items() if found == variant)
+            missing[row] = f"the same variant as {same}: another student at the published scale"
+        else:
+            first[row] = variant
+    return first
+
+
+def _cells(
+    published: Published,
+    table: Table,
+    side: Side,
+    sets: list[str],
+    names: Mapping[str, str],
+    *,
+    judged: bool,
+) -> list[Cell]:
+    trained = [name for name in dict.fromkeys(names.values()) if name in side.variants]
+    seeds = side.seeds(trained) if trained else []
+    if trained and not seeds and not side.is_board:
+        raise UserError(f"{side.run.path}: no training seed is finished for all rows; run it again")
+    figures = Figures(side, seeds, sets)
+    columns = [*sets, AVERAGE] if table.sets else [AVERAGE]
+    cells = [
+        _ours(figures, row, variant, column, *_published(table, table.rows[row], column, sets))
+        for row, variant in names.items()
+        for column in columns
+    ]
+    if not judged:
+        return cells
+    if not table.sets and len(sets) < len(published.sizes):
+        return [replace(cell, reason="the run lacks sets of this average") for cell in cells]
+    errors = {column: _errors(figures, column, trained) for column in columns}
+    return [
+        cell
+        if math.isnan(cell.published)
+        else _judged(cell, figures, errors[cell.set].get(cell.variant), published.sizes)
+        for cell in cells
+    ]
+
+
+def _errors(
+    figures: Figures, column: str, variants: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Squared standard error over training seeds and its df; none where a variant has one seed."""
+    if not variants or any(figures.count(name) < 2 for name in variants):
+        return {}
+    errors = figures.over_seeds(column, METRIC, variants)[0]
+    pairs = zip(errors.squared, errors.df, strict=True)
+    return {
+        name: (float(squared), float(df))
+        for name, (squared, df) in zip(variants, pairs, strict=True)
+    }
+
+
+def _judged(
+    cell: Cell,
+    figures: Figures,
+    error: tuple[float, float] | None,
+    sizes: Mapping[str, int],
+) -> Cell:
+    difference = cell.ours - cell.published
+    verdict = judge(
+        difference,
+        figures.count(cell.variant),
+        error,
+        cell.published_sd,
+        _prompts(sizes, figures, cell.set, cell.variant),
+    )
+    return replace(
+        cell,
+        difference=difference,
+        half=verdict.half,
+        verdict=verdict.word,
+        reason=verdict.reason,
+    )
+
+
+def _published(
+    table: Table, row: PublishedRow, column: str, sets: Sequence[str]
+) -> tuple[float, float]:
+    """A published cell; an average is over the sets that the run has too."""
+    if column != AVERAGE or not table.sets or set(sets) == set(table.sets):
+        return table.cell(row, column)
+    cells = [table.cell(row, name) for name in sets]
+    mean = math.fsum(cell[0] for cell in cells) / len(cells)
+    return mean, math.hypot(*(cell[1] for cell in cells)) / len(cells)
+
+
+def _ours(
+    figures: Figures, row: str, variant: str, column: str, mean: float, deviation: float
+) -> Cell:
+    ours = float(figures.means(column, METRIC, [variant])[0])
+    several = figures.count(variant) > 1
+    errors = (
+        figures.over_seeds(column, METRIC, [variant])[0]
+        if several
+        else figures.over_samples(column, METRIC, [variant])
+    )
+    half = float(stats.t.ppf(0.975, errors.df[0]) * math.sqrt(errors.squared[0]))
+    return Cell(
+        row=row,
+        variant=variant,
+        set=column,
+        published=mean,
+        published_sd=deviation,
+        ours=ours,
+        low=ours - half,
+        high=ours + half,
+        interval="" if math.isnan(half) else "training seeds" if several else "samples",
+        decoding_sd=_decoding_sd(figures, column, variant),
+    )
+
+
+def _decoding_sd(figures: Figures, column: str, variant: str) -> float:
+    """As papers give it (ddof 0), the mean over trainings; NaN for one decoding seed or a board."""
+    if figures.side.is_board:
+        return math.nan
+    trials = figures.side.trials[variant]
+    seeds = figures.seeds if variant in figures.side.variants else list(trials)
+    tables = [
+        np.mean([trials[s].scores[n, METRIC].mean(axis=1) for n in figures.members(column)], axis=0)
+        for s in seeds
+    ]
+    return float(np.mean([table.std() for table in tables])) if len(tables[0]) > 1 else math.nan
+
+
+def _prompts(
+    sizes: Mapping[str, int], figures: Figures, column: str, variant: str
+) -> tuple[float, float]:
+    """The error over prompts where ours are not all of the published ones, else none."""
+    if all(_samples(figures.side, name) == sizes.get(name) for name in figures.members(column)):
+        return 0.0, math.inf
+    errors = figures.over_samples(column, METRIC, [variant])
+    return float(errors.squared[0]), float(errors.df[0])
+
+
+def _samples(side: Side, name: str) -> int:
+    if side.is_board:
+        return int(next(row["n_samples"] for key, row in side.rows.items() if key[1] == name))
+    return len(next(iter(next(iter(side.trials.values())).values())).values[name, METRIC])
+
+
+def _tau(cells: Sequence[Cell]) -> Interval:
+    known = [cell for cell in cells if not math.isnan(cell.published)]
+    if len(known) < 2:
+        return Interval(math.nan, math.nan, math.nan)
+    return kendall_tau([cell.published for cell in known], [cell.ours for cell in known])
+
+
+def _deviations(side: Side, tiny: bool) -> list[str]:
+    """How a run differs from its suite as it is installed, and which trainings diverged."""
+    suite = side.shared["suite"]
+    if tiny:
+        found = []
+    elif suite["name"] in installed_suites():
+        installed = load_suite(suite["name"]).model_dump(mode="json")
+        lines = differences(installed, suite)
+        found = [f"{side.name} differs from the installed suite: {line}" for line in lines]
+    else:
+        found = [f"{side.name}: the suite {suite['name']} is not installed, settings not checked"]
+    for variant, trials in side.trials.items():
+        if count := sum(trial.diverged for trial in trials.values()):
+            found.append(f"{side.name}: {variant}: {count} of {len(trials)} trainings diverged")
+    return found

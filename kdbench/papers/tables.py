@@ -1,0 +1,196 @@
+"""Published tables, read from `published.yaml` and checked."""
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdbench.errors import UserError
+from kdbench.registry import unknown
+from kdbench.report.table import AVERAGE
+from kdbench.store import REFERENCES
+
+FILE = Path(__file__).with_name("published.yaml")
+HALF_A_UNIT = 0.005
+"""An average is published to two decimals; beyond half a unit of the last it is another number."""
+
+Score = Annotated[float, Field(ge=0, le=100)]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Paper(_Fields):
+    """Where a table comes from."""
+
+    title: str
+    arxiv: str = ""
+    venue: str = ""
+
+
+class PublishedRow(_Fields):
+    """One row: what was published, and what kdbench runs for it."""
+
+    variant: str | None
+    lacks: str = ""
+    suite: str = ""
+    mean: list[Score | None]
+    std: list[Score | None] | None = None
+    average: Score | None = None
+    inferred: str = ""
+
+    @property
+    def is_reference(self) -> bool:
+        """Is it the teacher or the initial student, which no objective trains?"""
+        return self.variant in REFERENCES
+
+
+class Table(_Fields):
+    """A published table.
+
+    Attributes:
+        std: what the standard deviations cover; "" where there are none.
+        inferred: what the source does not state and is assumed, for all rows.
+    """
+
+    id: str
+    suite: str
+    paper: Paper
+    source: str
+    confidence: Literal["A", "B", "C"]
+    columns: Annotated[list[str], Field(min_length=1)]
+    std: str = ""
+    note: str = ""
+    inferred: list[str] = []
+    rows: Annotated[dict[str, PublishedRow], Field(min_length=1)]
+
+    @property
+    def sets(self) -> list[str]:
+        """The evaluation sets that have a column; none where the table has averages alone."""
+        return [name for name in self.columns if name != AVERAGE]
+
+    @property
+    def suites(self) -> list[str]:
+        """The suites that its rows need, each once."""
+        return list(dict.fromkeys(self.suite_of(row) for row in self.rows.values()))
+
+    def suite_of(self, row: PublishedRow) -> str:
+        """The suite that a row is run on."""
+        return row.suite or self.suite
+
+    def cell(self, row: PublishedRow, column: str) -> tuple[float, float]:
+        """Published mean and standard deviation of a cell, NaN where it is not known.
+
+        The deviation of an average is that of a mean of sets decoded independently of each other.
+        """
+        if column in self.columns:
+            index = self.columns.index(column)
+            return _known(row.mean[index]), _known(row.std[index] if row.std else None)
+        cells = [self.cell(row, name) for name in self.sets]
+        mean = math.fsum(cell[0] for cell in cells) / len(cells)
+        deviation = math.hypot(*(cell[1] for cell in cells)) / len(cells)
+        return (_known(row.average) if math.isnan(mean) else mean), deviation
+
+
+class Published(_Fields):
+    """All published tables.
+
+    Attributes:
+        sizes: the prompts of each evaluation set, as published.
+        inferred: what no source states and is assumed, for all tables.
+    """
+
+    sizes: dict[str, int]
+    inferred: list[str] = []
+    tables: list[Table]
+
+    @cached_property
+    def by_id(self) -> dict[str, Table]:
+        """The tables by their ids."""
+        return {table.id: table for table in self.tables}
+
+    def table(self, name: str) -> Table:
+        """A table by its id.
+
+        Raises:
+            UserError: there is none; with the nearest name.
+        """
+        if name not in self.by_id:
+            raise UserError(f"{unknown('table', name, list(self.by_id))}; see reproduce --list")
+        return self.by_id[name]
+
+
+def load_published(path: Path = FILE) -> Published:
+    """Reads the tables and checks them.
+
+    Raises:
+        UserError: broken data; with file, table and cell.
+    """
+    try:
+        published = Published.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML in UTF-8: {error}") from error
+    except ValidationError as error:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        lines = [_explain(item["loc"], str(item["msg"]), raw) for item in error.errors()]
+        raise UserError("\n".join(f"{path}: {line}" for line in lines)) from error
+    if problems := list(_problems(published)):
+        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+    return published
+
+
+def _problems(published: Published) -> Iterator[str]:
+    ids = [table.id for table in published.tables]
+    for name in sorted({name for name in ids if ids.count(name) > 1}):
+        yield f"table {name}: stands there twice"
+    for table in published.tables:
+        for column in table.sets:
+            if column not in published.sizes:
+                yield f"table {table.id}: column {column}: its size is not in sizes"
+        for name, row in table.rows.items():
+            for problem in _row_problems(table, row):
+                yield f"table {table.id}: row {name}: {problem}"
+
+
+def _row_problems(table: Table, row: PublishedRow) -> Iterator[str]:
+    for what, cells in (("mean", row.mean), ("std", row.std)):
+        if cells is not None and len(cells) != len(table.columns):
+            yield f"{what}: {len(cells)} cells for {len(table.columns)} columns"
+            return
+    if row.std and not table.std:
+        yield "std: the table does not say what its deviations cover"
+    if row.variant is None and not row.lacks:
+        yield "variant: null, and lacks does not say why"
+    if AVERAGE in table.columns or row.average is None or None in row.mean:
+        return
+    found = math.fsum(cell for cell in row.mean if cell is not None) / len(row.mean)
+    if abs(found - row.average) > HALF_A_UNIT + 1e-9:
+        yield f"average: {row.average:.2f}, and its cells give {found:.3f}"
+
+
+def _explain(location: tuple[int | str, ...], message: str, raw: Any) -> str:
+    """A place in the file with the table's id and the column's name where it has them."""
+    words = []
+    columns: list[str] = []
+    for part in location:
+        try:
+            raw = raw[part]
+        except (KeyError, IndexError, TypeError):
+            raw = None
+        if isinstance(part, str):
+            words.append(part)
+        elif words and words[-1] == "tables":
+            columns = raw.get("columns", []) if isinstance(raw, dict) else []
+            words[-1] = f"table {raw.get('id', part) if isinstance(raw, dict) else part}"
+        else:
+            words.append(columns[part] if part < len(columns) else str(part))
+    return f"{': '.join(words) or 'the file'}: {message}"
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,195 @@
+"""A reproduction for people: paragraphs, lists and tables, as Markdown or for the console."""
+
+import math
+from collections.abc import Iterator
+
+from rich.console import Group
+
+from kdbench.compare.text import Block, Grid, block_console, block_markdown
+from kdbench.papers.reproduction import Cell, Reproduction
+from kdbench.papers.tables import Table
+from kdbench.papers.verdict import CANNOT_TELL, LEVEL, NOT_REPRODUCED, REPRODUCED, RULE
+from kdbench.report.table import AVERAGE
+from kdbench.report.words import number
+from kdbench.stats.intervals import Interval
+
+CONFIDENCE = {
+    "A": "the authors' own file",
+    "B": "an independent re-run",
+    "C": "a transcription of the paper by others",
+}
+UNSEEN = (
+    "a published figure without training-seed variance cannot say how far another training of its "
+    "authors would have landed: agreement here means that it could be one of our trainings, "
+    "disagreement that it is hardly one, not which side is off"
+)
+TINY = (
+    "RANK AGREEMENT ONLY: another suite with other models and records, so its figures cannot be "
+    "compared with the published ones and no cell has a verdict. This says whether the order of "
+    "the rows carries over, not whether the table was reproduced"
+)
+
+
+def to_markdown(found: Reproduction) -> str:
+    """The comparison as Markdown."""
+    return "\n\n".join(block_markdown(block) for block in blocks(found)) + "\n"
+
+
+def to_console(found: Reproduction) -> Group:
+    """The comparison for `rich.console.Console.print`."""
+    return Group(*(block_console(block) for block in blocks(found)))
+
+
+def blocks(found: Reproduction) -> Iterator[Block]:
+    """What is said of one table, in order."""
+    table = found.table
+    scale = " (tiny scale: rank agreement only)" if found.tiny else ""
+    yield f"# {table.id} beside {', '.join(found.runs)}{scale}"
+    yield [*source(table), *([TINY] if found.tiny else [])]
+    yield _orders(found) if found.tiny else _verdicts(found)
+    yield "## Rank agreement of the rows"
+    yield [*_agreement(found)]
+    if found.missing:
+        yield "## Rows without figures of ours"
+        yield [f"{name}: {reason}" for name, reason in found.missing.items()]
+    yield "## Inferred, not stated by the source"
+    yield inferred(found)
+    if not found.tiny:
+        yield "## How to read it"
+        yield [RULE, UNSEEN, *_chance(found)]
+
+
+def source(table: Table) -> Iterator[str]:
+    """Where a table comes from, how sure it is, and what its deviations cover."""
+    paper = table.paper
+    where = ", ".join(text for text in (paper.venue, f"arXiv:{paper.arxiv}") if text[-1:] != ":")
+    yield f"{paper.title}{f' ({where})' if where else ''}; {table.source}"
+    yield f"confidence {table.confidence}: {CONFIDENCE[table.confidence]}"
+    if table.std:
+        yield f"published ± is the standard deviation over {table.std}; no training-seed variance"
+    else:
+        yield "no published standard deviations, neither over decoding nor over training seeds"
+    if table.note:
+        yield table.note
+
+
+def inferred(found: Reproduction) -> list[str]:
+    """Everything that a comparison assumes and the source does not state."""
+    table = found.table
+    rows = [
+        f"{name}: {row.inferred} (runs as {row.variant})"
+        for name, row in table.rows.items()
+        if row.inferred
+    ]
+    general = [] if found.tiny else found.published.inferred
+    return [*general, *table.inferred, *rows] or ["Nothing."]
+
+
+def _verdicts(found: Reproduction) -> Grid:
+    header = ["row", "set", "published", "ours", "95 %", "our decoding sd", "difference"]
+    header += ["one more training", "verdict"]
+    rows, marked = [], []
+    for cell in found.cells:
+        verdict = f"{cell.verdict}: {cell.reason}" if cell.reason else cell.verdict
+        rows.append(
+            [
+                cell.row,
+                cell.set,
+                _with_sd(cell),
+                number(cell.ours),
+                _limits(cell),
+                number(cell.decoding_sd),
+                "" if math.isnan(cell.difference) else f"{cell.difference:+.2f}",
+                "" if math.isnan(cell.half) else f"± {cell.half:.2f}",
+                verdict.removeprefix(": "),
+            ]
+        )
+        marked.append({len(header) - 1} if cell.verdict == NOT_REPRODUCED else set())
+    return Grid(header, rows, marked)
+
+
+def _orders(found: Reproduction) -> Grid:
+    """The rows by their published average, with both ranks."""
+    cells = [cell for cell in found.cells if cell.set == AVERAGE]
+    ranked = [
+        cell
+        for cell in cells
+        if not found.table.rows[cell.row].is_reference and not math.isnan(cell.published)
+    ]
+    ranks = [
+        _ranks({cell.row: cell.published for cell in ranked}),
+        _ranks({cell.row: cell.ours for cell in ranked}),
+    ]
+    cells.sort(key=lambda cell: (cell.row in ranks[0], cell.published), reverse=True)
+    header = ["row", "variant", "published", "published rank", "our rank", "ours", "95 %"]
+    rows = [
+        [
+            cell.row,
+            cell.variant,
+            _with_sd(cell),
+            *(rank.get(cell.row, "") for rank in ranks),
+            number(cell.ours),
+            _limits(cell),
+        ]
+        for cell in cells
+    ]
+    return Grid(header, rows, [set() for _ in rows])
+
+
+def _ranks(figures: dict[str, float]) -> dict[str, str]:
+    """One for the highest figure."""
+    return {
+        name: str(1 + sum(other > figure for other in figures.values()))
+        for name, figure in figures.items()
+    }
+
+
+def _agreement(found: Reproduction) -> Iterator[str]:
+    yield (
+        f"Kendall's tau of {found.ranked} rows without the teacher (95 % over rows; near-ties "
+        f"lower it): {_tau(found.tau.get(AVERAGE))} on the average"
+    )
+    single = [f"{name} {_tau(tau)}" for name, tau in found.tau.items() if name != AVERAGE]
+    if single:
+        yield f"by set: {'; '.join(single)}"
+    if found.ranked < 3:
+        yield f"{found.ranked} rows say nothing about an order"
+    if found.lacking:
+        yield (
+            f"sets that the run does not have: {', '.join(found.lacking)}; averages are over the "
+            "sets that both have"
+            + ("" if found.table.sets else ", and the published ones over all")
+        )
+    yield from found.deviations
+
+
+def _chance(found: Reproduction) -> Iterator[str]:
+    words = [cell.verdict for cell in found.cells]
+    counts = {word: words.count(word) for word in (REPRODUCED, NOT_REPRODUCED, CANNOT_TELL)}
+    judged = counts[REPRODUCED] + counts[NOT_REPRODUCED]
+    yield (
+        f"cells: {', '.join(f'{count} {word}' for word, count in counts.items())}. Limits are for "
+        f"one cell each: if all agreed, about {(1 - LEVEL) * 100:.0f} % of the cells with limits "
+        f"would still lie beyond them ({judged} reproduced or not), and cells of one row or one "
+        "set move together"
+    )
+
+
+def _with_sd(cell: Cell) -> str:
+    if math.isnan(cell.published):
+        return "not known"
+    text = number(cell.published)
+    return text if math.isnan(cell.published_sd) else f"{text} ± {cell.published_sd:.2f}"
+
+
+def _limits(cell: Cell) -> str:
+    if math.isnan(cell.low):
+        return ""
+    mark = " (samples)" if cell.interval == "samples" else ""
+    return f"{cell.low:.2f} to {cell.high:.2f}{mark}"
+
+
+def _tau(tau: Interval | None) -> str:
+    if tau is None or math.isnan(tau.mean):
+        return "not defined"
+    return f"{tau.mean:.2f} ({tau.low:.2f} to {tau.high:.2f})"

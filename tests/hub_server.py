@@ -1,0 +1,104 @@
+"""A stand-in for the hub on the loopback address: what its client library asks when it downloads.
+
+HEAD and GET of `/datasets/<id>/resolve/<revision>/<file>`, with ETag, X-Repo-Commit and ranges.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "c" * 40
+
+
+@dataclass
+class Hub:
+    """What the server holds, and what was asked of it.
+
+    Attributes:
+        files: content by `<id>/<file>`.
+        breaks: so many of the next GET requests end after half of the bytes.
+        lies: so many of the next whole GET answers have one byte changed.
+        stalls: GET answers stop after half of the bytes and wait, while this stands.
+        asked: (method, path, range) of every request.
+    """
+
+    files: dict[str, bytes]
+    breaks: int = 0
+    lies: int = 0
+    stalls: bool = False
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    endpoint: str = ""
+
+
+@contextmanager
+def serve(files: dict[str, bytes]) -> Iterator[Hub]:
+    """The hub, listening on a free port of the loopback address while the block runs."""
+    hub = Hub(files)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            _answer(self, hub)
+
+        def do_GET(self) -> None:
+            _answer(self, hub)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.stalls = False
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _answer(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
+    asked_range = handler.headers.get("Range", "")
+    hub.asked.append((handler.command, handler.path, asked_range))
+    repository, _, rest = handler.path.removeprefix("/datasets/").partition("/resolve/")
+    content = hub.files.get(f"{repository}/{rest.partition('/')[2]}")
+    if content is None:
+        handler.send_response(404)
+        handler.send_header("X-Error-Code", "EntryNotFound")
+        handler.send_header("X-Repo-Commit", COMMIT)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return
+    first = int(asked_range.removeprefix("bytes=").partition("-")[0] or 0)
+    body = content[first:]
+    handler.send_response(206 if asked_range else 200)
+    handler.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+    handler.send_header("X-Repo-Commit", COMMIT)
+    handler.send_header("Accept-Ranges", "bytes")
+    handler.send_header("Content-Length", str(len(body)))
+    if asked_range:
+        handler.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+    handler.end_headers()
+    if handler.command == "HEAD":
+        return
+    if hub.lies and not asked_range:
+        hub.lies -= 1
+        body = b"[" + body[1:]
+    if hub.stalls:
+        handler.wfile.write(body[: len(body) // 2])
+        while hub.stalls:
+            time.sleep(0.05)
+        handler.close_connection = True
+        return
+    if hub.breaks:
+        hub.breaks -= 1
+        body = body[: len(body) // 2]
+        handler.close_connection = True
+    handler.wfile.write(body)

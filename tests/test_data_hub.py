@@ -1,0 +1,139 @@
+"""A suite's records from the hub, seen from the command line, against a server on this machine."""
+
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KDBENCH, Cli
+from tests.hub_server import Hub, serve
+
+RAW = "".join(
+    json.dumps({"instruction": f"Count to {i}.", "input": "", "output": f"{i} é"}) + "\n"
+    for i in range(40)
+).encode()
+TEST = b'{"instruction": "Say a or b.", "output": ["a", "b"]}\n'
+SUITE = """\
+name: far
+data:
+  train: {{path: d/train.jsonl, hub: toy/d, hub_file: raw.jsonl, hub_rows: "4:", license: CC0{pin}}}
+  dev: {{path: d/dev.jsonl, hub: toy/d, hub_file: raw.jsonl, hub_rows: ":4", license: CC0}}
+  evaluation:
+    test: {{path: t/valid.jsonl, hub: toy/t, license: MIT, redistribute: false}}
+teacher: {{path: x}}
+student: {{path: x}}
+recipe: {{steps: 1, batch: 1, lr: 1}}
+"""
+TRAIN = b"".join(RAW.splitlines(keepends=True)[4:])
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The server with two data sets, and this test's own caches of both libraries."""
+    with serve({"toy/d/raw.jsonl": RAW, "toy/t/valid.jsonl": TEST}) as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
+        yield served
+
+
+def write_suite(folder: Path, sha256: str = "") -> None:
+    pin = f", sha256: {sha256}" if sha256 else ""
+    (folder / "far.yaml").write_text(SUITE.format(pin=pin))
+
+
+def pulled(folder: Path) -> list[Path]:
+    """The train files that stand in the cache."""
+    return list((folder / "cache").glob("hub/*/d/train.jsonl"))
+
+
+def test_pull_fetches_every_file_and_check_reads_it(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    write_suite(tmp_path, hashlib.sha256(TRAIN).hexdigest())
+    shown = cli("data", "pull", "far.yaml").stdout
+    assert "CC0" in shown
+    assert "MIT, not to be redistributed" in shown
+    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
+    asked = len(hub.asked)
+    told = cli("data", "check", "far.yaml").stdout
+    assert "36 rows, digest fits" in told
+    assert "1 rows, digest not pinned" in told
+    assert len(hub.asked) == asked
+
+
+def test_a_broken_download_is_made_again(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    write_suite(tmp_path)
+    hub.breaks = 1
+    cli("data", "pull", "far.yaml")
+    assert [method for method, path, _ in hub.asked if "raw" in path].count("GET") == 2
+    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
+
+
+def test_a_killed_download_leaves_nothing_and_the_next_one_succeeds(
+    cli: Cli, tmp_path: Path, hub: Hub
+) -> None:
+    write_suite(tmp_path)
+    hub.stalls = True
+    with subprocess.Popen([*KDBENCH, "data", "pull", "far.yaml"], cwd=tmp_path) as process:
+        deadline = time.monotonic() + 60
+        while "GET" not in {method for method, _, _ in hub.asked}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    assert pulled(tmp_path) == []
+    hub.stalls = False
+    cli("data", "pull", "far.yaml")
+    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
+
+
+def test_a_wrong_byte_is_downloaded_again(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    suite = SUITE.replace('hub_rows: "4:"', 'hub_rows: ":"')
+    pin = f", sha256: {hashlib.sha256(RAW).hexdigest()}"
+    (tmp_path / "far.yaml").write_text(suite.format(pin=pin))
+    hub.lies = 1
+    cli("data", "pull", "far.yaml")
+    assert [path.read_bytes() for path in pulled(tmp_path)] == [RAW]
+
+
+def test_another_digest_is_refused_and_nothing_is_kept(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    write_suite(tmp_path, "a" * 64)
+    said = cli("data", "pull", "far.yaml", check=2).stderr
+    for part in ("d/train.jsonl", "a" * 64, hashlib.sha256(TRAIN).hexdigest(), "--set"):
+        assert part in said
+    assert pulled(tmp_path) == []
+
+
+def test_a_file_that_the_hub_lacks_is_named(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    write_suite(tmp_path)
+    del hub.files["toy/t/valid.jsonl"]
+    said = cli("data", "pull", "far.yaml", check=2).stderr
+    assert "test: toy/t/valid.jsonl could not be loaded from the hub" in said
+    assert pulled(tmp_path) == []
+
+
+def test_without_a_network_the_message_names_the_flag(
+    cli: Cli, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write_suite(tmp_path)
+    assert "--data-dir FOLDER" in cli("data", "pull", "far.yaml", check=2).stderr
+    (tmp_path / "mine/d").mkdir(parents=True)
+    (tmp_path / "mine/t").mkdir()
+    (tmp_path / "mine/d/train.jsonl").write_bytes(TRAIN)
+    (tmp_path / "mine/d/dev.jsonl").write_bytes(RAW)
+    (tmp_path / "mine/t/valid.jsonl").write_bytes(TEST)
+    assert "36 rows" in cli("data", "check", "far.yaml", "--data-dir", "mine").stdout
+
+
+def test_check_says_which_local_file_has_changed(cli: Cli, tmp_path: Path) -> None:
+    write_suite(tmp_path, hashlib.sha256(TRAIN).hexdigest())
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/train.jsonl").write_bytes(RAW)
+    result = cli("data", "check", "far.yaml", "--data-dir", ".", check=2)
+    assert "40 rows, another digest" in result.stdout
+    assert hashlib.sha256(RAW).hexdigest() in result.stderr
+    assert "d/dev.jsonl: no such file" in result.stderr
