@@ -7,9 +7,9 @@ newest rows of `step`, `head` and `teacher-cache` in results/perf.csv that one m
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.formulas import Device, Step, Transformer, stages, training_bytes
 from benchmarks.measure import Report
 from benchmarks.perf import newest
+from kdbench.formulas import Device, Step, Transformer, stages, training_bytes
 from kdbench.train.head import CHUNK_ELEMENTS
 
 REPEATS = 1

@@ -15,6 +15,7 @@ from kdbench import store
 from kdbench.data.records import data_digest, read_split, splits_of
 from kdbench.errors import UserError
 from kdbench.spec import Model, Suite, digest
+from kdbench.weights import checkpoint, weights_files
 
 Role = Literal["teacher", "init"]
 
@@ -34,8 +35,20 @@ class Artifacts:
     @cached_property
     def tokenizer_source(self) -> Path | None:
         """The folder of an existing tokenizer, or None where one is trained."""
-        path = self.suite.tokenizer.path or self.suite.teacher.path or self.suite.student.path
-        return Path(path) if path and not self.suite.tokenizer.vocabulary else None
+        if self.suite.tokenizer.path:
+            return Path(self.suite.tokenizer.path)
+        return self.checkpoint("teacher") or self.checkpoint("init")
+
+    def checkpoint(self, role: Role) -> Path | None:
+        """The folder of a model that is given, downloaded where need be; None for from scratch.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+        spec = self.spec_of(role)
+        return (
+            checkpoint(spec, "teacher" if role == "teacher" else "student") if spec.given else None
+        )
 
     @cached_property
     def tokenizer_key(self) -> str:
@@ -69,7 +82,8 @@ class Artifacts:
                 their random weights and in the order of their fit.
         """
         spec = self.spec_of(role)
-        weights = _content(Path(spec.path)) if spec.path else {}
+        given = self.checkpoint(role)
+        weights = {} if given is None else _content(given)
         name = self.suite.name  # seeds the initial weights and the order of the fit
         parts: list[Any] = [role, name, spec, weights, self.encoded.name if spec.fit else ""]
         parts += [init_seed] if init_seed else []  # so that older caches are found
@@ -152,23 +166,26 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
     if artifacts.tokenizer_source is not None:
         _vocabulary(artifacts.tokenizer_source)
     paths = {}
-    for role, spec in (("teacher", suite.teacher), ("student", suite.student)):
-        if spec.path:
-            paths[role] = Path(spec.path)
-            _weights_file(paths[role])
-            _check_end_token(paths[role], artifacts.tokenizer_source)
+    roles: tuple[tuple[Role, str], ...] = (("teacher", "teacher"), ("init", "student"))
+    for role, label in roles:
+        spec = artifacts.spec_of(role)
+        given = artifacts.checkpoint(role)
+        if given is not None:
+            paths[label] = given
+            _check_code(given, label)
+            _check_end_token(given, artifacts.tokenizer_source)
         try:
             if backend == "vllm":
-                check_head_dim(_head_dim(spec))
+                check_head_dim(_head_dim(spec, given))
         except UserError as error:
-            raise UserError(f"{role}: {error}") from error
+            raise UserError(f"{label}: {error}") from error
     if len(paths) == 2:
         _check_same_vocabulary(paths["teacher"], paths["student"])
     if suite.tokenizer.path:
-        for role, path in paths.items():
+        for label, path in paths.items():
             if _vocabulary(path) != _vocabulary(Path(suite.tokenizer.path)):
                 raise UserError(
-                    f"{role} {path} and tokenizer.path {suite.tokenizer.path} have different "
+                    f"{label} {path} and tokenizer.path {suite.tokenizer.path} have different "
                     "tokens; leave tokenizer.path out, or give the models' own"
                 )
 
@@ -197,42 +214,44 @@ def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
         )
 
 
+def _check_code(folder: Path, label: str) -> None:
+    """Refuses a model that cannot be loaded without Python code that comes with it.
+
+    Raises:
+        UserError: transformers does not know the architecture.
+    """
+    config = store.read_json(folder / "config.json")
+    if not config.get("auto_map"):
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        raise UserError(
+            f"{label}: {folder} needs Python code that comes with it (trust_remote_code), and "
+            "kdbench runs no code from a checkpoint; take a model whose architecture transformers "
+            "knows"
+        )
+
+
 @cache
 def _content(folder: Path) -> dict[str, str]:
     """Digests of all that a checkpoint's behaviour depends on: weights, configurations, tokenizer.
 
     Raises:
-        UserError: the folder is not a checkpoint with safetensors.
+        UserError: the folder is not a checkpoint.
     """
-    names = [_weights_file(folder).name, *sorted(path.name for path in folder.glob("*.json"))]
-    return {name: store.file_digest(folder / name) for name in names}
+    paths = [*weights_files(folder, pickle=True), *sorted(folder.glob("*.json"))]
+    return {path.name: store.file_digest(path) for path in paths}
 
 
-def _head_dim(spec: Model) -> int:
+def _head_dim(spec: Model, folder: Path | None) -> int:
     if spec.architecture is not None:
         return spec.architecture.width // spec.architecture.heads
-    config = store.read_json(Path(spec.path) / "config.json")
+    assert folder is not None
+    config = store.read_json(folder / "config.json")
     width = int(config.get("hidden_size") or config.get("n_embd") or 0)
     heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
     return int(config.get("head_dim") or width // heads)
-
-
-def _weights_file(folder: Path) -> Path:
-    """The file that identifies a checkpoint's weights.
-
-    Raises:
-        UserError: the folder is not a checkpoint with safetensors.
-    """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no model folder (config.json is missing)")
-    if (folder / "model.safetensors.index.json").is_file():
-        raise UserError(
-            f"{folder}: the weights are in several files; load the model and save it again with "
-            'save_pretrained(folder, max_shard_size="1TB")'
-        )
-    if (folder / "model.safetensors").is_file():
-        return folder / "model.safetensors"
-    raise UserError(f"{folder}: no safetensors weights (pickled weights are not loaded)")
 
 
 def _check_same_vocabulary(teacher: Path, student: Path) -> None:

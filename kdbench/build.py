@@ -11,9 +11,10 @@ from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
 from kdbench.expressions import parse
 from kdbench.generate import open_generator
 from kdbench.seeds import derive
-from kdbench.spec import Loss, Shared
+from kdbench.spec import Loss, Model, Shared
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
+from kdbench.weights import weights_files
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -56,17 +57,38 @@ def make_model(
         if (folder / "weights.sha256").exists():
             return
         spec = artifacts.spec_of(role)
-        if spec.path:
-            start = Path(spec.path)
-        else:
+        given = artifacts.checkpoint(role)
+        if given is None:
             start = folder / "start"
             _build(artifacts, role, init_seed, start)
+        else:
+            start = _one_file(given, folder / "start", spec)
         if spec.fit is None:
             shutil.copytree(start, folder / "model", dirs_exist_ok=True)
         else:
             _fit(artifacts, role, init_seed, start, micro_batch, progress)
         weights = store.file_digest(folder / "model" / "model.safetensors")
         store.write_text(folder / "weights.sha256", weights)
+
+
+def _one_file(given: Path, folder: Path, spec: Model) -> Path:
+    """The checkpoint itself, or, where its weights are in several files or pickled, a copy in one.
+
+    Every later stage reads one `model.safetensors`.
+    """
+    files = weights_files(given, pickle=spec.pickle)
+    if [path.name for path in files] == ["model.safetensors"]:
+        return given
+    from transformers import AutoModelForCausalLM
+
+    safe = not any(path.suffix == ".bin" for path in files)
+    model = AutoModelForCausalLM.from_pretrained(given, dtype="auto", use_safetensors=safe)
+    with store.new_folder(folder) as temporary:
+        model.save_pretrained(temporary, max_shard_size="1TB")
+        for name in TOKENIZER_FILES:
+            if (given / name).is_file():
+                shutil.copyfile(given / name, temporary / name)
+    return folder
 
 
 def cache_teacher(artifacts: Artifacts) -> None:
@@ -123,7 +145,12 @@ def _fill_cache(artifacts: Artifacts, splits: dict[str, Encoded], folder: Path) 
     from kdbench.models import load, pick_device
     from kdbench.train.teacher import fill
 
-    model = load(artifacts.model("teacher") / "model", pick_device(), own_dtype=True)
+    model = load(
+        artifacts.model("teacher") / "model",
+        pick_device(),
+        own_dtype=True,
+        dtype=artifacts.suite.teacher.dtype,
+    )
     fill(model, artifacts.vocabulary, splits, folder)
 
 
@@ -192,5 +219,7 @@ def _fit(
         out=artifacts.model(role, init_seed),
         micro_batch=micro_batch,
         compile=False,
+        lora=spec.lora,
+        gradient_checkpointing=spec.gradient_checkpointing,
     )
     train(job, progress)

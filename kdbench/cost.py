@@ -2,13 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from kdbench import store
 from kdbench.artifacts import Artifacts
+from kdbench.paper import on_paper, sizes
 from kdbench.plan import Plan
-from kdbench.spec import Architecture, Recipe, Suite
+from kdbench.spec import Recipe, Suite
 from kdbench.trial import Trial
 
 EFFICIENCY = 0.3
@@ -27,6 +26,7 @@ class _Counts:
     mean_length: float
     mean_response: float
     cached_tokens: int
+    longest: int
     exact: bool
 
 
@@ -47,6 +47,7 @@ def cost(plan: Plan) -> dict[str, Any]:
             for seed in range(plan.init_seeds)
         },
     }
+    memory = on_paper(suite, length=counts.longest, gpu=has_gpu())
     hidden_states = cached["teacher"] and artifacts.teacher_cache.exists()
     return {
         "run": str(plan.run.path),
@@ -59,15 +60,39 @@ def cost(plan: Plan) -> dict[str, Any]:
         "token_counts": "exact" if counts.exact else "guessed from words: the data are not encoded",
         "tokens_to_sample_in_training": round(sampled),
         "answers_to_generate": answers,
-        "teacher_cache_bytes": counts.cached_tokens * _teacher_width(artifacts) * 4,
+        "teacher_cache_bytes": counts.cached_tokens * sizes(suite.teacher, suite).body.width * 4,
         "cached": {
             "encoded data": artifacts.encoded.exists(),
             **cached,
             "teacher's hidden states": hidden_states,
         },
+        "memory": {**memory, **device_memory(memory["total"], plan.jobs)},
         "estimated_seconds": round(_seconds(plan, counts, trainings, sampled, answers, cached)),
         "jobs": plan.jobs,
     }
+
+
+def device_memory(total: float, processes: int) -> dict[str, Any]:
+    """Whether so many bytes a process fit into the device at hand, with a tenth left over."""
+    import psutil
+    import torch
+
+    gpu = has_gpu()
+    here = torch.cuda.mem_get_info()[1] if gpu else psutil.virtual_memory().total
+    processes = 1 if gpu else processes
+    return {
+        "device": torch.cuda.get_device_name() if gpu else "CPU",
+        "device_bytes": here,
+        "processes": processes,
+        "fits": total * processes <= 0.9 * here,
+    }
+
+
+def has_gpu() -> bool:
+    """Is there a GPU to train on?"""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _student(init_seed: int) -> str:
@@ -96,7 +121,11 @@ def _counts(artifacts: Artifacts) -> _Counts:
         responses = train.response_lengths.sum(), dev.response_lengths.sum()
         mean_length = len(train.tokens) / len(train)
         return _Counts(
-            mean_length, float(responses[0]) / len(train), int(sum(responses)), exact=True
+            mean_length,
+            float(responses[0]) / len(train),
+            int(sum(responses)),
+            int(train.lengths.max()),
+            exact=True,
         )
     from kdbench.data.records import read_split
 
@@ -110,15 +139,7 @@ def _counts(artifacts: Artifacts) -> _Counts:
     response = sum(b for _, b in fitting) / len(fitting)
     length = sum(a + b for a, b in fitting) / len(fitting)
     total = round(response * (len(fitting) + len(dev_records)))
-    return _Counts(length, response, total, exact=False)
-
-
-def _teacher_width(artifacts: Artifacts) -> int:
-    teacher = artifacts.suite.teacher
-    if teacher.architecture is not None:
-        return teacher.architecture.width
-    config = store.read_json(Path(teacher.path) / "config.json")
-    return int(config.get("hidden_size") or config.get("n_embd") or 0)
+    return _Counts(length, response, total, data.max_length, exact=False)
 
 
 def _seconds(
@@ -134,7 +155,7 @@ def _seconds(
         return 0.0
     suite = plan.artifacts.suite
     speed = EFFICIENCY * _flops_per_second()
-    student = suite.student.architecture
+    student = sizes(suite.student, suite).body.body
     one = _measured_training(plan)
     if one is None:
         one = _training_flops(student, suite.recipe, counts) * 1.5 / speed
@@ -142,7 +163,8 @@ def _seconds(
     in_parallel = trainings * one + tokens / ANSWER_TOKENS_PER_SECOND
     first = 0.0
     if not cached["teacher"] and suite.teacher.fit is not None:
-        first = _training_flops(suite.teacher.architecture, suite.teacher.fit, counts) / speed
+        teacher = sizes(suite.teacher, suite).body.body
+        first = _training_flops(teacher, suite.teacher.fit, counts) / speed
     if suite.student.fit is not None:
         missing = sum(not made for name, made in cached.items() if name != "teacher")
         in_parallel += missing * _training_flops(student, suite.student.fit, counts) / speed
@@ -155,12 +177,8 @@ def _measured_training(plan: Plan) -> float | None:
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def _training_flops(architecture: Architecture | None, recipe: Recipe, counts: _Counts) -> float:
-    """Six operations a parameter and token, forward and backward."""
-    if architecture is None:
-        return 0.0
-    width, mlp = architecture.width, architecture.mlp
-    body = architecture.layers * (4 * width * width + 3 * width * mlp)
+def _training_flops(body: int, recipe: Recipe, counts: _Counts) -> float:
+    """Six operations a parameter of the body and token, forward and backward."""
     return 6.0 * body * counts.mean_length * _sequences(recipe)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdbench.errors import UserError
 from kdbench.seeds import derive
-from kdbench.spec import Architecture
+from kdbench.spec import Architecture, Lora
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -71,23 +71,57 @@ def build(architecture: Architecture, tokenizer: "Tokenizer", eos: int, *, seed_
         return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
 
 
-def load(folder: Path, device: torch.device, *, own_dtype: bool = False) -> Any:
+def load(folder: Path, device: torch.device, *, own_dtype: bool = False, dtype: str = "") -> Any:
     """A causal language model from a folder, in float32 or, on a GPU, in its own dtype.
+
+    Args:
+        folder: with one `model.safetensors`.
+        device: where it will be.
+        own_dtype: not float32, on a GPU.
+        dtype: in the place of its own.
 
     Raises:
         UserError: the folder holds no model that transformers can load from safetensors.
     """
     from transformers import AutoModelForCausalLM
 
-    dtype = "auto" if own_dtype and device.type != "cpu" else torch.float32
+    kept = (dtype or "auto") if own_dtype and device.type != "cpu" else torch.float32
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kept, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: cannot be loaded as a causal language model: {error}"
         ) from error
     moved: Any = model.to(device)  # type: ignore[arg-type]
     return moved
+
+
+def adapt(model: Any, lora: Lora, *, seed_key: str) -> Any:
+    """Puts adapters into a model's layers, in place; only they are trained from here on.
+
+    Returns:
+        peft's view of the model, whose `merge_and_unload` gives plain weights back.
+
+    Raises:
+        UserError: peft is not installed, or does not know which layers to adapt.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UserError("lora needs peft: pip install 'kdbench[lora]'") from error
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets) or None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("lora", seed_key))
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise UserError(f"lora.targets: {error}") from error
 
 
 def hidden_states(model: Any, tokens: Tensor, positions: Tensor) -> Tensor:

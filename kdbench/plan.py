@@ -168,10 +168,11 @@ def _check_init_seeds(suite: Suite, count: int) -> None:
     """
     if count < 1:
         raise UserError(f"--init-seeds {count}: at least one initial student")
-    if count > 1 and suite.student.path:
+    if count > 1 and suite.student.given:
+        origin = "a folder" if suite.student.path else "the hub"
         raise UserError(
-            f"--init-seeds {count}: the suite's student comes from a folder "
-            f"({suite.student.path}), so there is one; leave the flag out, or give the suite's "
+            f"--init-seeds {count}: the suite's student comes from {origin} "
+            f"({suite.student.given}), so there is one; leave the flag out, or give the suite's "
             "student an architecture to be made from scratch"
         )
 

@@ -20,6 +20,9 @@ DEV = "dev"
 Truncation = Literal["ours", "published"]
 """What a long prompt loses: the end of its input text, or its right end (as in the papers)."""
 
+_UNLESS_SET = Field(exclude_if=operator.not_)
+"""A field that came later: left out of digests where it is unset, so that older runs are found."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -120,22 +123,73 @@ class Recipe(_Fields):
     """The gradient's norm is clipped to this."""
 
 
+class Shape(_Fields):
+    """How large a model on the hub is, so that `kdbench plan` reckons before it is downloaded."""
+
+    layers: Positive
+    width: Positive
+    mlp: Positive
+    heads: Positive
+    kv_heads: Positive | None = None
+    """Heads of keys and values; as many as `heads` where it is left out."""
+    head_dim: Positive | None = None
+    """width / heads where it is left out."""
+    gate: bool = True
+    """Three matrices in an MLP (SwiGLU), or two."""
+    vocabulary: Positive
+    positions: Annotated[int, Field(ge=0)] = 0
+    """Learned position embeddings."""
+    tied: bool = True
+
+
+class Lora(_Fields):
+    """Low-rank adapters in the place of full training; merged into the weights at the end."""
+
+    rank: Positive
+    alpha: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: tuple[str, ...] = ()
+    """Names of the layers; what peft takes for the architecture where it is left out."""
+
+
 class Model(_Fields):
-    """Weights from a folder, or an architecture trained here on gold responses."""
+    """Weights from a folder or the hub, or an architecture trained here on gold responses."""
 
     path: str = ""
+    """A folder; read in the place of `hub` where both are given."""
+    hub: Annotated[str, _UNLESS_SET] = ""
+    """The model on the hub, `owner/name`."""
+    revision: Annotated[str, _UNLESS_SET] = ""
+    """The commit, tag or branch of it; its main branch where it is left out."""
+    pickle: Annotated[bool, _UNLESS_SET] = False
+    """Load pickled weights where there are no safetensors. A pickle can run any code."""
+    dtype: Annotated[Literal["", "float32", "bfloat16", "float16"], _UNLESS_SET] = ""
+    """Of a teacher's weights on a GPU; their own where it is left out."""
+    shape: Annotated[Shape | None, Field(exclude=True)] = None
+    """For `kdbench plan`, while the model is not here; moves no result."""
     architecture: Architecture | None = None
     fit: Recipe | None = None
     """Supervised training before anything is distilled."""
     fit_rows: Positive | None = None
     """Only the first so many rows of the split."""
+    lora: Annotated[Lora | None, _UNLESS_SET] = None
+    """Trains adapters, in `fit` and in distillation."""
+    gradient_checkpointing: Annotated[bool, Field(exclude=True)] = False
+    """Forms a layer's activations again in the backward pass, to save memory."""
+
+    @property
+    def given(self) -> str:
+        """Where the weights come from: a folder, a model on the hub, or "" for from scratch."""
+        return self.path or self.hub
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
-        if bool(self.path) == (self.architecture is not None):
-            raise ValueError("give either path or architecture")
+        if bool(self.given) == (self.architecture is not None):
+            raise ValueError("give either path, hub or architecture")
         if self.architecture is not None and self.fit is None:
             raise ValueError("an architecture needs a recipe in fit")
+        if self.revision and not self.hub:
+            raise ValueError("revision: of which hub?")
         return self
 
 
@@ -218,8 +272,10 @@ class Suite(_Fields):
             raise ValueError(f"data.evaluation: {', '.join(reserved)} cannot name a set")
         if any(name.endswith(".greedy") for name in self.data.evaluation):
             raise ValueError("data.evaluation: a set's name cannot end in .greedy")
-        if self.tokenizer.vocabulary and (self.teacher.path or self.student.path):
-            raise ValueError("tokenizer.vocabulary: models with a path bring their own tokenizer")
+        if self.tokenizer.vocabulary and (self.teacher.given or self.student.given):
+            raise ValueError(
+                "tokenizer.vocabulary: models from a folder or the hub bring their own tokenizer"
+            )
         if self.data.max_prompt >= self.data.max_length:
             raise ValueError("data.max_prompt has to be below data.max_length")
         if self.tokenizer.path and self.tokenizer.vocabulary:

@@ -12,7 +12,8 @@ from kdbench.errors import UserError
 from kdbench.registry import module_folder, unknown
 from kdbench.spec import Suite
 
-Lines = Mapping[tuple[str, ...], int]
+Lines = Mapping[tuple[str, ...], str]
+"""`file:line` of every field that is written somewhere."""
 
 
 def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
@@ -51,7 +52,7 @@ def installed_suites() -> dict[str, Path]:
     """Every suite that an installed package offers, by name."""
     found: dict[str, Path] = {}
     for point in entry_points(group="kdbench.suites"):
-        for path in sorted(module_folder(point).glob("*.yaml")):
+        for path in sorted(module_folder(point).glob("[!_]*.yaml")):
             found[path.stem] = path
     return found
 
@@ -69,7 +70,8 @@ def _find(name_or_file: str) -> Path:
     return known[name_or_file]
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+def _read_yaml(path: Path, including: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Lines]:
+    """The fields of a file, on top of those of the file that it includes."""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -81,16 +83,36 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         raise UserError(f"{path}:1: not YAML in UTF-8: {error}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}:1: a suite is a mapping of fields (name, data, teacher, ...)")
-    lines: dict[tuple[str, ...], int] = {}
-    _collect_lines(node, (), lines)
-    return tree, lines
+    lines: dict[tuple[str, ...], str] = {}
+    _collect_lines(node, (), path, lines)
+    if (name := tree.pop("include", None)) is None:
+        return tree, lines
+    where = lines["include",]
+    included = path.parent / str(name)
+    if not included.is_file():
+        raise UserError(f"{where}: include: {included}: no such file")
+    if included in (*including, path):
+        raise UserError(f"{where}: include: {included} includes itself")
+    below, below_lines = _read_yaml(included, (*including, path))
+    return _merged(below, tree), {**below_lines, **lines}
 
 
-def _collect_lines(node: yaml.Node | None, at: tuple[str, ...], lines: dict[Any, int]) -> None:
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `above` take the place of those below; mappings are merged."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _collect_lines(
+    node: yaml.Node | None, at: tuple[str, ...], path: Path, lines: dict[Any, str]
+) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            lines[(*at, key.value)] = key.start_mark.line + 1
-            _collect_lines(value, (*at, key.value), lines)
+            lines[(*at, key.value)] = f"{path}:{key.start_mark.line + 1}"
+            _collect_lines(value, (*at, key.value), path, lines)
 
 
 def _assign(tree: dict[str, Any], location: tuple[str, ...], value: Any, setting: str) -> None:
@@ -115,7 +137,7 @@ def _explain(
             (location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ()
         )
         given = (text for place, text in origin.items() if place[: len(location)] == location)
-        where = next(given, f"{path}:{lines.get(nearest, 1)}")
+        where = next(given, lines.get(nearest, f"{path}:1"))
         message = str(item["msg"]).removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = unknown("field", location[-1], _known_fields(location[:-1]))

@@ -169,6 +169,9 @@ def job_of(artifacts: Artifacts, variant: Variant, seed: int, out: Path, answers
         compile=False,
         live_teacher=artifacts.model("teacher") / "model" if source.samples else None,
         answers=answers if source.teacher_answers else None,
+        lora=suite.student.lora,
+        gradient_checkpointing=suite.student.gradient_checkpointing,
+        live_dtype=suite.teacher.dtype,
     )
 
 

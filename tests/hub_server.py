@@ -1,9 +1,11 @@
 """A stand-in for the hub on the loopback address: what its client library asks when it downloads.
 
-HEAD and GET of `/datasets/<id>/resolve/<revision>/<file>`, with ETag, X-Repo-Commit and ranges.
+HEAD and GET of `/datasets/<id>/resolve/<revision>/<file>`, with ETag, X-Repo-Commit and ranges; the
+same of models without `/datasets`, and what `/api/models/<id>` says of them.
 """
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -67,7 +69,11 @@ def serve(files: dict[str, bytes]) -> Iterator[Hub]:
 def _answer(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
     asked_range = handler.headers.get("Range", "")
     hub.asked.append((handler.command, handler.path, asked_range))
-    repository, _, rest = handler.path.removeprefix("/datasets/").partition("/resolve/")
+    if handler.path.startswith("/api/models/"):
+        _describe(handler, hub)
+        return
+    path = handler.path.removeprefix("/datasets/").removeprefix("/")
+    repository, _, rest = path.partition("/resolve/")
     content = hub.files.get(f"{repository}/{rest.partition('/')[2]}")
     if content is None:
         handler.send_response(404)
@@ -101,4 +107,27 @@ def _answer(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
         hub.breaks -= 1
         body = body[: len(body) // 2]
         handler.close_connection = True
+    handler.wfile.write(body)
+
+
+def _describe(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
+    """A model's commit, or the list of its files; or that there is no such model."""
+    name, _, listed = handler.path.removeprefix("/api/models/").partition("/tree/")
+    name = name.partition("/revision/")[0]
+    files = {
+        path.removeprefix(f"{name}/"): content
+        for path, content in hub.files.items()
+        if path.startswith(f"{name}/")
+    }
+    tree = [
+        {"type": "file", "path": file, "size": len(text), "oid": hashlib.sha1(text).hexdigest()}
+        for file, text in files.items()
+    ]
+    body = json.dumps(tree if listed else {"id": name, "sha": COMMIT}).encode() if files else b""
+    handler.send_response(200 if files else 404)
+    if not files:
+        handler.send_header("X-Error-Code", "RepoNotFound")
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
     handler.wfile.write(body)

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import perf, suite_runs
 from benchmarks.__main__ import main
-from benchmarks.formulas import Step, Transformer, stages
 from benchmarks.grid import fit
 from benchmarks.measure import Options, Report
 from benchmarks.passes import passes
@@ -22,6 +21,7 @@ from benchmarks.scaling import DOCUMENT, H100, PAIRS, computed, replaced
 from benchmarks.shapes import DOLLY, TINY, Bench
 from benchmarks.step import floor, step
 from kdbench.expressions import parse
+from kdbench.formulas import Step, Transformer, stages
 from kdbench.spec import Loss
 from kdbench.train.head import per_token_loss
 

@@ -6,16 +6,30 @@ from typing import Any
 import click
 
 from kdbench.cli.options import JSON, request_options, to_request
-from kdbench.cost import cost
+from kdbench.cost import cost, device_memory, has_gpu
+from kdbench.paper import on_paper
 from kdbench.plan import Plan, make_plan
+from kdbench.spec import Suite
+from kdbench.suites import load_suite
+from kdbench.weights import at_hand
 
 
 @click.command("plan")
 @request_options
 @JSON
 def command(as_json: bool, **given: Any) -> None:
-    """Print trials, tokens, cache and time of a run without starting it (= run --dry-run)."""
-    show(make_plan(to_request(**given)), as_json=as_json)
+    """Print trials, tokens, cache, memory and time of a run without starting it (run --dry-run).
+
+    Models on the hub are not downloaded: until they are, memory and operations are all it says.
+    """
+    request = to_request(**given)
+    suite = load_suite(request.suite, request.settings)
+    models = {"teacher": suite.teacher, "student": suite.student}
+    away = [model.hub for model in models.values() if not at_hand(model)]
+    if away and all(model.shape or at_hand(model) for model in models.values()):
+        _show_on_paper(suite, away, as_json=as_json)
+    else:
+        show(make_plan(request), as_json=as_json)
 
 
 def show(plan: Plan, *, as_json: bool) -> None:
@@ -53,5 +67,36 @@ def _show(figures: dict[str, Any]) -> None:
     click.echo(f"  teacher    {figures['teacher_cache_bytes'] / 1e6:,.1f} MB of hidden states")
     for what, present in figures["cached"].items():
         click.echo(f"  {'cached' if present else 'to make':10} {what}")
+    _show_memory(figures["memory"])
     minutes = figures["estimated_seconds"] / 60
     click.echo(f"  time       very roughly {minutes:.1f} minutes with {figures['jobs']} jobs")
+
+
+def _show_on_paper(suite: Suite, away: list[str], *, as_json: bool) -> None:
+    memory = on_paper(suite, length=suite.data.max_length, gpu=has_gpu())
+    memory |= device_memory(memory["total"], 1)
+    tokens = suite.recipe.steps * suite.recipe.batch * suite.data.max_length
+    if as_json:
+        figures = {"suite": suite.name, "not_here": away, "training_tokens_at_most": tokens}
+        click.echo(json.dumps({**figures, "memory": memory}, indent=2))
+        return
+    click.echo(f"suite {suite.name}: {' and '.join(away)} not downloaded yet; on paper")
+    click.echo(f"  training   {tokens:,} tokens a trial, at most")
+    _show_memory(memory)
+
+
+def _show_memory(memory: dict[str, Any]) -> None:
+    parts = ("weights", "optimizer", "activations", "teacher_head", "chunk")
+    listed = ", ".join(f"{part.replace('_', ' ')} {_gb(memory[part])}" for part in parts)
+    click.echo(f"  memory     {_gb(memory['total'])} GB a training: {listed}")
+    click.echo(f"             {_gb(memory['teacher_body'])} GB more where the teacher's body runs")
+    click.echo(f"             {_gb(memory['checkpoint'])} GB of the machine's for a checkpoint")
+    several = f" for {memory['processes']} at a time" if memory["processes"] > 1 else ""
+    verdict = "fits" if memory["fits"] else "does not fit"
+    device = f"{memory['device']}, {_gb(memory['device_bytes'])} GB"
+    click.echo(f"             {verdict}{several} ({device})")
+    click.echo(f"  operations {memory['flops']:.2g} a trial, teacher from the cache")
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3g}"

@@ -10,7 +10,7 @@ from kdbench.data.encode import Encoded, eos_id
 from kdbench.data.tokenizer import load_tokenizer
 from kdbench.models import Head, load
 from kdbench.objective import State, Variant
-from kdbench.spec import Diagnostics, Loss, Recipe
+from kdbench.spec import Diagnostics, Lora, Loss, Recipe
 from kdbench.train.head import PerToken, per_token_loss
 from kdbench.train.setting import Setting, Source
 from kdbench.train.sources import make_source
@@ -48,6 +48,11 @@ class Job:
     """Folder of the teacher's weights, where its body has to read the student's samples."""
     answers: Path | None = None
     """Folder of the teacher's own responses and their hidden states."""
+    lora: Lora | None = None
+    """Trains adapters in the place of the weights, and merges them at the end."""
+    gradient_checkpointing: bool = False
+    live_dtype: str = ""
+    """Of the live teacher's weights on a GPU; their own where it is empty."""
 
 
 def per_token_of(job: Job, objective: State | None) -> PerToken:
@@ -80,7 +85,8 @@ def source_of(
         gold = gold.first(job.train_rows)
     live = None
     if job.live_teacher is not None:
-        live = LiveTeacher(load(job.live_teacher, model.device, own_dtype=True), job.vocabulary)
+        body = load(job.live_teacher, model.device, own_dtype=True, dtype=job.live_dtype)
+        live = LiveTeacher(body, job.vocabulary)
     return make_source(
         Setting(
             variant=variant,

@@ -12,7 +12,15 @@ import torch
 from kdbench import store
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
-from kdbench.models import Head, head_of, hidden_states, load, mixed_precision, pick_device
+from kdbench.models import (
+    Head,
+    adapt,
+    head_of,
+    hidden_states,
+    load,
+    mixed_precision,
+    pick_device,
+)
 from kdbench.objective import State
 from kdbench.seeds import derive
 from kdbench.spec import Recipe
@@ -34,6 +42,8 @@ class _State:
     optimizer: torch.optim.AdamW
     objective: State | None
     """Of a stateful objective."""
+    adapters: Any = None
+    """peft's, which have changed the model's layers in place."""
     step: int = 0
 
 
@@ -201,15 +211,19 @@ def _restore(path: Path, state: _State, source: Source) -> None:
 
 def _initial_state(job: Job, device: torch.device) -> _State:
     model = load(job.initial, device)
+    adapters = None if job.lora is None else adapt(model, job.lora, seed_key=job.suite)
+    if job.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     recipe = job.recipe
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=recipe.lr,
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    return _State(model, head_of(model, job.vocabulary), optimizer, job.variant.begin())
+    head = head_of(model, job.vocabulary)
+    return _State(model, head, optimizer, job.variant.begin(), adapters)
 
 
 def _held_out(job: Job, device: torch.device) -> HeldOut:
@@ -231,8 +245,10 @@ def _write(log: IO[str], row: dict[str, Any]) -> None:
 def _finish(job: Job, state: _State, diverged: dict[str, Any]) -> None:
     rows = store.read_jsonl(job.out / "train.jsonl")
     seconds = sum(row["seconds"] for row in rows)
+    # Answers come from plain weights: no backend has to know of adapters.
+    model = state.model if state.adapters is None else state.adapters.merge_and_unload()
     with store.new_folder(job.out / "model") as folder:
-        state.model.save_pretrained(folder)
+        model.save_pretrained(folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if (source := job.initial / name).is_file():
                 (folder / name).write_bytes(source.read_bytes())

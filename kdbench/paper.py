@@ -1,0 +1,167 @@
+"""How much memory and how many operations a suite's training takes, before any model is here.
+
+Sizes come from a checkpoint's config.json where it is here, and from the suite otherwise.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench import store
+from kdbench.formulas import Transformer
+from kdbench.spec import Model, Shape, Suite
+from kdbench.train.head import BLOCK_ELEMENTS, CHUNK_ELEMENTS
+
+OBJECTIVE_BUFFERS = 8
+"""Buffers of one block of logits that an objective and its gradient keep: five to twelve."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model's parameters, counted.
+
+    Attributes:
+        body: what `kdbench.formulas` knows of it.
+        parameters: all of them.
+        lora: those of its adapters; 0 where it is trained in full.
+    """
+
+    body: Transformer
+    parameters: int
+    lora: int
+
+    @property
+    def trained(self) -> int:
+        """Parameters that have a gradient and AdamW's two moments."""
+        return self.lora or self.parameters
+
+
+def on_paper(suite: Suite, *, length: int, gpu: bool) -> dict[str, Any]:
+    """Bytes of each part of a training, and operations of one trial.
+
+    Args:
+        suite: its models are here, or say their `shape`.
+        length: tokens of the longest row, to which a global batch is padded.
+        gpu: bodies run in bfloat16 there, and the objective takes a whole chunk at a time.
+
+    Returns:
+        Bytes: `weights`, `optimizer` (gradients and moments), `activations` (of one global batch),
+        `teacher_head` and `chunk`, all at one time in a training process, and `total` of them;
+        `teacher_body`, on top of them for on-policy objectives and while the cache is filled;
+        `checkpoint`, of the machine's own memory, while one is written and no activations are
+        held; and `flops` of a trial with a cached teacher.
+    """
+    teacher, student = sizes(suite.teacher, suite), sizes(suite.student, suite)
+    rows, vocabulary = suite.recipe.batch, student.body.vocabulary
+    narrow = 2 if gpu else 4
+    width = _activation_numbers(student.body) * narrow
+    layers, tokens = student.body.layers, rows * length
+    if suite.student.gradient_checkpointing:
+        activations = tokens * (layers * student.body.width * 4 + width)
+    else:
+        activations = tokens * layers * width
+    logits = 4 * min(CHUNK_ELEMENTS, tokens * vocabulary)
+    block = logits if gpu else 4 * min(BLOCK_ELEMENTS, tokens * vocabulary)
+    parts = {
+        # Beside float32 weights, autocast keeps those that it has cast.
+        "weights": student.parameters * (6 if gpu else 4),
+        "optimizer": student.trained * 12,
+        "activations": activations,
+        "teacher_head": teacher.body.head * _teacher_bytes(suite.teacher, gpu=gpu),
+        # Logits of both models, the blocks of the objective, and, on the way to the weight's
+        # gradient, the head's twice and that of the embeddings.
+        "chunk": 2 * logits + OBJECTIVE_BUFFERS * block + 3 * 4 * student.body.head,
+    }
+    sequences = suite.recipe.steps * rows
+    body = 3 * student.body.forward(length / 2) * length
+    head = (6 * student.body.head + 2 * teacher.body.head) * length
+    return {
+        **parts,
+        "total": sum(parts.values()),
+        "teacher_body": teacher.parameters * _teacher_bytes(suite.teacher, gpu=gpu),
+        # Twice the bytes that are written: safetensors copies them, and then joins the copies.
+        "checkpoint": 2 * (4 * student.parameters + 8 * student.trained),
+        "flops": sequences * (body + head),
+    }
+
+
+def sizes(model: Model, suite: Suite) -> Sizes:
+    """Counts a model's parameters from its architecture, its config.json, or its `shape`."""
+    shape = _shape(model, suite)
+    kv = shape.kv_heads or shape.heads
+    head_dim = shape.head_dim or shape.width // shape.heads
+    body = Transformer(
+        name=model.given,
+        layers=shape.layers,
+        width=shape.width,
+        mlp=shape.mlp,
+        matrices=3 if shape.gate else 2,
+        kv_width=kv * head_dim,
+        vocabulary=shape.vocabulary,
+    )
+    heads = 1 if shape.tied else 2
+    norms = (2 * shape.layers + 1) * shape.width
+    parameters = body.body + heads * body.head + shape.positions * shape.width + norms
+    lora = 0
+    if model.lora is not None:
+        # Queries and values, which peft adapts where no targets are named.
+        matrices = len(model.lora.targets) or 2
+        lora = shape.layers * matrices * model.lora.rank * 2 * shape.width
+    return Sizes(body, parameters, lora)
+
+
+def _shape(model: Model, suite: Suite) -> Shape:
+    if model.architecture is not None:
+        given = model.architecture
+        return Shape(
+            layers=given.layers,
+            width=given.width,
+            mlp=given.mlp,
+            heads=given.heads,
+            vocabulary=suite.tokenizer.vocabulary or 50_257,
+            tied=given.tied,
+        )
+    if model.path or model.shape is None:
+        from kdbench.weights import checkpoint
+
+        return shape_of(checkpoint(model, "model"))
+    return model.shape
+
+
+def shape_of(folder: Path) -> Shape:
+    """The shape that a checkpoint's config.json describes."""
+    config = store.read_json(folder / "config.json")
+
+    def first(*names: str) -> Any:
+        return next((config[name] for name in names if config.get(name) is not None), None)
+
+    width = first("hidden_size", "n_embd")
+    learned = config.get("model_type") in ("gpt2", "opt")
+    return Shape(
+        layers=first("num_hidden_layers", "n_layer"),
+        width=width,
+        mlp=first("intermediate_size", "ffn_dim", "n_inner") or 4 * width,
+        heads=first("num_attention_heads", "n_head"),
+        kv_heads=first("num_key_value_heads"),
+        head_dim=first("head_dim"),
+        gate=not learned,
+        vocabulary=config["vocab_size"],
+        positions=first("max_position_embeddings", "n_positions") if learned else 0,
+        tied=bool(config.get("tie_word_embeddings", learned)),
+    )
+
+
+def _activation_numbers(body: Transformer) -> int:
+    """What autograd keeps of a layer and token, read off transformers' Llama and GPT-2.
+
+    Llama: the inputs of both norms, what they return before and after their weight, queries, keys,
+    values, the attention's result and its copy; of the MLP both halves, their product and the
+    activation. GPT-2's `gelu_new` keeps five intermediate results in the place of the gate.
+    """
+    if body.matrices == 3:
+        return 9 * body.width + 2 * body.kv_width + 4 * body.mlp
+    return 9 * body.width + 6 * body.mlp
+
+
+def _teacher_bytes(model: Model, *, gpu: bool) -> int:
+    return 4 if not gpu or model.dtype == "float32" else 2

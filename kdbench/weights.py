@@ -1,0 +1,135 @@
+"""Where a model's weights lie: a folder, or a model of the hub in the hub's own cache."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import UserError
+from kdbench.spec import Model
+
+DESCRIBED = ["*.json", "*.jinja", "*.model", "*.txt"]
+"""Configurations and tokenizer; small."""
+SAFE = ["*.safetensors"]
+PICKLED = ["*.bin"]
+
+
+def checkpoint(model: Model, role: str) -> Path:
+    """The folder of a model's files, downloaded where need be.
+
+    The hub's library keeps what it downloads in its own cache, and goes on with what broke off.
+
+    Args:
+        model: with a `path` or a `hub`.
+        role: the field of the suite that describes it, for messages.
+
+    Raises:
+        UserError: the folder is no checkpoint, or the model cannot be had; or it holds pickled
+            weights or Python code, and the suite does not ask for them by name.
+    """
+    folder = Path(model.path) if model.path else _downloaded(model, role)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{role}: {folder}: no model folder (config.json is missing)")
+    weights_files(folder, pickle=model.pickle)
+    return folder
+
+
+def at_hand(model: Model) -> bool:
+    """Can the model be read without a network?"""
+    if not model.hub or model.path:
+        return True
+    return _cached(model) is not None
+
+
+def weights_files(folder: Path, *, pickle: bool = False) -> list[Path]:
+    """The files that hold a checkpoint's weights.
+
+    Raises:
+        UserError: there are none, or only pickled ones and `pickle` is not set.
+    """
+    if found := sorted(folder.glob("*.safetensors")):
+        return found
+    pickled = sorted(folder.glob("pytorch_model*.bin"))
+    if pickled and pickle:
+        return pickled
+    if pickled:
+        raise UserError(
+            f"{folder}: no safetensors weights but pickled ones ({pickled[0].name}); loading a "
+            "pickle can run any code. If you trust its source, say `pickle: true` beside the model "
+            "(--set teacher.pickle=true), or convert it once with save_pretrained"
+        )
+    raise UserError(f"{folder}: no safetensors weights")
+
+
+@cache
+def _downloaded(model: Model, role: str) -> Path:
+    folder = _cached(model)
+    if folder is None:
+        folder = _fetch(model, [*DESCRIBED, *SAFE], role)
+    if not list(folder.glob("*.safetensors")):
+        # Which files there are is known now; pickles are not even downloaded unless asked for.
+        if not model.pickle:
+            raise UserError(
+                f"{role}: {model.hub} has no safetensors weights; pickled ones are not downloaded, "
+                "since loading a pickle can run any code. If you trust its source, "
+                f"--set {role}.pickle=true (or `pickle: true` in the suite)"
+            )
+        folder = _fetch(model, PICKLED, role)
+    return folder
+
+
+def _cached(model: Model) -> Path | None:
+    """What lies in the hub's cache of this revision, if its weights do."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            model.hub,
+            revision=model.revision or None,
+            allow_patterns=[*DESCRIBED, *SAFE],
+            ignore_patterns=["*/*"],
+            local_files_only=True,
+        )
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+    folder = Path(found)
+    weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    return folder if weights and (folder / "config.json").is_file() else None
+
+
+def _fetch(model: Model, patterns: list[str], role: str) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    name = model.hub + (f"@{model.revision}" if model.revision else "")
+    try:
+        return Path(
+            snapshot_download(
+                model.hub,
+                revision=model.revision or None,
+                allow_patterns=patterns,
+                ignore_patterns=["*/*"],
+            )
+        )
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{role}: {name}: the hub has no such revision of the model") from error
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{role}: {name} is gated: accept its licence on the hub and log in with `hf auth "
+            f"login`, or --set {role}.path=FOLDER"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{role}: {name}: there is no such model on the hub (or it is private); an id is "
+            "owner/name"
+        ) from error
+    except errors.HFValidationError as error:
+        raise UserError(f"{role}: {name} is no model id of the hub: {error}") from error
+    except Exception as error:  # the library passes on those of its HTTP client, which changes
+        raise UserError(
+            f"{role}: {name} could not be loaded from the hub ({type(error).__name__}: "
+            f"{_first_line(error)}). Without a network, --set {role}.path=FOLDER reads a local copy"
+        ) from error
+
+
+def _first_line(error: Any) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "no message")

@@ -1,0 +1,294 @@
+"""Models from the hub and from folders: what is refused, what is trained, what they take."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from kdbench import build, paper, weights
+from kdbench.artifacts import Artifacts, check_models
+from kdbench.errors import UserError
+from kdbench.expressions import parse
+from kdbench.models import adapt, hidden_states, load
+from kdbench.spec import Lora, Model, Shape, digest
+from kdbench.suites import installed_suites, load_suite
+from kdbench.trial import job_of
+from tests.conftest import Cli
+from tests.hub_server import COMMIT, serve
+from tests.peak_memory import prepare
+
+SHAPE = Shape(layers=2, width=32, mlp=64, heads=2, vocabulary=320)
+PUBLISHED = sorted(name for name in installed_suites() if name not in ("instruct", "dolly-tiny"))
+
+
+def tiny_llama(layers: int = 2) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
+
+
+def ask_hub(endpoint: str, home: Path, *models: Model, offline: bool = False) -> list[str]:
+    """What a fresh process gets for each model: its folder, or the message of the refusal."""
+    code = (
+        "import json, sys\n"
+        "from kdbench.errors import UserError\n"
+        "from kdbench.spec import Model\n"
+        "from kdbench.weights import checkpoint\n"
+        "for fields in json.load(sys.stdin):\n"
+        "    try: print(checkpoint(Model(**fields), 'teacher'))\n"
+        "    except UserError as error: print(str(error).replace('\\n', ' '))\n"
+    )
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([model.model_dump(exclude_defaults=True) for model in models]),
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return said.stdout.splitlines()
+
+
+def write_config(folder: Path, **fields: object) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(fields))
+    return folder
+
+
+# As they were before models could come from the hub: caches and runs made then are still found.
+@pytest.mark.parametrize(
+    ("name", "suite", "teacher", "student"),
+    [
+        ("instruct", "9498ae7e53a6a93d", "900bf7a4101d33f9", "977833ea64f3a059"),
+        ("dolly-tiny", "93ced5875896c5fb", "6d3f2e6bd924b3e7", "71c49f6a79519cf2"),
+    ],
+)
+def test_later_fields_leave_older_keys_alone(
+    name: str, suite: str, teacher: str, student: str
+) -> None:
+    loaded = load_suite(name)
+    keys = (digest(loaded), digest(loaded.teacher), digest(loaded.student))
+    assert keys == (suite, teacher, student)
+
+
+def test_what_moves_a_result_is_in_the_key_and_what_does_not_is_not() -> None:
+    plain = digest(Model(hub="a/b"))
+    assert digest(Model(hub="a/b", shape=SHAPE, gradient_checkpointing=True)) == plain
+    moved = [
+        Model(hub="a/b", revision="v2"),
+        Model(hub="a/b", lora=Lora(rank=4, alpha=8)),
+        Model(hub="a/b", dtype="float16"),
+    ]
+    assert len({plain, *map(digest, moved)}) == 4
+
+
+def test_pickled_weights_are_refused_and_asked_for_by_name(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "old", model_type="gpt2")
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    with pytest.raises(UserError, match=r"pickle: true.*--set teacher\.pickle=true"):
+        weights.checkpoint(Model(path=str(folder)), "teacher")
+    assert weights.checkpoint(Model(path=str(folder), pickle=True), "teacher") == folder
+
+
+def test_without_a_network_the_flag_that_works_is_named() -> None:
+    with pytest.raises(UserError, match=r"teacher: no/such could not.*--set teacher\.path=FOLDER"):
+        weights.checkpoint(Model(hub="no/such"), "teacher")
+
+
+def test_what_the_hub_has_is_fetched_once_and_what_it_has_not_is_named(tmp_path: Path) -> None:
+    config = {"config.json": b"{}", "tokenizer.json": b"{}"}
+    repositories = {
+        "a/safe": {**config, "model.safetensors": b"1234", "pytorch_model.bin": b"x", "x.py": b""},
+        "a/old": {**config, "pytorch_model.bin": b"cos"},
+    }
+    files = {f"{name}/{f}": text for name, held in repositories.items() for f, text in held.items()}
+    safe, old = Model(hub="a/safe", revision="v1"), Model(hub="a/old")
+    with serve(files) as hub:
+        got, refused, missing = ask_hub(hub.endpoint, tmp_path, safe, old, Model(hub="a/none"))
+        assert COMMIT in got
+        assert (Path(got) / "model.safetensors").read_bytes() == b"1234"
+        assert "has no safetensors weights" in refused
+        assert "--set teacher.pickle=true" in refused
+        assert "no such model on the hub" in missing
+        assert not [path for _, path, _ in hub.asked if path.endswith((".bin", ".py"))]
+        (asked,) = ask_hub(hub.endpoint, tmp_path, Model(hub="a/old", pickle=True))
+        assert (Path(asked) / "pytorch_model.bin").read_bytes() == b"cos"
+    assert ask_hub(hub.endpoint, tmp_path, safe, offline=True) == [got]
+
+
+def test_an_id_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="no model id of the hub"):
+        weights.checkpoint(Model(hub="not//an id"), "student")
+
+
+def test_a_folder_takes_the_place_of_the_hub(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "local", model_type="gpt2")
+    (folder / "model.safetensors").write_bytes(b"")
+    model = Model(hub="no/such", path=str(folder))
+    assert weights.at_hand(model)
+    assert weights.checkpoint(model, "teacher") == folder
+
+
+def test_a_model_that_brings_its_own_code_is_refused(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "own", model_type="mine", auto_map={"AutoConfig": "x.y"})
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.json").write_text('{"model": {"vocab": {"<|endoftext|>": 0}}}')
+    settings = [f"{role}={{path: {folder}}}" for role in ("teacher", "student")]
+    suite = load_suite("instruct", [*settings, "tokenizer={}"])
+    with pytest.raises(UserError, match="Python code that comes with it"):
+        check_models(Artifacts(suite, tmp_path), "transformers")
+
+
+def test_weights_in_several_files_become_one(tmp_path: Path) -> None:
+    model = tiny_llama()
+    model.save_pretrained(tmp_path / "many", max_shard_size="20KB")
+    assert len(weights.weights_files(tmp_path / "many")) > 1
+    spec = Model(path=str(tmp_path / "many"))
+    made = build._one_file(tmp_path / "many", tmp_path / "one", spec)
+    again = load(made, torch.device("cpu"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_adapters_begin_at_the_model_train_alone_and_merge_exactly() -> None:
+    pytest.importorskip("peft")
+    model, tokens = tiny_llama().eval(), torch.arange(12)[None]
+    before = hidden_states(model, tokens, torch.arange(12)).detach()
+    adapters = adapt(model, Lora(rank=2, alpha=4), seed_key="test")
+    assert torch.equal(hidden_states(model, tokens, torch.arange(12)), before)
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert trained
+    assert all("lora" in name for name in trained)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(2):
+        hidden_states(model, tokens, torch.arange(12)).square().sum().backward()
+        optimizer.step()
+    after = hidden_states(model, tokens, torch.arange(12)).detach()
+    assert not torch.allclose(after, before)
+    merged = adapters.merge_and_unload()
+    assert not any("lora" in name for name in merged.state_dict())
+    torch.testing.assert_close(hidden_states(merged, tokens, torch.arange(12)), after)
+
+
+def test_from_the_cache_the_teachers_body_is_not_loaded(
+    artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench.train import loop
+
+    loaded: list[Path] = []
+
+    def counted(folder: Path, *arguments: object, **options: object) -> object:
+        loaded.append(folder)
+        return load(folder, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("kdbench.train.loop.load", counted)
+    monkeypatch.setattr("kdbench.train.job.load", counted)
+    job = job_of(artifacts, parse("forward-kl"), 0, tmp_path, tmp_path)
+    loop.train(job)
+    assert loaded == [artifacts.model("init") / "model"]
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_gradient_checkpointing_moves_nothing(checkpointed: bool) -> None:
+    grads = []
+    for on in (False, checkpointed):
+        model = tiny_llama().train()
+        if on:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        hidden_states(model, torch.arange(12)[None], torch.arange(12)).square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    for first, second in zip(*grads, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_parameters_on_paper_are_those_of_the_model(tmp_path: Path) -> None:
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(vocab_size=320, n_positions=64, n_embd=32, n_layer=2, n_head=2)
+    )
+    suite = load_suite("instruct")
+    for name, model in (("llama", tiny_llama()), ("gpt2", gpt2)):
+        model.save_pretrained(tmp_path / name)
+        counted = paper.sizes(Model(path=str(tmp_path / name)), suite).parameters
+        assert counted == pytest.approx(model.num_parameters(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "teacher", "student"),
+    [
+        ("dolly-gpt2", 1.558e9, 0.124e9),
+        ("dolly-gpt2-medium", 1.558e9, 0.355e9),
+        ("dolly-gpt2-large", 1.558e9, 0.774e9),
+        ("dolly-opt", 2.65e9, 0.125e9),
+        ("dolly-openllama", 6.74e9, 3.43e9),
+    ],
+)
+def test_published_suites_state_the_sizes_that_their_models_have(
+    name: str, teacher: float, student: float
+) -> None:
+    suite = load_suite(name)
+    found = [paper.sizes(model, suite).parameters for model in (suite.teacher, suite.student)]
+    assert found == pytest.approx([teacher, student], rel=0.01)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_suites_follow_the_protocol(name: str) -> None:
+    suite = load_suite(name)
+    assert list(suite.data.evaluation) == ["dolly", "self-inst", "vicuna", "sinst", "uinst"]
+    assert (suite.data.max_prompt, suite.data.max_length) == (256, 512)
+    assert suite.data.truncation == "published"
+    assert suite.decoding.seeds == (10, 20, 30, 40, 50)
+    assert suite.decoding.no_repeat_ngram_size == 6
+    assert suite.recipe.betas == (0.9, 0.95)
+    assert (suite.recipe.weight_decay, suite.recipe.clip, suite.recipe.min_lr) == (0.01, 1.0, 1e-7)
+
+
+def test_a_plan_of_models_that_are_not_here_is_made_on_paper(cli: Cli) -> None:
+    said = json.loads(cli("plan", "--suite", "dolly-gpt2", "--json").stdout)
+    assert said["not_here"] == ["MiniLLM/teacher-gpt2-1.5B", "MiniLLM/init-gpt2-120M"]
+    # AdamW: gradients and two moments, 12 bytes a parameter of 124.4 million.
+    assert said["memory"]["optimizer"] == pytest.approx(12 * 124.4e6, rel=0.01)
+    assert said["training_tokens_at_most"] == 7140 * 32 * 512
+
+
+def test_an_included_file_is_below_and_errors_name_the_right_one(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("recipe: {steps: 5, batch: 2, lr: 0.1}\nseeds: 4\n")
+    (tmp_path / "top.yaml").write_text("include: base.yaml\nrecipe: {steps: 0}\n")
+    with pytest.raises(UserError) as caught:
+        load_suite(str(tmp_path / "top.yaml"))
+    assert f"{tmp_path}/top.yaml:2: recipe.steps" in str(caught.value)
+    (tmp_path / "base.yaml").write_text("recipe: {steps: 5, batch: -2, lr: 0.1}\n")
+    with pytest.raises(UserError, match=r"base\.yaml:1: recipe\.batch"):
+        load_suite(str(tmp_path / "top.yaml"))
+
+
+def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text("include: loop.yaml\n")
+    with pytest.raises(UserError, match="includes itself"):
+        load_suite(str(tmp_path / "loop.yaml"))
+
+
+@pytest.mark.slow
+def test_memory_on_paper_is_within_a_fifth_of_what_training_takes(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.peak_memory", str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    figures = json.loads(said.stdout.splitlines()[-1])
+    assert figures["paper"] == pytest.approx(figures["measured"], rel=0.2)
