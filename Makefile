@@ -8,7 +8,7 @@ run: install
 	$(KDBENCH) run --suite instruct --objectives core
 
 test: install-test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
 lint: install-test
 	.venv/bin/ruff check .

@@ -18,10 +18,10 @@ the same for all.
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from functools import cache, partial
+from typing import Any
 
 import torch
 
@@ -45,16 +45,26 @@ ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 def measure(report: Report) -> None:
     """Every published loss on both shapes, and what the machine does at best."""
     shapes = [(DOLLY, PADDED_LENGTH), (EMBEDDED, 144)] if not report.options.smoke else [(TINY, 32)]
-    for shape, longest in shapes:
-        for name in PUBLISHED:
-            case = f"{name} {{}} V={shape.vocabulary}"
-            if report.wants(case.format("cached")) or report.wants(case.format("live")):
-                _compare(report, Bench(shape), name, case, longest)
+    with _process(keeps_pages=False) as theirs, _process(keeps_pages=True) as as_ours:
+        for shape, longest in shapes:
+            for name in PUBLISHED:
+                case = f"{name} {{}} V={shape.vocabulary}"
+                if report.wants(case.format("cached")) or report.wants(case.format("live")):
+                    peer = (shape, name, longest, report.options.threads)
+                    peers = {
+                        "padded-loop": partial(_elsewhere, theirs, "padded-loop", *peer),
+                        "padded-loop-kept": partial(_elsewhere, as_ours, "padded-loop", *peer),
+                    }
+                    if name == "jsd" and version("trl"):
+                        peers["trl-gkd"] = partial(_elsewhere, theirs, "trl-gkd", *peer)
+                    _compare(report, Bench(shape), name, case, peers)
     if report.wants("machine"):
         _machine(report)
 
 
-def _compare(report: Report, bench: Bench, name: str, case: str, longest: int) -> None:
+def _compare(
+    report: Report, bench: Bench, name: str, case: str, peers: Mapping[str, Callable[[], float]]
+) -> None:
     """Peers are timed once for both cases, cached and live."""
     per_token = per_token_loss(parse(name), Loss())
     if bench.student.device.type == "cuda":  # as in a run
@@ -63,22 +73,15 @@ def _compare(report: Report, bench: Bench, name: str, case: str, longest: int) -
         "cached": partial(seconds, step(bench, per_token, bench.cache)),
         "live": partial(seconds, step(bench, per_token, bench.live)),
         "floor": partial(seconds, floor(bench)),
+        **peers,
     }
-    with ExitStack() as stack:
-        peers = {"padded-loop": False, "padded-loop-kept": True}
-        if name == "jsd" and version("trl"):
-            peers["trl-gkd"] = False
-        for who, keeps_pages in peers.items():
-            pool = stack.enter_context(_process(keeps_pages))
-            peer = (bench.shape, who.removesuffix("-kept"), name, longest, report.options.threads)
-            timers[who] = partial(_elsewhere, pool, peer)
-        samples = rounds(timers, report.options.repeats)
+    samples = rounds(timers, report.options.repeats)
     found = {who: samples[who] for who in ("floor", *peers)}
     for kind in ("cached", "live"):
         report.compare(case.format(kind), {OURS: samples[kind], **found})
 
 
-def _elsewhere(pool: ProcessPoolExecutor, peer: tuple[Shape, str, str, int, int]) -> float:
+def _elsewhere(pool: ProcessPoolExecutor, *peer: Any) -> float:
     return pool.submit(_peer_seconds, *peer).result()
 
 
@@ -96,20 +99,21 @@ def _process(keeps_pages: bool) -> ProcessPoolExecutor:
     return pool
 
 
-def _peer_seconds(shape: Shape, who: str, name: str, longest: int, threads: int) -> float:
+def _peer_seconds(who: str, shape: Shape, name: str, longest: int, threads: int) -> float:
     torch.set_num_threads(threads)
-    return seconds(_peer(shape, who, name, longest))
-
-
-@cache
-def _peer(shape: Shape, who: str, name: str, longest: int) -> Callable[[], None]:
-    bench = Bench(shape)
+    bench = _bench(shape)
     student, teacher, device = bench.student, bench.teacher, bench.student.device
     length = int(bench.data.lengths.max()) if who == "trl-gkd" else longest
     inputs = {key: value.to(device) for key, value in padded_inputs(bench.data, length).items()}
     if who == "trl-gkd":
-        return trl_gkd_step(student, teacher, inputs)
-    return lambda: padded_step(student, teacher, inputs, PUBLISHED[name])
+        return seconds(trl_gkd_step(student, teacher, inputs))
+    return seconds(lambda: padded_step(student, teacher, inputs, PUBLISHED[name]))
+
+
+@cache
+def _bench(shape: Shape) -> Bench:
+    """The models of a peer's process, made once."""
+    return Bench(shape)
 
 
 def step(bench: Bench, per_token: PerToken, teacher: TeacherSide) -> Callable[[], None]:

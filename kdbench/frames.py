@@ -171,7 +171,7 @@ def load_run(path: str | Path) -> RunFrames:
         UserError: there is no run in that folder.
     """
     folder = Path(path)
-    return RunFrames(find_run(folder.name, folder.parent))
+    return RunFrames(find_run(str(folder.absolute()), folder.parent))
 
 
 def _trial_row(trial: TrialFiles) -> dict[str, Any]:

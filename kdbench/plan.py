@@ -17,7 +17,7 @@ from kdbench.errors import UserError
 from kdbench.expressions import expand, load_plugin
 from kdbench.objective import Variant
 from kdbench.spec import Shared, Suite, differences
-from kdbench.store import Run
+from kdbench.store import STUDY, Run
 from kdbench.suites import load_suite
 from kdbench.trial import Trial, trials_of
 from kdbench.tuning.candidates import Tuning, tuning_of, with_neighbours
@@ -95,7 +95,7 @@ def make_plan(request: Request) -> Plan:
         load_plugin(path.resolve())
     variants, tuning = _variants(request, suite)
     _check_loss(suite, variants)
-    _check_rates(suite, variants if tuning is None else tuning.variants)
+    _check_rates(suite, _possible(request, suite, variants, tuning))
     if request.seeds is not None and request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least one training seed")
     _check_init_seeds(suite, request.init_seeds)
@@ -143,6 +143,17 @@ def _variants(request: Request, suite: Suite) -> tuple[list[Variant], Tuning | N
     if request.lr_sensitivity:
         variants = with_neighbours(variants, suite.recipe.lr)
     return variants, tuning
+
+
+def _possible(
+    request: Request, suite: Suite, variants: list[Variant], tuning: Tuning | None
+) -> list[Variant]:
+    """Every variant that may come to be trained, whatever dev chooses."""
+    if tuning is None:
+        return variants
+    if request.lr_sensitivity:
+        return with_neighbours(tuning.variants, suite.recipe.lr)
+    return tuning.variants
 
 
 def _check_rates(suite: Suite, variants: list[Variant]) -> None:
@@ -269,11 +280,13 @@ def _has_gpu() -> bool:
 
 
 def check_same_run(plan: Plan) -> None:
-    """Refuses to extend a run that was made with other settings.
+    """Refuses to extend a run that was made with other settings, or to run inside a study.
 
     Raises:
-        UserError: naming every shared field that differs.
+        UserError: naming every shared field that differs; or the folder is a study's.
     """
+    if (plan.run.path / STUDY).exists():
+        raise UserError(f"{plan.run.path} is a study; give the run another --name")
     old = stored_spec(plan.run)
     if old is None:
         return

@@ -74,8 +74,12 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 def command() -> str:
     """What was typed; of absolute paths only the last part, since they may hold names of people."""
-    words = [Path(word).name if word.startswith(("/", "~")) else word for word in sys.argv[1:]]
-    return shlex.join(["kdbench", *words])
+    return shlex.join(["kdbench", *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    return option + equals + (Path(value).name if value.startswith(("/", "~")) else value)
 
 
 def commit() -> dict[str, Any]:

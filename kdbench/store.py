@@ -19,6 +19,8 @@ from typing import Any
 
 from kdbench.errors import UserError
 
+STUDY = "study.yaml"
+"""In the folder of a study, which holds runs and is none."""
 REFERENCES = ("teacher", "init")
 """Rows that are shown beside the objectives and never ranked."""
 
@@ -88,11 +90,14 @@ def find_run(name: str, out: Path) -> Run:
     """A run by its name below `out`, or by the path of its folder.
 
     Raises:
-        UserError: there is none of that name; the message lists those there are.
+        UserError: there is none of that name, or a study; the message lists those there are.
     """
     for path in (out / name, Path(name)):
         if (path / "spec.yaml").exists():
             return Run(path)
+        if (path / STUDY).exists():
+            runs = [f"{name}/{own.parent.name}" for own in sorted(path.glob("*/spec.yaml"))]
+            raise UserError(f"{path} is a study; its runs are: {', '.join(runs) or 'none yet'}")
     known = sorted(path.parent.name for path in out.glob("*/spec.yaml"))
     raise UserError(f"no run '{name}' in {out}; there are: {', '.join(known) or 'none'}")
 
@@ -182,7 +187,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 def sweep(folder: Path) -> None:
     """Removes what killed writers left below a folder that no other process writes to."""
     for path in folder.rglob(".*.tmp"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # A process that only sends to a tracker, or exports, may be renaming its own just now.
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def repair_jsonl(path: Path, keep_rows: int) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from kdbench.cli.plan import show
+from kdbench.cli.status import command as status
 from kdbench.errors import UserError
 from kdbench.plan import Request, make_plan
 from kdbench.store import Run, TrialFiles, read_json
@@ -108,6 +110,11 @@ def test_same_command_again_has_nothing_to_do(folder: Path, run: Run, cache: Pat
     assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("scores.parquet")}
 
 
+def test_status_counts_the_candidates_too(folder: Path, run: Run) -> None:
+    shown = CliRunner().invoke(status, ["micro", "--out", str(folder / "results")]).output
+    assert shown.endswith(f"{run.path}: 5 trials: 5 done\n{run.path}/tuning: 4 trials: 4 done\n")
+
+
 @pytest.mark.parametrize("asked", [None, 3])
 def test_a_tuned_run_is_not_extended_with_another_budget(folder: Path, asked: int | None) -> None:
     with pytest.raises(UserError, match=f"made with --tuning 2 .* --tuning {asked or 'fixed'}:"):
@@ -139,3 +146,11 @@ def test_a_rate_below_the_schedules_end_is_refused(tmp_path: Path) -> None:
     settings = ("recipe.min_lr=0.001",)
     with pytest.raises(UserError, match=r"sft\[lr=0.0001\]: its learning rate is below"):
         make_plan(request(tmp_path, objectives="sft[lr=0.0001]", settings=settings))
+
+
+def test_a_rate_that_dev_may_choose_is_checked_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "micro.yaml").write_text(MICRO_SUITE)
+    settings = ("recipe.min_lr=0.0007",)  # the candidates' rates begin at 0.00075
+    make_plan(request(tmp_path, tuning=8, settings=settings))
+    with pytest.raises(UserError, match="its learning rate is below"):
+        make_plan(request(tmp_path, tuning=8, settings=settings, lr_sensitivity=True))

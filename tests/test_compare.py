@@ -14,7 +14,7 @@ from kdbench.compare.text import to_markdown
 from kdbench.errors import UserError
 from kdbench.report import leaderboard
 from kdbench.stats.intervals import Floats
-from kdbench.store import Run
+from kdbench.store import Run, read_json, write_json
 from tests.compare_runs import write_described_run
 from tests.conftest import Cli
 from tests.synthetic_run import SETS, Variant
@@ -203,6 +203,18 @@ def test_other_initial_students_are_not_paired_by_seed(first: Run, tmp_path: Pat
     assert pair.pairing.unseeded == "the initial students differ"
     assert pair.facts == [f'weights.init: "{"aa" * 32}" -> "{"cc" * 32}"']
     assert 'weights.init: "aaaaaaaaaaaa" -> "cccccccccccc"' in to_markdown([pair])
+
+
+def test_commands_that_knew_fewer_models_leave_the_runs_paired(first: Run, tmp_path: Path) -> None:
+    other = write_described_run(tmp_path / "b", variants())
+    path = other.path / "provenance.json"
+    known = read_json(path)["commands"][0]
+    more = known | {"weights": known["weights"] | {"init-1": "dd" * 32}}
+    stopped = known | {"weights": {"teacher": known["weights"]["teacher"]}}
+    write_json(path, {"commands": [stopped, known, more], "mixed": []})
+    pair = against(first, other)
+    assert pair.pairing.unseeded == ""
+    assert pair.facts == [f'weights.init-1: null -> "{"dd" * 32}"']
 
 
 def test_a_board_is_compared_by_its_tables(first: Run, noisier: Run, tmp_path: Path) -> None:

@@ -223,11 +223,25 @@ def test_force_replaces_nothing_but_an_export(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("all of it")
     (tmp_path / "table.csv").write_text("mine")
-    for kind, target in (("csv", "mine"), ("parquet", "table.csv"), ("duckdb", "table.csv")):
+    with pytest.importorskip("duckdb").connect(str(tmp_path / "mine.duckdb")) as database:
+        database.execute("CREATE TABLE thesis AS SELECT 1")
+    before = (tmp_path / "mine.duckdb").read_bytes()
+    targets = [("csv", "mine"), ("parquet", "table.csv"), ("duckdb", "table.csv")]
+    for kind, target in [*targets, ("duckdb", "mine.duckdb")]:
         with pytest.raises(UserError, match="not an export"):
             export(run, kind, tmp_path / target, force=True)  # type: ignore[arg-type]
     assert (tmp_path / "mine/thesis.txt").read_text() == "all of it"
     assert (tmp_path / "table.csv").read_text() == "mine"
+    assert (tmp_path / "mine.duckdb").read_bytes() == before
+
+
+def test_an_empty_folder_may_be_the_current_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(run, "csv", Path())
+    assert (tmp_path / "here/export.json").is_file()
 
 
 def test_a_failed_export_leaves_nothing(

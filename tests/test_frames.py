@@ -102,7 +102,7 @@ def test_a_board_has_its_tables_alone(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run 'absent'"):
+    with pytest.raises(UserError, match=r"no run '.*absent'"):
         kdbench.load_run(tmp_path / "absent")
 
 

@@ -146,6 +146,16 @@ def test_draws_of_the_fixed_candidates_are_the_ordinary_bootstrap() -> None:
         np.testing.assert_allclose(draws.fixed[name].std(axis=0), error, rtol=0.1)
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_luck_of_trainings_seldom_lies_above_its_interval(seeds: int) -> None:
+    above = []
+    for run in range(200):
+        drawn = tables(run, candidates=3, seeds=seeds, luck=1)
+        _, found = gains(drawn, splits=4, generator=np.random.default_rng(run))
+        above.append(found.on_average["average"].low[0] > 0)
+    assert np.mean(above) < 0.065  # 2.5 % and three standard errors
+
+
 @pytest.mark.parametrize(("seeds", "luck"), [(1, 0.0), (3, 0.3)])
 def test_intervals_hold_the_gain_of_a_planted_best(seeds: int, luck: float) -> None:
     held = []

@@ -7,6 +7,8 @@ import yaml
 
 from kdbench.errors import UserError
 from kdbench.expressions import parse
+from kdbench.plan import Request, make_plan
+from kdbench.store import find_run
 from kdbench.study.design import check_same_study, find_study, read_design, write_design
 from kdbench.study.expand import Question, make_design
 from kdbench.suites import load_suite
@@ -57,6 +59,19 @@ def test_combinations_that_the_objective_refuses_are_left_out_and_named() -> Non
     assert "order=qr is always 0" in design.left_out[0]
 
 
+def test_a_value_that_is_refused_in_every_setting_is_no_value_of_the_study() -> None:
+    question = Question("teacher_weight", objective="amid", values="0,0.3,0.5", by=("order=qr",))
+    assert make_design(question)[0].values == ("0.3", "0.5")
+
+
+def test_a_value_is_compared_with_where_the_objective_takes_it() -> None:
+    grid = {"objective": "amid", "values": "0,0.3,0.5", "by": ("order=pr,qr",)}
+    design, _ = make_design(Question("teacher_weight", against=("teacher_weight=0",), **grid))  # type: ignore[arg-type]
+    assert design.comparators[0].settings == (("pr",),)
+    with pytest.raises(UserError, match="0 is not among the values of the study there"):
+        make_design(Question("teacher_weight", against=("teacher_weight=0:order=qr",), **grid))  # type: ignore[arg-type]
+
+
 def test_a_usual_comparator_that_fits_no_setting_is_left_out_and_named() -> None:
     design, _ = make_design(Question("alpha", by=("divergence=kl",)))
     assert any("alpha-beta" in text for text in design.left_out)
@@ -97,6 +112,7 @@ def test_source_and_fixed_parameters_of_the_objective_stay() -> None:
         (Question("alpha", against=("alpha=7",)), "not among the values"),
         (Question("alpha", against=("sft:order=rp",)), "no setting of the study"),
         (Question("alpha", students=("a", "a")), "two students of that name"),
+        (Question("alpha", students=("plots",)), "folder of the study's plots"),
         (Question("alpha", students=("a=width",)), "write NAME=FIELD:VALUE"),
     ],
 )
@@ -118,6 +134,16 @@ def test_a_study_does_not_become_another_one(tmp_path: Path) -> None:
     other, _ = make_design(Question("order", objective="amid"))
     with pytest.raises(UserError, match=r"parameter: .*alpha.* -> .*order"):
         check_same_study(tmp_path, other)
+
+
+def test_a_studys_folder_is_no_run(tmp_path: Path) -> None:
+    write_design(tmp_path / "study", make_design(Question("alpha"))[0])
+    (tmp_path / "study" / "w64").mkdir()
+    (tmp_path / "study" / "w64" / "spec.yaml").touch()
+    with pytest.raises(UserError, match="is a study; its runs are: study/w64"):
+        find_run("study", tmp_path)
+    with pytest.raises(UserError, match="is a study; give the run another --name"):
+        make_plan(Request("instruct", name="study", out=tmp_path, backend="transformers"))
 
 
 def test_a_runs_folder_is_no_study(tmp_path: Path) -> None:

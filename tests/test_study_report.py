@@ -1,5 +1,6 @@
 """A study's answers and report, on runs with a planted best value, or none."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from kdbench.study.design import Setting
 from kdbench.study.expand import Question
 from kdbench.study.read import Study, read_study
 from kdbench.study.text import short_answers
-from kdbench.study.write import publish_study, write_study
+from kdbench.study.write import RUN_TABLES, publish_study, write_study
 from tests.synthetic_study import write_study_runs
 
 STUDENTS = ("big", "small=student.architecture.width:32")
@@ -161,6 +162,29 @@ def test_an_unfinished_study_says_to_go_on(tmp_path: Path) -> None:
     write_study_runs(tmp_path, QUESTION, flat, seeds=0)
     with pytest.raises(UserError, match="no training seed is finished"):
         read_study(tmp_path)
+
+
+def test_publishing_replaces_no_board_of_a_suite(folder: Path, tmp_path: Path) -> None:
+    board = tmp_path / folder.name / "leaderboard.csv"
+    board.parent.mkdir()
+    board.touch()
+    with pytest.raises(UserError, match="is the board of a suite"):
+        publish_study(folder, tmp_path)
+    assert board.exists()
+
+
+def test_publishing_from_inside_a_study_keeps_the_other_boards(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, boards = tmp_path / "study", tmp_path / "boards"
+    shutil.copytree(folder, own)
+    for student in BEST:
+        for name in RUN_TABLES:
+            (own / student / name).touch()
+    (boards / "instruct").mkdir(parents=True)
+    monkeypatch.chdir(own)
+    assert publish_study(Path(), boards) == boards / "study"
+    assert (boards / "instruct").exists()
 
 
 def test_publishing_waits_for_the_runs_tables(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from kdbench.cli import main
 from kdbench.errors import UserError
 from kdbench.report import leaderboard
 from kdbench.store import Run, TrialFiles, read_jsonl, write_jsonl, write_text
@@ -145,6 +146,15 @@ class _Killed(_Fake):
         raise SystemExit
 
 
+class _Interrupted(_Fake):
+    """Is interrupted by Ctrl-C while it takes the first steps."""
+
+    def log(self, points: Points) -> None:
+        if points[0][0] == 1:
+            raise KeyboardInterrupt
+        super().log(points)
+
+
 Use = Callable[[_Fake], _Fake]
 
 
@@ -213,6 +223,20 @@ def test_a_killed_follower_repeats_no_step(alone: tuple[Run, TrialFiles], use: U
     write_jsonl(files.train_log, rows[:15])
     send(run, "wandb")
     assert after.steps == [11, 12, 13, 14, 15]
+
+
+def test_ctrl_c_while_sending_leaves_no_later_step_out(
+    alone: tuple[Run, TrialFiles], use: Use
+) -> None:
+    run, files = alone
+    (files.path / "DONE.json").write_text('{"status": "done"}')
+    fake = use(_Interrupted())
+    follower = Follower(run, ["wandb"], pytest.fail)
+    with pytest.raises(KeyboardInterrupt):
+        follower.poll()
+    follower.poll()
+    assert fake.steps == list(range(51, 61))  # the first 50 were marked as sent
+    assert fake.ended == ["done"]
 
 
 def test_rows_arrive_while_a_trial_goes_on(alone: tuple[Run, TrialFiles], use: Use) -> None:
@@ -291,6 +315,16 @@ def test_nothing_runs_if_a_tracker_is_unknown(cli: Cli, micro: Path, tmp_path: P
     result = cli("run", "--suite", str(micro), "--track", "wandbb", check=2)
     assert "did you mean wandb?" in result.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_a_board_has_nothing_to_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorboard")
+    write_text(tmp_path / "spec.yaml", yaml.safe_dump({"shared": SHARED}))
+    with pytest.raises(SystemExit) as stop:
+        main(["track", str(tmp_path), "--to", "tensorboard"])
+    assert stop.value.code == 2
+    assert "never has any" in capsys.readouterr().err
+    assert not (tmp_path / ".track.lock").exists()
 
 
 @pytest.mark.parametrize(

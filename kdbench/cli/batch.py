@@ -6,18 +6,14 @@ from pathlib import Path
 
 import click
 
-from kdbench.cli.options import JSON, OUT
+from kdbench.cli.options import DATA_DIR, JSON, OUT
 
 
 @click.command("batch")
 @click.argument("name", metavar="RUN")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--step", type=int, required=True, help="As train.jsonl counts them, from 1.")
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="Folder below which the suite's data files lie.",
-)
+@DATA_DIR
 @OUT
 @JSON
 def command(

@@ -1,7 +1,7 @@
 """Progress of a run: bars on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 import click
@@ -9,10 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from kdbench.launch.local import Task
+from kdbench.launch.local import Failure, Task
 
 LINE_SECONDS = 15.0
 """Between two plain lines about the same training."""
+
+
+def print_failures(failures: Sequence[Failure]) -> None:
+    """One line on stderr for each task that failed."""
+    for failure in failures:
+        message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
+        click.echo(f"Failed: {message}", err=True)
 
 
 class Progress:

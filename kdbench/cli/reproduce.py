@@ -191,15 +191,14 @@ def _plans(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, Plan
 
 def _run(plans: "dict[str, Plan]") -> bool:
     """Runs the plans; did anything fail?"""
+    from kdbench.cli.progress import print_failures
     from kdbench.cli.study import run_and_report
 
     failures = []
     for suite, plan in plans.items():
         click.echo(f"{suite}: {len(plan.variants)} variants, {plan.seeds} seeds in {plan.run.path}")
         failures += run_and_report(plan)
-    for failure in failures:
-        message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
-        click.echo(f"Failed: {message}", err=True)
+    print_failures(failures)
     return failures != []
 
 

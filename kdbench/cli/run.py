@@ -80,9 +80,9 @@ def _run(plan: "Plan", trackers: Sequence[str]) -> "tuple[Progress, list[Failure
 
 
 def _report_failures(failures: "list[Failure]") -> None:
-    for failure in failures:
-        message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
-        click.echo(f"Failed: {message}", err=True)
+    from kdbench.cli.progress import print_failures
+
+    print_failures(failures)
     if failures:
         sys.exit(1)
 

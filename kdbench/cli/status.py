@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kdbench.cli.options import JSON, OUT
-from kdbench.store import TrialFiles, find_run, is_locked, read_json, read_jsonl
+from kdbench.store import Run, TrialFiles, find_run, is_locked, read_json, read_jsonl
 
 
 @click.command("status")
@@ -15,7 +15,10 @@ from kdbench.store import TrialFiles, find_run, is_locked, read_json, read_jsonl
 @OUT
 @JSON
 def command(name: str, out: Path, as_json: bool) -> None:
-    """Show which trials of RUN are done, running, stopped half-way, open, failed or diverged."""
+    """Show which trials of RUN are done, running, stopped half-way, open, failed or diverged.
+
+    Of a tuned run also how many of its candidates are: `kdbench status RUN/tuning` shows which.
+    """
     run = find_run(name, out)
     rows = [describe(trial) for trial in run.trials()]
     if as_json:
@@ -28,9 +31,10 @@ def command(name: str, out: Path, as_json: bool) -> None:
             f"{row['variant']:{width}}  seed {row['seed']}{_student(row, several)}  "
             f"{row['state']:8} {row['detail']}"
         )
-    states = [row["state"] for row in rows]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    click.echo(f"{run.path}: {len(rows)} trials: {counts or 'none'}")
+    click.echo(_summary(run, rows))
+    candidates = Run(run.path / "tuning")
+    if candidates.path.is_dir():
+        click.echo(_summary(candidates, [describe(trial) for trial in candidates.trials()]))
 
 
 def describe(trial: TrialFiles) -> dict[str, Any]:
@@ -52,6 +56,12 @@ def describe(trial: TrialFiles) -> dict[str, Any]:
         "state": state,
         "detail": detail,
     }
+
+
+def _summary(run: Run, rows: list[dict[str, Any]]) -> str:
+    states = [row["state"] for row in rows]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{run.path}: {len(rows)} trials: {counts or 'none'}"
 
 
 def _student(row: dict[str, Any], several: bool) -> str:

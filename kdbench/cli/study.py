@@ -73,6 +73,7 @@ def command(
     The same command again goes on where it stopped. `kdbench report` and `kdbench publish` take the
     name of a study too.
     """
+    from kdbench.cli.progress import print_failures
     from kdbench.expressions import load_plugin
     from kdbench.study.design import write_design
     from kdbench.study.expand import Question, make_design
@@ -98,9 +99,7 @@ def command(
     for student, plan in plans.items():
         click.echo(f"student {student}:")
         failures += run_and_report(plan)
-    for failure in failures:
-        message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
-        click.echo(f"Failed: {message}", err=True)
+    print_failures(failures)
     show_study(folder)
     if failures:
         sys.exit(1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from kdbench.cli.options import OUT
+from kdbench.errors import UserError
 
 SECONDS = 2.0
 """Between two looks at a run that goes on."""
@@ -40,6 +41,8 @@ def command(name: str, out: Path, trackers: Sequence[str], follow: bool) -> None
     from kdbench.track.follow import Follower
 
     run, chosen = find_run(name, out), check_trackers(trackers)
+    if not (run.path / "trials").is_dir():
+        raise UserError(f"{run.path}: no trials yet, and a published board never has any")
     busy = f"{run.path}: another command is sending this run to trackers"
     quiet = redirect_stdout(io.StringIO())  # trackio announces every run
     with locked(run.path / ".track.lock", None if follow else busy), quiet:

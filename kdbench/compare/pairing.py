@@ -39,6 +39,8 @@ def same_answers(first: Side, other: Side, variant: str) -> bool | None:
     for seed in set(first.trials[variant]) & set(other.trials[variant]):
         folders = [side.trials[variant][seed].files.path / "generations" for side in (first, other)]
         files = [sorted(path.name for path in folder.glob("*.jsonl")) for folder in folders]
+        if not all(files):
+            continue
         if files[0] != files[1]:
             return False
         for name in files[0]:
@@ -67,10 +69,9 @@ def _why(first: Side, other: Side) -> str:
         old, new = (_field(side.shared["suite"], field) for side in (first, other))
         if differences(old, new):
             return f"{field} differs, and with it the order of the data"
-    students = [(side.facts["weights"] or {}) for side in (first, other)]
-    known = [found.get("init") if isinstance(found, dict) else None for found in students]
-    if None in known:
-        return "provenance.json does not say which initial student it was"
+    known = [side.facts["weights"].get("init") for side in (first, other)]
+    if not all(isinstance(digest, str) for digest in known):
+        return "provenance.json does not say which one initial student it was"
     return "" if known[0] == known[1] else "the initial students differ"
 
 

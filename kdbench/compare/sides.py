@@ -1,7 +1,7 @@
 """The runs that are compared, as their folders hold them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,9 +23,8 @@ FACTS = (
     "threads",
     "micro_batch",
     "compile",
-    "weights",
 )
-"""What of provenance.json is compared: all but the command and the clock."""
+"""What of provenance.json is compared beside the weights: all but the command and the clock."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,13 @@ class Side:
         """What provenance.json says of the machine and the code; a list where commands differ."""
         path = self.run.path / "provenance.json"
         commands = read_json(path)["commands"] if path.exists() else []
-        found = {}
+        found: dict[str, Any] = {}
         for key in FACTS:
             given = [entry[key] for entry in commands if entry.get(key) not in (None, {})]
             values = list({canonical(value): value for value in given}.values())
             found[key] = values[0] if len(values) == 1 else values or None
+        # A command that was stopped, or that had fewer initial students, knows fewer digests.
+        found["weights"] = _merged([entry.get("weights") or {} for entry in commands])
         return found
 
     def definition(self, variant: str) -> dict[str, Any]:
@@ -109,6 +110,15 @@ class Side:
         if self.is_board:
             return []
         return sorted(set.intersection(*(set(self.trials[name]) for name in variants)))
+
+
+def _merged(given: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
+    """The digest of each model in any of the commands; a list where commands differ."""
+    found: dict[str, str | list[str]] = {}
+    for name in dict.fromkeys(name for digests in given for name in digests):
+        values = list(dict.fromkeys(digests[name] for digests in given if name in digests))
+        found[name] = values[0] if len(values) == 1 else values
+    return found
 
 
 def read_side(run: Run, name: str) -> Side:

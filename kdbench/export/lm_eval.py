@@ -62,12 +62,7 @@ def write_lm_eval(frames: RunFrames, folder: Path, withheld: Sequence[str]) -> d
             "export another format, or the run itself"
         )
     tasks, commands = _tasks(frames, withheld), read_provenance(frames.run.path / "provenance.json")
-    spec_file = frames.run.path / "spec.yaml"
-    begun = (
-        datetime.fromisoformat(commands[-1]["started"])
-        if commands
-        else datetime.fromtimestamp(spec_file.stat().st_mtime, UTC)
-    )
+    begun = _begun(frames, commands)
     stamp = begun.strftime("%Y-%m-%dT%H-%M-%S.%f")
     scores, answers = (
         dict(iter(frame.groupby(list(TRIAL)))) for frame in (frames.scores, frames.generations)

@@ -74,11 +74,11 @@ def export(
         UserError: something that is no earlier export is in the way, or an earlier one without
             `force`; nothing is finished; DuckDB is not installed; or there are no answers.
     """
-    name = f"{run.path.resolve().name}.duckdb" if kind == "duckdb" else kind
-    target = run.path / "export" / name if output is None else output
-    _check_target(target, kind, force)
     if kind == "duckdb":
         _duckdb()
+    name = f"{run.path.resolve().name}.duckdb" if kind == "duckdb" else kind
+    target = (run.path / "export" / name if output is None else output).absolute()
+    _check_target(target, kind, force)
     frames = RunFrames(run)
     if not frames.is_board and frames.scores.empty:
         raise UserError(f"{run.path}: no finished trial to export; run it first")
@@ -164,13 +164,24 @@ def _check_target(target: Path, kind: Format, force: bool) -> None:
     if not target.exists():
         return
     if kind == "duckdb":
-        ours = target.is_file() and target.read_bytes()[8:12] == b"DUCK"
+        ours = target.is_file() and _is_exported(target)
     else:
         ours = target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))
     if not ours:
         raise UserError(f"{target}: there already, and not an export; choose another --output")
     if not force and (kind == "duckdb" or (target / MANIFEST).is_file()):
         raise UserError(f"{target}: exported already; --force replaces it")
+
+
+def _is_exported(path: Path) -> bool:
+    """Is it a DuckDB file that holds an export's tables and no others?"""
+    duckdb = _duckdb()
+    try:
+        with duckdb.connect(str(path), read_only=True) as database:
+            tables = {name for (name,) in database.execute("SHOW TABLES").fetchall()}
+    except duckdb.Error:
+        return False
+    return bool(tables) and tables <= set(TABLES)
 
 
 def _write_manifest(

@@ -9,17 +9,10 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdbench.report.load import Trial
+from kdbench.report.load import DIAGNOSTICS, Trial
 from kdbench.report.style import colours_of, shortened
 from kdbench.report.table import Board
 from kdbench.stats.stability import column
-
-DIAGNOSTICS = {
-    "forward_kl": "forward KL",
-    "reverse_kl": "reverse KL",
-    "tvd": "total variation",
-    "student_entropy": "student entropy",
-}
 
 POINTS = 60
 """Points of a curve: each is the mean of an equal share of the steps."""

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from kdbench.report.curves import DIAGNOSTICS, POINTS, curve_of
+from kdbench.report.curves import POINTS, curve_of
 from kdbench.report.html_samples import samples_of
-from kdbench.report.load import METRICS, Trial
+from kdbench.report.load import DIAGNOSTICS, METRICS, Trial
 from kdbench.report.render import Cell, cells
 from kdbench.report.table import AVERAGE, Board, Row
 from kdbench.store import Run

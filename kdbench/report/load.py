@@ -18,6 +18,13 @@ from kdbench.store import Run, TrialFiles, read_jsonl
 METRICS = ("rouge_l", "rouge_l_greedy", "exact_match", "length", "distinct_2")
 RANKED = ("rouge_l", "rouge_l_greedy", "exact_match")
 """Metrics of which more is better; length and distinct-2 have no better end."""
+DIAGNOSTICS = {
+    "forward_kl": "forward KL",
+    "reverse_kl": "reverse KL",
+    "tvd": "total variation",
+    "student_entropy": "student entropy",
+}
+"""What trials log about themselves on the dev batch, and how it is called."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +118,10 @@ class Grid:
 
 
 def grid_of(groups: Sequence[Sequence[_Place]]) -> Grid:
-    """The full grid that all variants have: as many training seeds as there are, and then those
+    """The full grid that all variants have, with as many training seeds as any student gives.
 
-    initial students that every one of these seeds was trained from. Only in a full grid is a
-    figure of a seed the mean over the same initial students as that of any other seed.
+    Of initial students it holds those that every one of these seeds was trained from. Only in a
+    full grid is a figure of a seed the mean over the same initial students as that of any other.
     """
     cells = [{(trial.seed, trial.init_seed) for trial in group} for group in groups]
     common = set.intersection(*cells) if cells else set()

@@ -62,8 +62,8 @@ def _budget(board: Board) -> str:
         )
     return (
         f"tuned: {board.budget} trials each on dev. Every objective had as many candidates, the "
-        "first its paper's; dev chose by sampled ROUGE-L, and the chosen were trained anew with "
-        "the seeds of this table. tuning.md has all candidates and what choosing gained."
+        "first what was asked for; dev chose by sampled ROUGE-L, and the chosen were trained anew "
+        "with the seeds of this table. tuning.md has all candidates and what choosing gained."
     )
 
 

@@ -26,9 +26,9 @@ def tuning_markdown(tuned: Sequence[Price], board: Board, title: str) -> str:
         "Average ROUGE-L. `on the average` takes one candidate for all sets, `per set` one for "
         f"each; a choice is made on one half of the prompts{_by_seeds(n_seeds)} and reported on "
         f"the other ({SPLITS} random halvings, both ways round). The columns with + are paired "
-        "differences with 95 % intervals of the hierarchical bootstrap, the choice made anew in "
-        "every draw. `as papers report` chooses and reports on the same answers: what it shows "
-        "beyond the column before is no gain but the largest of several noisy figures.",
+        f"differences with {_intervals(n_seeds)}. `as papers report` chooses and reports on the "
+        "same answers: what it shows beyond the column before is no gain but the largest of "
+        "several noisy figures.",
         *([] if n_seeds > 1 else [_ONE_TRAINING]),
         _price_table(tuned, AVERAGE),
         _in_words(tuned),
@@ -43,6 +43,7 @@ def tuning_markdown(tuned: Sequence[Price], board: Board, title: str) -> str:
 def sensitivity_markdown(rates: Sequence[Sensitivity], board: Board, title: str) -> str:
     """`lr-sensitivity.md`: every variant at half, at once and at twice its learning rate."""
     order = sorted(range(len(FACTORS)), key=lambda place: FACTORS[place])
+    n_seeds = min(item.n_seeds for item in rates)
     header = ["variant", "lr", *(f"x{FACTORS[place]:g}" for place in order), "best"]
     rows = []
     for item in rates:
@@ -70,8 +71,9 @@ def sensitivity_markdown(rates: Sequence[Sensitivity], board: Board, title: str)
                 f"the three minus x1, paired over {_blocks(rates)}, with its 95 % t-interval: the "
                 "best is the largest of three noisy figures, so it is 0 or above even where the "
                 "rate does not matter. `choosing gains` is free of that: the rate is chosen on "
-                f"one half of the prompts{_by_seeds(min(item.n_seeds for item in rates))} and "
-                "reported on the other, with the interval of the hierarchical bootstrap.",
+                f"one half of the prompts{_by_seeds(n_seeds)} and reported on the other, with "
+                f"{_intervals(n_seeds)}.",
+                *([] if n_seeds > 1 else [_ONE_SEED]),
                 _table([*header, "x1 falls short by", "choosing gains"], rows),
                 _order_in_words(rates, board),
             ]
@@ -86,6 +88,12 @@ _ONE_TRAINING = (
     "more than of their settings. `--tuning-seeds 2` lets one training choose and another report."
 )
 
+_ONE_SEED = (
+    "**One training seed**: the rate that looks best is partly the training that went best, and "
+    "`choosing gains` is too large by that luck. `--seeds 2` lets one training choose and another "
+    "report."
+)
+
 
 def _trainings(count: int) -> str:
     return "one training" if count == 1 else f"{count} trainings"
@@ -93,6 +101,12 @@ def _trainings(count: int) -> str:
 
 def _by_seeds(n_seeds: int) -> str:
     return ", by the other training seeds," if n_seeds > 1 else ""
+
+
+def _intervals(n_seeds: int) -> str:
+    if n_seeds > 1:
+        return "95 % Student-t intervals over the training seeds"
+    return "95 % intervals of the bootstrap over prompts, the choice made anew in every draw"
 
 
 def _blocks(rates: Sequence[Sensitivity]) -> str:

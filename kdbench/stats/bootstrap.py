@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kdbench.stats.intervals import Floats, Interval
+from kdbench.stats.intervals import Floats
 
 DRAWS = 2_000
 
@@ -67,22 +67,6 @@ def percentile(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
     """
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
-
-
-def over_seeds_and_samples(
-    strata: Sequence[ArrayLike], generator: np.random.Generator, level: float = 0.95
-) -> list[Interval]:
-    """The hierarchical bootstrap's percentile interval of each variant's average.
-
-    Args:
-        strata: as for `resample`.
-        generator: its only source of randomness.
-        level: the claimed coverage.
-    """
-    tables = [np.asarray(table, dtype=np.float64) for table in strata]
-    means = np.mean([table.reshape(len(table), -1).mean(axis=1) for table in tables], axis=0)
-    low, high = percentile(resample(tables, generator).means(), level)
-    return [Interval(*map(float, limits)) for limits in zip(means, low, high, strict=True)]
 
 
 def _weights(n: int, draws: int, generator: np.random.Generator) -> Floats:

@@ -151,8 +151,6 @@ def _within(
     differences, claimed = [], []
     for setting in comparator.settings:
         tuned = within[setting]
-        if comparator.value is not None and comparator.value not in tuned.values:
-            continue
         if comparator.variant is not None:
             other = _figures(study.scores(student, [comparator.variant], metric))
         else:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kdbench import store
 from kdbench.errors import UserError
 from kdbench.spec import differences
+from kdbench.store import STUDY
 
-FILE = "study.yaml"
 Setting = tuple[str, ...]
 """One level of every factor, in the order of the design's factors."""
 
@@ -64,7 +64,7 @@ class Design(_Fields):
 
 def find_study(name: str, out: Path) -> Path | None:
     """The folder of a study by its name below `out`, or by its path; None where there is none."""
-    return next((path for path in (out / name, Path(name)) if (path / FILE).exists()), None)
+    return next((path for path in (out / name, Path(name)) if (path / STUDY).exists()), None)
 
 
 def read_design(folder: Path) -> Design:
@@ -73,7 +73,7 @@ def read_design(folder: Path) -> Design:
     Raises:
         UserError: its file is not what `kdbench study` wrote.
     """
-    path = folder / FILE
+    path = folder / STUDY
     try:
         return Design.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValidationError, ValueError) as error:
@@ -86,7 +86,7 @@ def write_design(folder: Path, design: Design) -> None:
     """Writes `study.yaml`: the report is of the last command's grid."""
     tree: Any = design.model_dump(mode="json")
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    store.write_text(folder / FILE, text)
+    store.write_text(folder / STUDY, text)
 
 
 def check_same_study(folder: Path, design: Design) -> None:
@@ -97,7 +97,7 @@ def check_same_study(folder: Path, design: Design) -> None:
     """
     if (folder / "spec.yaml").exists():
         raise UserError(f"{folder} is a run; give the study another --name")
-    if not (folder / FILE).exists():
+    if not (folder / STUDY).exists():
         return
     fields = {"parameter", "objective", "suite"}
     old, new = (item.model_dump(include=fields) for item in (read_design(folder), design))

@@ -70,7 +70,7 @@ def make_design(question: Question) -> tuple[Design, list[Variant]]:
         parameter=question.parameter,
         objective=base.name,
         suite=question.suite,
-        values=tuple(grid.levels),
+        values=tuple(label for label in grid.levels if any(label == c.value for c in grid.cells)),
         numeric=isinstance(base.objective.parameters[question.parameter], Number),
         factors={name: tuple(levels) for name, levels in grid.factors.items()},
         settings=tuple(grid.by_setting),
@@ -207,8 +207,10 @@ def _comparator(grid: _Grid, parameter: str, text: str) -> tuple[Comparator, Var
     settings = _where(grid, condition)
     if equals and name.strip() == parameter:
         (label,) = _levels(grid.base, parameter, [item])
-        if label not in {cell.value for cell in grid.cells}:
-            raise UserError(f"{label} is not among the values of the study")
+        own = {cell.setting for cell in grid.cells if cell.value == label}
+        if not own & set(settings):
+            raise UserError(f"{label} is not among the values of the study there")
+        settings = tuple(setting for setting in settings if setting in own)
         return Comparator(
             label=f"{parameter}={label}", variant=None, value=label, settings=settings
         ), None
@@ -245,6 +247,8 @@ def _students(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     students: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, _, fields = text.partition("=")
+        if name == "plots":
+            raise UserError(f"--student {text}: plots is the folder of the study's plots")
         if name in students:
             raise UserError(f"--student {text}: there are two students of that name")
         pairs = [item.partition(":") for item in fields.split(",") if item.strip()]

@@ -11,7 +11,7 @@ from kdbench.report.load import Grid, Trial, grid_of
 from kdbench.report.table import Board, build_board
 from kdbench.stats.intervals import Floats
 from kdbench.store import Run
-from kdbench.study.design import Cell, Comparator, Design, Setting, read_design
+from kdbench.study.design import Cell, Design, Setting, read_design
 
 Tables = dict[str, Floats]
 """Per evaluation set, an array whose last two axes are seeds and samples."""
@@ -119,8 +119,3 @@ def variants_of(design: Design) -> list[str]:
     """The names of all variants of a study, each once."""
     compared = [item.variant for item in design.comparators if item.variant is not None]
     return list(dict.fromkeys([*(cell.variant for cell in design.cells), *compared]))
-
-
-def applies(comparator: Comparator, setting: Setting) -> bool:
-    """Is the comparator a special case of the family in that setting?"""
-    return setting in comparator.settings

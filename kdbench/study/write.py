@@ -8,8 +8,9 @@ import pandas as pd
 from kdbench import store
 from kdbench.errors import UserError
 from kdbench.report.plots import to_bytes
+from kdbench.store import STUDY
 from kdbench.study.collect import SAMPLED, Answers, collect
-from kdbench.study.design import FILE, read_design
+from kdbench.study.design import read_design
 from kdbench.study.plots import draw_study
 from kdbench.study.read import Study, read_study
 from kdbench.study.table import answers_frame, best_frame
@@ -48,20 +49,25 @@ def publish_study(path: Path, boards: Path) -> Path:
     No file holds a prompt, a reference or an answer.
 
     Raises:
-        UserError: the study or one of its runs has no report yet.
+        UserError: the study or one of its runs has no report yet, or there is a suite's board of
+            that name.
     """
+    path = path.resolve()  # so that `.` has a name
+    target = boards / path.name
+    if target.exists() and not (target / STUDY).exists():
+        raise UserError(f"{target} is the board of a suite; give the study another --name")
     students = list(read_design(path).students)
     wanted = [*FILES, *(f"{student}/{name}" for student in students for name in RUN_TABLES)]
     if missing := [name for name in wanted if not (path / name).exists()]:
         raise UserError(
             f"{path}: {', '.join(missing)} missing; finish the study: give its command again"
         )
-    with store.new_folder(boards / path.name) as folder:
-        for name in (FILE, *wanted):
+    with store.new_folder(target) as folder:
+        for name in (STUDY, *wanted):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path / name, folder / name)
         shutil.copytree(path / "plots", folder / "plots")
-    return boards / path.name
+    return target
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:

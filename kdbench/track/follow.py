@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from kdbench.report.load import read_trial
+from kdbench.report.load import DIAGNOSTICS, read_trial
 from kdbench.store import Run, TrialFiles, read_json, read_jsonl, write_json
 from kdbench.track import Session, Status, Subject, open_session
 
@@ -18,7 +18,6 @@ STATE = "tracking.json"
 
 It goes when the folder is deleted to run the trial again, so that a new one is tracked as new.
 """
-ON_DEV = ("forward_kl", "reverse_kl", "tvd", "student_entropy")
 
 
 class Follower:
@@ -85,7 +84,10 @@ class _Line:
             self._ended.add(files.path)
             return
         done = files.done  # before the rows, so that those of a trial that is done are all there
-        rows = [row for row in self._changed(files) if row["step"] > state["step"]]
+        found = _stamp(files.train_log)
+        changed = found is not None and found != self._seen.get(files.path)
+        rows = read_jsonl(files.train_log) if changed else []
+        rows = [row for row in rows if row["step"] > state["step"]]
         if done is None and not rows:
             return
         session = self._session(files, state)
@@ -98,23 +100,14 @@ class _Line:
                 self._mark(files, state | {"step": before})
                 raise
             state["step"] = part[-1]["step"]
+        if found is not None:  # only now: what Ctrl-C left unsent is still new to the last look
+            self._seen[files.path] = found
         if done is not None:
             status: Status = "diverged" if done["status"] == "diverged" else "done"
             session.end(status, final_figures(files))
             del self._open[files.path]
             self._mark(files, state | {"ended": True})
             self._ended.add(files.path)
-
-    def _changed(self, files: TrialFiles) -> list[dict[str, Any]]:
-        """The rows of a training log that is not as it was when it was last read, else none."""
-        if not files.train_log.exists():
-            return []
-        found = files.train_log.stat()
-        now = found.st_size, found.st_mtime_ns
-        if self._seen.get(files.path) == now:
-            return []
-        self._seen[files.path] = now
-        return read_jsonl(files.train_log)
 
     def _session(self, files: TrialFiles, state: dict[str, Any]) -> Session:
         if files.path not in self._open:
@@ -168,7 +161,15 @@ def final_figures(files: TrialFiles) -> dict[str, float]:
 
 
 def _on_dev(key: str) -> bool:
-    return key.startswith("dev_") or key in ON_DEV
+    return key.startswith("dev_") or key in DIAGNOSTICS
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file does; None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _states(files: TrialFiles) -> dict[str, Any]:

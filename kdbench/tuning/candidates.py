@@ -191,17 +191,16 @@ def _draws(start: Variant, space: Space, seed: int, lr: float) -> Iterator[dict[
     study.add_trial(optuna.trial.create_trial(params=first, distributions=distributions, value=0.0))
     while True:
         drawn = study.ask(distributions).params
-        yield {name: _rounded(value) for name, value in drawn.items()}
+        yield {
+            name: float(f"{value:.{DIGITS}g}") if isinstance(space[name], Range) else value
+            for name, value in drawn.items()
+        }
 
 
 def _inside(axis: Range | tuple[Value, ...], value: Any) -> Any:
     if isinstance(axis, Range):
         return min(max(value, axis.low), axis.high)
     return value if value in axis else axis[0]
-
-
-def _rounded(value: Any) -> Value:
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _optuna() -> Any:

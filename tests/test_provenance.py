@@ -1,0 +1,24 @@
+"""The command in provenance.json holds no folders, which may be named after people."""
+
+import sys
+
+import pytest
+
+from kdbench import provenance
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        (["run", "--suite", "/home/ada/my.yaml"], "kdbench run --suite my.yaml"),
+        (["run", "--data-dir=/home/ada/dolly"], "kdbench run --data-dir=dolly"),
+        (["run", "--set=teacher.path=~/models/t"], "kdbench run --set=teacher.path=t"),
+        (["run", "--set", "recipe.lr=0.1"], "kdbench run --set recipe.lr=0.1"),
+        (["run", "--objectives", "amid[alpha=-3]"], "kdbench run --objectives 'amid[alpha=-3]'"),
+    ],
+)
+def test_a_path_is_cut_to_its_last_part(
+    typed: list[str], written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kdbench", *typed])
+    assert provenance.command() == written
