@@ -30,10 +30,9 @@ class Students:
 def make_students(folder: Path, number: int, prompts: int) -> Students:
     """Makes the suite's tokenizer and prompts, and students of its architecture."""
     from kdbench.artifacts import Artifacts
-    from kdbench.build import TOKENIZER_FILES, prepare
-    from kdbench.data.encode import eos_id
+    from kdbench.build import prepare
     from kdbench.data.records import locate
-    from kdbench.data.tokenizer import load_tokenizer
+    from kdbench.data.tokenizer import end_id, load_tokenizer
     from kdbench.models import build
     from kdbench.suites import load_suite
 
@@ -44,14 +43,14 @@ def make_students(folder: Path, number: int, prompts: int) -> Students:
         artifacts = Artifacts(suite, locate(suite, None))
         prepare(artifacts)
         tokenizer = load_tokenizer(artifacts.tokenizer)
-        end, asked = eos_id(tokenizer), artifacts.prompts()["dolly"]
+        end, asked = end_id(artifacts.tokenizer), artifacts.prompts()["dolly"]
         assert suite.student.architecture is not None
         folders = [folder / f"student-{index}" for index in range(number)]
         for place in folders:
             model = build(suite.student.architecture, tokenizer, end, seed_key=place.name)
             model.save_pretrained(place)
-            for name in TOKENIZER_FILES:
-                shutil.copyfile(artifacts.tokenizer / name, place / name)
+            for path in artifacts.tokenizer.iterdir():
+                shutil.copyfile(path, place / path.name)
     finally:
         if before is None:
             del os.environ["KDBENCH_CACHE"]

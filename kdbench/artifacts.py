@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdbench import store
-from kdbench.data.records import data_digest, read_split, splits_of
+from kdbench.data.records import Record, data_digest, read_split, splits_of
 from kdbench.errors import UserError
-from kdbench.spec import Model, Suite, digest
+from kdbench.spec import Model, Split, Suite, digest
 from kdbench.weights import checkpoint, weights_files
 
 Role = Literal["teacher", "init"]
@@ -55,7 +55,26 @@ class Artifacts:
         """Identifies the tokenizer's content."""
         if self.tokenizer_source is None:
             return digest("bpe", self.data_key, self.suite.tokenizer)
-        return digest("tokenizer", store.file_digest(self.tokenizer_source / "tokenizer.json"))
+        from kdbench.data.tokenizer import TOKENIZER_FILES
+
+        first, *rest = (self.tokenizer_source / name for name in TOKENIZER_FILES)
+        parts: list[Any] = [store.file_digest(first)]
+        if self._whole_tokenizer:  # else as ever: older caches are found
+            parts += [{path.name: store.file_digest(path) for path in rest if path.is_file()}]
+        return digest("tokenizer", *parts)
+
+    @cached_property
+    def _whole_tokenizer(self) -> bool:
+        """Do prompts or their ends depend on more of a tokenizer than its `tokenizer.json`?"""
+        from kdbench.data.template import usual_end
+        from kdbench.data.tokenizer import end_id, load_tokenizer
+
+        source = self.tokenizer_source
+        if source is None:
+            return False
+        return self.suite.data.template != "alpaca" or end_id(source) != usual_end(
+            load_tokenizer(source)
+        )
 
     @property
     def tokenizer(self) -> Path:
@@ -70,6 +89,13 @@ class Artifacts:
         lengths = [data.max_prompt, data.max_length]
         parts: list[Any] = [self.data_key, self.tokenizer_key, limits, lengths]
         parts += [data.truncation] if data.truncation != "ours" else []  # older caches are found
+        parts += [data.template, data.template_options] if data.template != "alpaca" else []
+        shortest = {
+            name: [split.max_prompt_chars, split.max_output_chars]
+            for name, split in splits_of(data).items()
+            if split.max_prompt_chars or split.max_output_chars
+        }
+        parts += [shortest] if shortest else []
         key = digest("encoded", *parts)
         return store.cache_dir() / "encoded" / key
 
@@ -87,6 +113,7 @@ class Artifacts:
         name = self.suite.name  # seeds the initial weights and the order of the fit
         parts: list[Any] = [role, name, spec, weights, self.encoded.name if spec.fit else ""]
         parts += [init_seed] if init_seed else []  # so that older caches are found
+        parts += [self.tokenizer_key] if self._whole_tokenizer and spec.fit is None else []
         return store.cache_dir() / "models" / digest(*parts)
 
     def seed_key(self, role: Role, init_seed: int) -> str:
@@ -117,26 +144,46 @@ class Artifacts:
         """The encoded split that a model is fitted on."""
         return "teacher" if role == "teacher" and self.suite.data.teacher else "train"
 
+    def records(self, split: Split) -> list[Record]:
+        """The records of one split, as they were when the command began.
+
+        Raises:
+            UserError: a file has changed since, or is gone: answers to the old prompts would be
+                scored against the new references.
+        """
+        try:
+            records = read_split(self.data_folder, split)
+            same = data_digest(self.data_folder, self.suite.data) == self.data_key
+        except (UserError, FileNotFoundError):
+            same = False
+        if not same:
+            raise UserError(
+                f"{self.data_folder}: the records have changed since the command began; put the "
+                "files back and give the same command again, or use another --name"
+            )
+        return records
+
     def references(self) -> dict[str, list[tuple[str, ...]]]:
         """The references of every sample of every evaluation set."""
         return {
-            name: [record.outputs for record in read_split(self.data_folder, split)]
+            name: [record.outputs for record in self.records(split)]
             for name, split in self.suite.data.evaluation.items()
         }
 
     def prompts(self) -> dict[str, list[list[int]]]:
         """The encoded prompts of every evaluation set; known once `encoded` exists."""
         from kdbench.data.encode import encode_prompt
-        from kdbench.data.tokenizer import load_tokenizer
+        from kdbench.data.tokenizer import read_frame
 
         text = (self.encoded / "prompts.json").read_text(encoding="utf-8")
         prompts: dict[str, list[list[int]]] = json.loads(text)
-        data, tokenizer = self.suite.data, load_tokenizer(self.tokenizer)
+        data = self.suite.data
+        frame = read_frame(self.tokenizer, data)
         for name, split in data.evaluation.items():
             if name not in prompts:  # dev, which is answered only where it is to choose
-                records = read_split(self.data_folder, split)
                 prompts[name] = [
-                    encode_prompt(tokenizer, r, data.max_prompt, data.truncation) for r in records
+                    encode_prompt(frame, record, data.max_prompt, data.truncation)
+                    for record in self.records(split)
                 ]
         return prompts
 
@@ -157,9 +204,10 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
     """Refuses, before anything runs, models that do not fit together or cannot be served.
 
     Raises:
-        UserError: a folder is missing or incomplete, tokenizers differ, or vLLM cannot serve the
-            head dimension.
+        UserError: a folder is missing or incomplete, tokenizers differ, the tokenizer has no chat
+            template that the suite can use, or vLLM cannot serve the head dimension.
     """
+    from kdbench.data.tokenizer import read_frame
     from kdbench.generate import check_head_dim
 
     suite = artifacts.suite
@@ -188,6 +236,8 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
                     f"{label} {path} and tokenizer.path {suite.tokenizer.path} have different "
                     "tokens; leave tokenizer.path out, or give the models' own"
                 )
+    if artifacts.tokenizer_source is not None:
+        read_frame(artifacts.tokenizer_source, suite.data)
 
 
 def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
@@ -196,9 +246,7 @@ def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
     Raises:
         UserError: the model's end-of-sequence token is not the tokenizer's.
     """
-    from tokenizers import Tokenizer
-
-    from kdbench.data.encode import eos_id
+    from kdbench.data.tokenizer import end_id
 
     names = ("generation_config.json", "config.json")
     configs = [store.read_json(folder / name) for name in names if (folder / name).is_file()]
@@ -206,7 +254,7 @@ def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
     if given is None or tokenizer is None:
         return
     ends = given if isinstance(given, list) else [given]
-    ours = eos_id(Tokenizer.from_file(str(tokenizer / "tokenizer.json")))
+    ours = end_id(tokenizer)
     if ours not in ends:
         raise UserError(
             f"{folder}: generation ends at id {', '.join(map(str, ends))} (eos_token_id), but "

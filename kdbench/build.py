@@ -5,9 +5,15 @@ from pathlib import Path
 
 from kdbench import store
 from kdbench.artifacts import Artifacts, Role
-from kdbench.data.encode import Encoded, encode_prompt, encode_split, eos_id
-from kdbench.data.records import read_split, splits_of
-from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
+from kdbench.data.encode import Encoded, encode_prompt, encode_split
+from kdbench.data.records import splits_of
+from kdbench.data.tokenizer import (
+    TOKENIZER_FILES,
+    end_id,
+    load_tokenizer,
+    read_frame,
+    train_tokenizer,
+)
 from kdbench.expressions import parse
 from kdbench.generate import open_generator
 from kdbench.seeds import derive
@@ -15,8 +21,6 @@ from kdbench.spec import Loss, Model, Shared
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
 from kdbench.weights import weights_files
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def prepare(artifacts: Artifacts) -> None:
@@ -26,13 +30,12 @@ def prepare(artifacts: Artifacts) -> None:
         if artifacts.encoded.exists():
             return
         data = artifacts.suite.data
-        tokenizer = load_tokenizer(artifacts.tokenizer)
+        frame = read_frame(artifacts.tokenizer, data)
         with store.new_folder(artifacts.encoded) as folder:
             for name, split in splits_of(data.model_copy(update={"evaluation": {}})).items():
-                records = read_split(artifacts.data_folder, split)
                 encode_split(
-                    tokenizer,
-                    records,
+                    frame,
+                    artifacts.records(split),
                     max_prompt=data.max_prompt,
                     max_length=data.max_length,
                     name=name,
@@ -40,8 +43,8 @@ def prepare(artifacts: Artifacts) -> None:
                 ).save(folder / f"{name}.safetensors")
             prompts = {
                 name: [
-                    encode_prompt(tokenizer, record, data.max_prompt, data.truncation)
-                    for record in read_split(artifacts.data_folder, split)
+                    encode_prompt(frame, record, data.max_prompt, data.truncation)
+                    for record in artifacts.records(split)
                 ]
                 for name, split in data.evaluation.items()
             }
@@ -67,28 +70,38 @@ def make_model(
             shutil.copytree(start, folder / "model", dirs_exist_ok=True)
         else:
             _fit(artifacts, role, init_seed, start, micro_batch, progress)
+        # The suite's tokenizer, the teacher's as a rule, decides where answers end.
+        _copy_tokenizer(artifacts.tokenizer, folder / "model")
         weights = store.file_digest(folder / "model" / "model.safetensors")
         store.write_text(folder / "weights.sha256", weights)
 
 
 def _one_file(given: Path, folder: Path, spec: Model) -> Path:
-    """The checkpoint itself, or, where its weights are in several files or pickled, a copy in one.
+    """The checkpoint itself, or a copy where it is cut, in several files or pickled.
 
     Every later stage reads one `model.safetensors`.
     """
     files = weights_files(given, pickle=spec.pickle)
-    if [path.name for path in files] == ["model.safetensors"]:
+    if [path.name for path in files] == ["model.safetensors"] and not spec.keep_layers:
         return given
     from transformers import AutoModelForCausalLM
 
+    from kdbench.models import keep_layers
+
     safe = not any(path.suffix == ".bin" for path in files)
     model = AutoModelForCausalLM.from_pretrained(given, dtype="auto", use_safetensors=safe)
+    if spec.keep_layers:
+        keep_layers(model, spec.keep_layers)
     with store.new_folder(folder) as temporary:
         model.save_pretrained(temporary, max_shard_size="1TB")
-        for name in TOKENIZER_FILES:
-            if (given / name).is_file():
-                shutil.copyfile(given / name, temporary / name)
+        _copy_tokenizer(given, temporary)
     return folder
+
+
+def _copy_tokenizer(source: Path, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
 
 
 def cache_teacher(artifacts: Artifacts) -> None:
@@ -115,7 +128,7 @@ def answer_with_teacher(artifacts: Artifacts, shared: Shared) -> None:
         gold = Encoded.load(artifacts.encoded / "train.safetensors")
         prompts = [gold.prompt(row) for row in range(len(gold))]
         longest, room = artifacts.suite.data.max_length, artifacts.suite.decoding.max_new_tokens
-        end = eos_id(load_tokenizer(artifacts.tokenizer))
+        end = end_id(artifacts.tokenizer)
         answers = generator.generate(
             prompts,
             temperature=1.0,
@@ -160,13 +173,10 @@ def _make_tokenizer(artifacts: Artifacts) -> None:
     suite = artifacts.suite
     with store.new_folder(artifacts.tokenizer) as folder:
         if artifacts.tokenizer_source is not None:
-            for name in TOKENIZER_FILES:
-                source = artifacts.tokenizer_source / name
-                if source.is_file():
-                    shutil.copyfile(source, folder / name)
+            _copy_tokenizer(artifacts.tokenizer_source, folder)
         elif suite.tokenizer.vocabulary is not None:
             train_tokenizer(
-                read_split(artifacts.data_folder, suite.data.teacher or suite.data.train),
+                artifacts.records(suite.data.teacher or suite.data.train),
                 folder,
                 vocabulary=suite.tokenizer.vocabulary,
                 frame_tokens=suite.tokenizer.frame_tokens,
@@ -178,17 +188,15 @@ def _build(artifacts: Artifacts, role: Role, init_seed: int, folder: Path) -> No
 
     architecture = artifacts.spec_of(role).architecture
     assert architecture is not None
-    tokenizer = load_tokenizer(artifacts.tokenizer)
     model = build(
         architecture,
-        tokenizer,
-        eos_id(tokenizer),
+        load_tokenizer(artifacts.tokenizer),
+        end_id(artifacts.tokenizer),
         seed_key=artifacts.seed_key(role, init_seed),
     )
     with store.new_folder(folder) as temporary:
         model.save_pretrained(temporary)
-        for path in artifacts.tokenizer.iterdir():
-            shutil.copyfile(path, temporary / path.name)
+        _copy_tokenizer(artifacts.tokenizer, temporary)
 
 
 def _fit(

@@ -1,13 +1,15 @@
 """What a run takes, before it starts: trials, tokens, bytes, and roughly how long."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kdbench.artifacts import Artifacts
 from kdbench.paper import on_paper, sizes
 from kdbench.plan import Plan
-from kdbench.spec import Recipe, Suite
+from kdbench.spec import Recipe, Split, Suite
 from kdbench.trial import Trial
 
 EFFICIENCY = 0.3
@@ -20,7 +22,7 @@ START_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
-class _Counts:
+class Counts:
     """Token counts of a suite: exact once its data are encoded, guessed from words before."""
 
     mean_length: float
@@ -47,7 +49,13 @@ def cost(plan: Plan) -> dict[str, Any]:
             for seed in range(plan.init_seeds)
         },
     }
-    memory = on_paper(suite, length=counts.longest, gpu=has_gpu())
+    memory = on_paper(
+        suite,
+        rows=plan.micro_batch,
+        length=counts.longest,
+        mean_length=counts.mean_length,
+        gpu=has_gpu(),
+    )
     hidden_states = cached["teacher"] and artifacts.teacher_cache.exists()
     return {
         "run": str(plan.run.path),
@@ -60,20 +68,25 @@ def cost(plan: Plan) -> dict[str, Any]:
         "token_counts": "exact" if counts.exact else "guessed from words: the data are not encoded",
         "tokens_to_sample_in_training": round(sampled),
         "answers_to_generate": answers,
-        "teacher_cache_bytes": counts.cached_tokens * sizes(suite.teacher, suite).body.width * 4,
+        "teacher_cache_bytes": counts.cached_tokens * memory["cached_token"],
         "cached": {
             "encoded data": artifacts.encoded.exists(),
             **cached,
             "teacher's hidden states": hidden_states,
         },
-        "memory": {**memory, **device_memory(memory["total"], plan.jobs)},
+        "memory": {**memory, **device_memory(memory, plan.jobs)},
         "estimated_seconds": round(_seconds(plan, counts, trainings, sampled, answers, cached)),
         "jobs": plan.jobs,
     }
 
 
-def device_memory(total: float, processes: int) -> dict[str, Any]:
-    """Whether so many bytes a process fit into the device at hand, with a tenth left over."""
+def device_memory(memory: Mapping[str, float], processes: int) -> dict[str, Any]:
+    """Whether the trainings, and the teacher's own, fit into the device, with a tenth left over.
+
+    Args:
+        memory: as `on_paper` gives it.
+        processes: trainings at one time.
+    """
     import psutil
     import torch
 
@@ -84,7 +97,7 @@ def device_memory(total: float, processes: int) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if gpu else "CPU",
         "device_bytes": here,
         "processes": processes,
-        "fits": total * processes <= 0.9 * here,
+        "fits": max(memory["total"] * processes, memory["teacher_fit"]) <= 0.9 * here,
     }
 
 
@@ -103,7 +116,7 @@ def _samples(trial: Trial) -> bool:
     return trial.variant is not None and trial.variant.source.source.samples
 
 
-def _answer_tokens(suite: Suite, counts: _Counts) -> float:
+def _answer_tokens(suite: Suite, counts: Counts) -> float:
     return min(suite.decoding.max_new_tokens, counts.mean_response)
 
 
@@ -111,7 +124,7 @@ def _sequences(recipe: Recipe) -> int:
     return recipe.steps * recipe.batch
 
 
-def _counts(artifacts: Artifacts) -> _Counts:
+def _counts(artifacts: Artifacts) -> Counts:
     if artifacts.encoded.exists():
         from kdbench.data.encode import Encoded
 
@@ -120,31 +133,59 @@ def _counts(artifacts: Artifacts) -> _Counts:
         )
         responses = train.response_lengths.sum(), dev.response_lengths.sum()
         mean_length = len(train.tokens) / len(train)
-        return _Counts(
+        return Counts(
             mean_length,
             float(responses[0]) / len(train),
             int(sum(responses)),
             int(train.lengths.max()),
             exact=True,
         )
-    from kdbench.data.records import read_split
+    return guess_counts(artifacts.suite, artifacts.data_folder)
 
-    data = artifacts.suite.data
-    records = read_split(artifacts.data_folder, data.train)
-    dev_records = read_split(artifacts.data_folder, data.dev)
-    asked = [len(f"{r.instruction} {r.input}".split()) * 1.5 + 10 for r in records]
-    answered = [len(r.target.split()) * 1.5 + 1 for r in records]
-    fitting = [(a, b) for a, b in zip(asked, answered, strict=True) if a + b <= data.max_length]
-    fitting = fitting or [(float(data.max_prompt), float(data.max_length - data.max_prompt))]
-    response = sum(b for _, b in fitting) / len(fitting)
-    length = sum(a + b for a, b in fitting) / len(fitting)
-    total = round(response * (len(fitting) + len(dev_records)))
-    return _Counts(length, response, total, data.max_length, exact=False)
+
+def guess_counts(suite: Suite, folder: Path) -> Counts:
+    """Token counts of training rows from their words, before any tokenizer is here.
+
+    Args:
+        suite: whose rows.
+        folder: below which its records lie.
+    """
+    from kdbench.data.records import read_split
+    from kdbench.data.template import prompt_text
+
+    data, tokenizer = suite.data, suite.tokenizer
+    # Tokens a word of Dolly: 1.3 to 1.4 with GPT-2's tokenizer; a small BPE splits more.
+    rate = 1.5 if tokenizer.vocabulary else 1.35
+    frame = [rate * len(prompt_text("", text).split()) for text in ("", "input")]
+    if tokenizer.frame_tokens:
+        frame = [2.0, 3.0]
+
+    def rows(split: Split) -> list[tuple[float, float]]:
+        found = []
+        for record in read_split(folder, split):
+            words = f"{record.instruction} {record.input}".split()
+            asked = min(data.max_prompt, rate * len(words) + frame[bool(record.input)])
+            answered = rate * len(record.target.split()) + 1
+            if data.truncation == "published":  # what is too long is cut, and not left out
+                answered = min(answered, data.max_length - asked)
+            if asked + answered <= data.max_length:
+                found.append((asked, answered))
+        return found or [(float(data.max_prompt), float(data.max_length - data.max_prompt))]
+
+    train, dev = rows(data.train), rows(data.dev)
+    responses = [answered for _, answered in train]
+    return Counts(
+        mean_length=sum(map(sum, train)) / len(train),
+        mean_response=sum(responses) / len(train),
+        cached_tokens=round(sum(responses) + sum(answered for _, answered in dev)),
+        longest=data.max_length,
+        exact=False,
+    )
 
 
 def _seconds(
     plan: Plan,
-    counts: _Counts,
+    counts: Counts,
     trainings: int,
     sampled: float,
     answers: int,
@@ -177,7 +218,7 @@ def _measured_training(plan: Plan) -> float | None:
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def _training_flops(body: int, recipe: Recipe, counts: _Counts) -> float:
+def _training_flops(body: int, recipe: Recipe, counts: Counts) -> float:
     """Six operations a parameter of the body and token, forward and backward."""
     return 6.0 * body * counts.mean_length * _sequences(recipe)
 

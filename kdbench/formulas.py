@@ -27,11 +27,18 @@ class Transformer:
     matrices: int
     kv_width: int
     vocabulary: int
+    query_width: int = 0
+    """Heads times their dimension where that is not `width`, as in Qwen3."""
+
+    @property
+    def attention(self) -> int:
+        """Width of all queries together."""
+        return self.query_width or self.width
 
     @property
     def body(self) -> int:
         """Parameters of the layers' matrices."""
-        attention = 2 * self.width * (self.width + self.kv_width)
+        attention = 2 * self.width * (self.attention + self.kv_width)
         return self.layers * (attention + self.matrices * self.width * self.mlp)
 
     @property
@@ -41,7 +48,7 @@ class Transformer:
 
     def forward(self, context: float) -> float:
         """Operations of the body per token that looks at `context` positions."""
-        return 2 * self.body + 4 * self.layers * self.width * context
+        return 2 * self.body + 4 * self.layers * self.attention * context
 
     def traffic(self, tokens: float) -> float:
         """Bytes that a forward pass of the body moves, in 16 bits."""

@@ -1,5 +1,6 @@
 """Models as the loop sees them: a body that gives hidden states, and a head that gives logits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,44 @@ def load(folder: Path, device: torch.device, *, own_dtype: bool = False, dtype: 
         ) from error
     moved: Any = model.to(device)  # type: ignore[arg-type]
     return moved
+
+
+def layer_list(model: Any) -> tuple[Any, str]:
+    """The module that holds a model's decoder layers, and under which name.
+
+    Raises:
+        UserError: the layers cannot be told from other modules.
+    """
+    count = model.config.num_hidden_layers
+    lists = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    if len(lists) != 1:
+        raise UserError(
+            f"keep_layers: {type(model).__name__} has {len(lists)} lists of {count} modules, and "
+            "one is needed: that of its decoder layers"
+        )
+    return lists[0]
+
+
+def keep_layers(model: Any, layers: Sequence[int]) -> None:
+    """Leaves only these decoder layers in a model, in place; to generate, save and load it first.
+
+    Args:
+        model: a causal language model whose layers stand in one list.
+        layers: which, counted from 0, in the order in which they will stand.
+
+    Raises:
+        UserError: the layers cannot be told from other modules.
+    """
+    parent, name = layer_list(model)
+    setattr(parent, name, nn.ModuleList(getattr(parent, name)[layer] for layer in layers))
+    model.config.num_hidden_layers = len(layers)
+    if (types := getattr(model.config, "layer_types", None)) is not None:
+        model.config.layer_types = [types[layer] for layer in layers]
 
 
 def adapt(model: Any, lora: Lora, *, seed_key: str) -> Any:

@@ -11,6 +11,7 @@ from kdbench import store
 from kdbench.formulas import Transformer
 from kdbench.spec import Model, Shape, Suite
 from kdbench.train.head import BLOCK_ELEMENTS, CHUNK_ELEMENTS
+from kdbench.weights import at_hand, checkpoint
 
 OBJECTIVE_BUFFERS = 8
 """Buffers of one block of logits that an objective and its gradient keep: five to twelve."""
@@ -36,52 +37,66 @@ class Sizes:
         return self.lora or self.parameters
 
 
-def on_paper(suite: Suite, *, length: int, gpu: bool) -> dict[str, Any]:
+def on_paper(
+    suite: Suite, *, rows: int, length: int, gpu: bool, mean_length: float | None = None
+) -> dict[str, Any]:
     """Bytes of each part of a training, and operations of one trial.
 
     Args:
         suite: its models are here, or say their `shape`.
-        length: tokens of the longest row, to which a global batch is padded.
+        rows: of a micro-batch.
+        length: tokens of the longest row, to which a micro-batch is padded.
         gpu: bodies run in bfloat16 there, and the objective takes a whole chunk at a time.
+        mean_length: tokens of a row on average; `length` where it is not known.
 
     Returns:
-        Bytes: `weights`, `optimizer` (gradients and moments), `activations` (of one global batch),
+        Bytes: `weights`, `optimizer` (gradients and moments), `activations` (of one micro-batch),
         `teacher_head` and `chunk`, all at one time in a training process, and `total` of them;
         `teacher_body`, on top of them for on-policy objectives and while the cache is filled;
-        `checkpoint`, of the machine's own memory, while one is written and no activations are
-        held; and `flops` of a trial with a cached teacher.
+        `teacher_fit`, all that its supervised training takes before, 0 where it has none;
+        `cached_token`, of the teacher's cache; `checkpoint`, on disk; and `flops` of a trial with
+        a cached teacher.
     """
     teacher, student = sizes(suite.teacher, suite), sizes(suite.student, suite)
-    rows, vocabulary = suite.recipe.batch, student.body.vocabulary
-    narrow = 2 if gpu else 4
-    width = _activation_numbers(student.body) * narrow
-    layers, tokens = student.body.layers, rows * length
-    if suite.student.gradient_checkpointing:
-        activations = tokens * (layers * student.body.width * 4 + width)
-    else:
-        activations = tokens * layers * width
-    logits = 4 * min(CHUNK_ELEMENTS, tokens * vocabulary)
-    block = logits if gpu else 4 * min(BLOCK_ELEMENTS, tokens * vocabulary)
-    parts = {
-        # Beside float32 weights, autocast keeps those that it has cast.
-        "weights": student.parameters * (6 if gpu else 4),
-        "optimizer": student.trained * 12,
-        "activations": activations,
-        "teacher_head": teacher.body.head * _teacher_bytes(suite.teacher, gpu=gpu),
-        # Logits of both models, the blocks of the objective, and, on the way to the weight's
-        # gradient, the head's twice and that of the embeddings.
-        "chunk": 2 * logits + OBJECTIVE_BUFFERS * block + 3 * 4 * student.body.head,
-    }
-    sequences = suite.recipe.steps * rows
-    body = 3 * student.body.forward(length / 2) * length
-    head = (6 * student.body.head + 2 * teacher.body.head) * length
+    parts = _training(suite.student, student, min(rows, suite.recipe.batch) * length, gpu=gpu)
+    parts["teacher_head"] = teacher.body.head * _teacher_bytes(suite.teacher, gpu=gpu)
+    fit = {}
+    if suite.teacher.fit is not None:
+        fit = _training(suite.teacher, teacher, min(rows, suite.teacher.fit.batch) * length, gpu=gpu)
+    seen = suite.recipe.steps * suite.recipe.batch * (mean_length or length)
+    # Forward and twice that backward; with checkpointing the forward pass runs again.
+    passes = 4 if suite.student.gradient_checkpointing else 3
+    body = passes * student.body.forward((mean_length or length) / 2)
+    head = 6 * student.body.head + 2 * teacher.body.head
     return {
         **parts,
         "total": sum(parts.values()),
         "teacher_body": teacher.parameters * _teacher_bytes(suite.teacher, gpu=gpu),
-        # Twice the bytes that are written: safetensors copies them, and then joins the copies.
-        "checkpoint": 2 * (4 * student.parameters + 8 * student.trained),
-        "flops": sequences * (body + head),
+        "cached_token": teacher.body.width * _teacher_bytes(suite.teacher, gpu=gpu),
+        "teacher_fit": sum(fit.values()),
+        "checkpoint": 12 * student.trained,
+        "flops": seen * (body + head),
+    }
+
+
+def _training(model: Model, size: Sizes, tokens: int, *, gpu: bool) -> dict[str, float]:
+    """Bytes of what is trained, while it sees so many tokens, padding included, at a time."""
+    width = _activation_numbers(size.body) * (2 if gpu else 4)
+    layers, vocabulary = size.body.layers, size.body.vocabulary
+    if model.gradient_checkpointing:
+        activations = tokens * (layers * size.body.width * 4 + width)
+    else:
+        activations = tokens * layers * width
+    logits = 4 * min(CHUNK_ELEMENTS, tokens * vocabulary)
+    block = logits if gpu else 4 * min(BLOCK_ELEMENTS, tokens * vocabulary)
+    return {
+        # Beside float32 weights, autocast keeps those that it has cast.
+        "weights": size.parameters * (6 if gpu else 4),
+        "optimizer": size.trained * 12,
+        "activations": activations,
+        # Logits of both models, the blocks of the objective, and, on the way to the weight's
+        # gradient, the head's twice and that of the embeddings.
+        "chunk": 2 * logits + OBJECTIVE_BUFFERS * block + 3 * 4 * size.body.head,
     }
 
 
@@ -98,6 +113,7 @@ def sizes(model: Model, suite: Suite) -> Sizes:
         matrices=3 if shape.gate else 2,
         kv_width=kv * head_dim,
         vocabulary=shape.vocabulary,
+        query_width=shape.heads * head_dim,
     )
     heads = 1 if shape.tied else 2
     norms = (2 * shape.layers + 1) * shape.width
@@ -122,9 +138,9 @@ def _shape(model: Model, suite: Suite) -> Shape:
             tied=given.tied,
         )
     if model.path or model.shape is None:
-        from kdbench.weights import checkpoint
-
-        return shape_of(checkpoint(model, "model"))
+        shape = shape_of(checkpoint(model, "model"))
+        kept = len(model.keep_layers) or shape.layers
+        return shape.model_copy(update={"layers": kept})
     return model.shape
 
 
@@ -159,9 +175,16 @@ def _activation_numbers(body: Transformer) -> int:
     activation. GPT-2's `gelu_new` keeps five intermediate results in the place of the gate.
     """
     if body.matrices == 3:
-        return 9 * body.width + 2 * body.kv_width + 4 * body.mlp
+        return 6 * body.width + 3 * body.attention + 2 * body.kv_width + 4 * body.mlp
     return 9 * body.width + 6 * body.mlp
 
 
 def _teacher_bytes(model: Model, *, gpu: bool) -> int:
-    return 4 if not gpu or model.dtype == "float32" else 2
+    """Of a weight; what is fitted here is float32, and what is not here yet is taken to be."""
+    if not gpu:
+        return 4
+    dtype: str = model.dtype
+    if not (dtype or model.fit or model.architecture) and at_hand(model):
+        config = store.read_json(checkpoint(model, "model") / "config.json")
+        dtype = config.get("dtype") or config.get("torch_dtype") or ""
+    return 2 if dtype in ("bfloat16", "float16") else 4

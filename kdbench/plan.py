@@ -42,6 +42,8 @@ class Request:
     out: Path = Path("results")
     settings: tuple[str, ...] = ()
     jobs: int | None = None
+    micro_batch: int | None = None
+    """Rows of a forward and backward pass; all of a global batch where it is left out."""
     backend: Backend | None = None
     compile: bool | None = None
     data_dir: Path | None = None
@@ -121,7 +123,7 @@ def make_plan(request: Request) -> Plan:
         seeds=request.seeds or suite.seeds,
         init_seeds=request.init_seeds,
         jobs=request.jobs or (1 if _has_gpu() else len(os.sched_getaffinity(0))),
-        micro_batch=suite.recipe.batch,
+        micro_batch=request.micro_batch or suite.recipe.batch,
         compile=_has_gpu() if request.compile is None else request.compile,
         plugins=request.plugins,
         run=run,
@@ -180,7 +182,8 @@ def _check_init_seeds(suite: Suite, count: int) -> None:
     if count < 1:
         raise UserError(f"--init-seeds {count}: at least one initial student")
     if count > 1 and suite.student.given:
-        origin = "a folder" if suite.student.path else "the hub"
+        student = suite.student
+        origin = "a folder" if student.path else "a GGUF file" if student.gguf else "the hub"
         raise UserError(
             f"--init-seeds {count}: the suite's student comes from {origin} "
             f"({suite.student.given}), so there is one; leave the flag out, or give the suite's "

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from kdbench import store
 from kdbench.artifacts import Artifacts
-from kdbench.data.records import read_split
 from kdbench.store import Run
 
 
@@ -27,7 +26,7 @@ def write_samples(run: Run, artifacts: Artifacts) -> None:
     for name, split in artifacts.suite.data.evaluation.items():
         path = _path(run, name)
         if not path.exists():
-            records = read_split(artifacts.data_folder, split)
+            records = artifacts.records(split)
             store.write_jsonl(
                 path,
                 (

@@ -7,9 +7,10 @@ digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-
 import hashlib
 import json
 import operator
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SPEC_VERSION = 1
 """Raised when the meaning of a field, or of the training loop behind it, changes."""
@@ -20,8 +21,13 @@ DEV = "dev"
 Truncation = Literal["ours", "published"]
 """What a long prompt loses: the end of its input text, or its right end (as in the papers)."""
 
+Template = Literal["alpaca", "chat"]
+"""How a prompt is asked: in the published suites' frame, or with the tokenizer's chat template."""
+
 _UNLESS_SET = Field(exclude_if=operator.not_)
 """A field that came later: left out of digests where it is unset, so that older runs are found."""
+
+_SHA256 = r"^([0-9a-f]{64})?$"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
@@ -31,6 +37,14 @@ class _Fields(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, tree: Any) -> Any:
+        """So that `--set data.train.sha256=` takes back what a suite says, a text or not."""
+        if isinstance(tree, dict):
+            return {name: value for name, value in tree.items() if value is not None}
+        return tree
 
 
 class Split(_Fields):
@@ -45,11 +59,23 @@ class Split(_Fields):
     hub_rows: Annotated[str, Field(pattern=r"^(\d*:\d*)?$")] = ""
     """Only these rows of it, as a slice: `1000:` leaves out the first thousand."""
     limit: Positive | None = None
-    """Only the first so many records."""
+    """Only the first so many records, after those that are too long are left out."""
+    max_prompt_chars: Annotated[Positive | None, _UNLESS_SET] = None
+    """Leaves out records whose instruction and input have more characters together."""
+    max_output_chars: Annotated[Positive | None, _UNLESS_SET] = None
+    """Leaves out records one of whose outputs has more characters. Characters and not tokens: every
+    tokenizer sees the same records."""
     hub_revision: Annotated[str, Field(exclude_if=operator.not_)] = ""
     """The commit, tag or branch of that dataset; its main branch where it is left out."""
-    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$", exclude_if=operator.not_)] = ""
-    """Digest that the file at `path` has to have, as `sha256sum` prints it."""
+    sha256: Annotated[str, Field(pattern=_SHA256, exclude=True)] = ""
+    """Digest that a local file at `path` has to have, as `sha256sum` prints it. A pin moves no
+    result, and the digests of a run hold the bytes of its files anyway: so it is left out of them.
+    """
+    hub_sha256: Annotated[str, Field(pattern=_SHA256, exclude=True)] = ""
+    """The same of `hub_file`, whole, as the hub's page of the file shows it."""
+    records: Annotated[Positive | None, Field(exclude=True)] = None
+    """How many records the file has to hold, wherever it comes from; of a longer one `limit` may be
+    taken from a shorter file too, as long as it holds those."""
     redistribute: bool = True
     """May prompts and references stand in published pages?"""
     license: str = ""
@@ -74,6 +100,20 @@ class Data(_Fields):
     """`published`: prompts are cut from the right and long rows at `max_length`, as in the papers.
 
     Left out of digests where it is the default, so that older runs and caches are found."""
+    template: Annotated[Template, Field(exclude_if=lambda value: value == "alpaca")] = "alpaca"
+    """`chat`: one user turn in the tokenizer's own chat template, its default system turn kept."""
+    template_options: Annotated[dict[str, bool | str], _UNLESS_SET] = {}
+    """Switches of the chat template, such as `enable_thinking: false`."""
+
+    @model_validator(mode="after")
+    def _template_fits(self) -> "Data":
+        if self.template == "chat" and self.truncation == "published":
+            raise ValueError(
+                "template: chat needs truncation: ours; published would cut off the template's end"
+            )
+        if self.template_options and self.template != "chat":
+            raise ValueError(f"template_options: {self.template} has none, only template: chat")
+        return self
 
 
 class TokenizerSpec(_Fields):
@@ -153,14 +193,18 @@ class Lora(_Fields):
 
 
 class Model(_Fields):
-    """Weights from a folder or the hub, or an architecture trained here on gold responses."""
+    """Weights from a folder, the hub or a GGUF file, or an architecture trained here."""
 
     path: str = ""
-    """A folder; read in the place of `hub` where both are given."""
+    """A folder; read in the place of `hub` or `gguf` where both are given."""
     hub: Annotated[str, _UNLESS_SET] = ""
     """The model on the hub, `owner/name`."""
     revision: Annotated[str, _UNLESS_SET] = ""
     """The commit, tag or branch of it; its main branch where it is left out."""
+    gguf: Annotated[str, _UNLESS_SET] = ""
+    """A GGUF file, a path or `PACKAGE/FILE` of an installed Python package; dequantised once."""
+    keep_layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _UNLESS_SET] = ()
+    """Of given weights only these layers, counted from 0, in rising order."""
     pickle: Annotated[bool, _UNLESS_SET] = False
     """Load pickled weights where there are no safetensors. A pickle can run any code."""
     dtype: Annotated[Literal["", "float32", "bfloat16", "float16"], _UNLESS_SET] = ""
@@ -179,13 +223,24 @@ class Model(_Fields):
 
     @property
     def given(self) -> str:
-        """Where the weights come from: a folder, a model on the hub, or "" for from scratch."""
-        return self.path or self.hub
+        """Where the weights come from: folder, GGUF file, model on the hub; "" for from scratch."""
+        return self.path or self.gguf or self.hub
+
+    @field_validator("keep_layers")
+    @classmethod
+    def _in_order(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(layers)):
+            raise ValueError("each layer once, in rising order")
+        return layers
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
         if bool(self.given) == (self.architecture is not None):
-            raise ValueError("give either path, hub or architecture")
+            raise ValueError("give either path, hub, gguf or architecture")
+        if self.gguf and self.hub:
+            raise ValueError("give either hub or gguf")
+        if self.keep_layers and self.architecture is not None:
+            raise ValueError("keep_layers: an architecture says its number of layers itself")
         if self.architecture is not None and self.fit is None:
             raise ValueError("an architecture needs a recipe in fit")
         if self.revision and not self.hub:
@@ -280,6 +335,8 @@ class Suite(_Fields):
             raise ValueError("data.max_prompt has to be below data.max_length")
         if self.tokenizer.path and self.tokenizer.vocabulary:
             raise ValueError("tokenizer: give path or vocabulary, not both")
+        if self.tokenizer.vocabulary and self.data.template == "chat":
+            raise ValueError("data.template: chat: a BPE trained here has no chat template")
         trained = self.teacher.architecture is not None and self.student.architecture is not None
         if trained and not (self.tokenizer.path or self.tokenizer.vocabulary):
             raise ValueError("models made from scratch need tokenizer.vocabulary or tokenizer.path")

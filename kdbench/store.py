@@ -184,6 +184,26 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary place for a file that becomes `path`, synced, when the block ends well.
+
+    For what is too large to be held as bytes a second time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder, since whoever writes the file may have temporary names of its own.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary / path.name
+        with (temporary / path.name).open("rb") as file:
+            os.fsync(file.fileno())
+        (temporary / path.name).replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sweep(folder: Path) -> None:
     """Removes what killed writers left below a folder that no other process writes to."""
     for path in folder.rglob(".*.tmp"):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kdbench.errors import UserError
 from kdbench.registry import module_folder, unknown
-from kdbench.spec import Suite
+from kdbench.spec import Suite, canonical
 
 Lines = Mapping[tuple[str, ...], str]
 """`file:line` of every field that is written somewhere."""
@@ -143,6 +143,10 @@ def _explain(
             message = unknown("field", location[-1], _known_fields(location[:-1]))
         elif item["type"] == "missing":
             message = "this field is missing"
+        elif item["type"] == "tuple_type":
+            text = item["input"] if isinstance(item["input"], str) else canonical(item["input"])
+            message = f"a list stands in brackets: [{text}]"
+            message += f" (--set '{field}=[{text}]')" if where.startswith("--set") else ""
         messages.append(f"{where}: {field}: {message}")
     return messages
 

@@ -1,11 +1,13 @@
-"""Where a model's weights lie: a folder, or a model of the hub in the hub's own cache."""
+"""Where a model's weights lie: a folder, a GGUF file's copy, or the hub's own cache."""
 
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError
+from kdbench.gguf import dequantised
 from kdbench.spec import Model
+from kdbench.store import read_json
 
 DESCRIBED = ["*.json", "*.jinja", "*.model", "*.txt"]
 """Configurations and tokenizer; small."""
@@ -19,17 +21,22 @@ def checkpoint(model: Model, role: str) -> Path:
     The hub's library keeps what it downloads in its own cache, and goes on with what broke off.
 
     Args:
-        model: with a `path` or a `hub`.
+        model: with a `path`, a `gguf` or a `hub`.
         role: the field of the suite that describes it, for messages.
 
     Raises:
-        UserError: the folder is no checkpoint, or the model cannot be had; or it holds pickled
-            weights or Python code, and the suite does not ask for them by name.
+        UserError: the folder is no checkpoint, or the model cannot be had; it holds pickled
+            weights or Python code, and the suite does not ask for them by name; or there is no such
+            layer to keep.
     """
-    folder = Path(model.path) if model.path else _downloaded(model, role)
+    if model.path:
+        folder = Path(model.path)
+    else:
+        folder = dequantised(model.gguf, role) if model.gguf else _downloaded(model, role)
     if not (folder / "config.json").is_file():
         raise UserError(f"{role}: {folder}: no model folder (config.json is missing)")
     weights_files(folder, pickle=model.pickle)
+    _check_layers(folder, model, role)
     return folder
 
 
@@ -58,6 +65,17 @@ def weights_files(folder: Path, *, pickle: bool = False) -> list[Path]:
             "(--set teacher.pickle=true), or convert it once with save_pretrained"
         )
     raise UserError(f"{folder}: no safetensors weights")
+
+
+def _check_layers(folder: Path, model: Model, role: str) -> None:
+    if model.keep_layers:
+        config = read_json(folder / "config.json")
+        layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 0)
+        if model.keep_layers[-1] >= layers:
+            raise UserError(
+                f"{role}.keep_layers: {folder} has {layers} layers, 0 to {layers - 1}; there is no "
+                f"layer {model.keep_layers[-1]}"
+            )
 
 
 @cache

@@ -11,7 +11,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kdbench.data.encode import EOS, Encoded
+from kdbench.data.encode import Encoded
+from kdbench.data.template import EOS
 from kdbench.expressions import parse
 from kdbench.paper import on_paper
 from kdbench.spec import Diagnostics, Loss, Model, Recipe
@@ -74,7 +75,7 @@ def main(folder: Path) -> None:
     suite = load_suite("instruct").model_copy(
         update={"teacher": model, "student": model, "recipe": RECIPE}
     )
-    paper = on_paper(suite, length=LENGTH, gpu=False)["total"]
+    paper = on_paper(suite, rows=ROWS, length=LENGTH, gpu=False)["total"]
     print(json.dumps({"paper": paper, "measured": 1024 * (_kilobytes("VmHWM") - before)}))
 
 

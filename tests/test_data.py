@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from kdbench.data.batches import batch_rows, collate, micro_batches, response_indices
-from kdbench.data.encode import (
-    EOS,
-    FRAME,
-    Encoded,
-    encode_prompt,
-    encode_record,
-    encode_split,
-    eos_id,
-    prompt_text,
-)
+from kdbench.data.encode import Encoded, encode_prompt, encode_record, encode_split
 from kdbench.data.records import Record, read_split
+from kdbench.data.template import EOS, FRAME, eos_id, frame_of, prompt_text
 from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
 from kdbench.errors import UserError
 from kdbench.spec import Split
@@ -89,7 +81,7 @@ def test_long_prompts_keep_the_frame_and_lose_the_end_of_their_input(
 ) -> None:
     frame = len(tokenizer.encode(prompt_text("", "x")).ids)
     limit = frame + room
-    ids = encode_prompt(tokenizer, Record(instruction, context, ("x",)), limit)
+    ids = encode_prompt(frame_of(tokenizer), Record(instruction, context, ("x",)), limit)
     text = tokenizer.decode(ids, skip_special_tokens=False)
     assert len(ids) <= limit
     assert text.startswith("Below is an instruction")
@@ -100,14 +92,18 @@ def test_long_prompts_keep_the_frame_and_lose_the_end_of_their_input(
 
 def test_a_frame_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match="do not hold the prompt's frame"):
-        encode_prompt(tokenizer, Record("jump over the dog", "", ("x",)), 2)
+        encode_prompt(frame_of(tokenizer), Record("jump over the dog", "", ("x",)), 2)
 
 
 def test_rows_that_do_not_fit_whole_are_left_out(tokenizer: Tokenizer) -> None:
     short, long = Record("fox", "", ("dog",)), Record("fox", "", ("dog " * 200,))
     length = sum(map(len, encode_record(tokenizer, short)))
     data = encode_split(
-        tokenizer, [long, short, long], max_prompt=length - 1, max_length=length, name="train"
+        frame_of(tokenizer),
+        [long, short, long],
+        max_prompt=length - 1,
+        max_length=length,
+        name="train",
     )
     assert data.lengths.tolist() == [length]
 

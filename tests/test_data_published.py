@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import encode_split
+from kdbench.data.template import frame_of
 from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
 from kdbench.errors import UserError
 from kdbench.spec import Suite, canonical
@@ -82,9 +83,8 @@ def test_dolly_has_the_published_ids() -> None:
 
 def test_long_rows_are_cut_where_truncation_is_published(small: Tokenizer) -> None:
     rows = [Record("count", "", ("word " * 300,)), Record("count " * 200, "", ("word",))]
-    data = encode_split(
-        small, rows, max_prompt=200, max_length=220, name="train", truncation="published"
-    )
+    limits = {"max_prompt": 200, "max_length": 220}
+    data = encode_split(frame_of(small), rows, **limits, name="train", truncation="published")
     assert data.lengths[0] == 220
     assert data.prompt_lengths[1] == 200
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import kdbench
 from kdbench.cli import main
@@ -148,6 +149,20 @@ def test_lm_eval_has_a_folder_per_model_and_a_line_per_document(lm_eval_folder: 
     assert line["resps"] == [[answer("dolly", 3, greedy=False)]]
     assert line["filtered_resps"] == [answer("dolly", 3, greedy=False)]
     assert line["filter"] == "none"
+
+
+def test_lm_eval_shows_the_user_turn_of_a_chat(run: Run, tmp_path: Path) -> None:
+    chat = Run(shutil.copytree(run.path, tmp_path / "chat"))
+    path = chat.path / "spec.yaml"
+    spec = yaml.safe_load(path.read_text())
+    spec["shared"]["suite"]["data"]["template"] = "chat"
+    path.write_text(yaml.safe_dump(spec))
+    folder = export(chat, "lm-eval", tmp_path / "out").path
+    _, lines = documents(folder, "sft__seed-0", "dolly")
+    asked = [lines[i]["doc"]["instruction"] + "\n\n" + lines[i]["doc"]["input"] for i in (0, 3)]
+    assert [lines[i]["arguments"]["gen_args_0"]["arg_0"] for i in (0, 3)] == [
+        text.removesuffix("\n\n") for text in asked
+    ]
 
 
 def test_lm_eval_metrics_are_those_of_the_leaderboard(run: Run, lm_eval_folder: Path) -> None:

@@ -23,7 +23,8 @@ from tests.hub_server import COMMIT, serve
 from tests.peak_memory import prepare
 
 SHAPE = Shape(layers=2, width=32, mlp=64, heads=2, vocabulary=320)
-PUBLISHED = sorted(name for name in installed_suites() if name not in ("instruct", "dolly-tiny"))
+OWN = ("instruct", "dolly-tiny", "dolly-smollm")
+PUBLISHED = sorted(name for name in installed_suites() if name not in OWN)
 
 
 def tiny_llama(layers: int = 2) -> LlamaForCausalLM:
@@ -233,6 +234,8 @@ def test_parameters_on_paper_are_those_of_the_model(tmp_path: Path) -> None:
         ("dolly-gpt2-large", 1.558e9, 0.774e9),
         ("dolly-opt", 2.65e9, 0.125e9),
         ("dolly-openllama", 6.74e9, 3.43e9),
+        ("dolly-qwen", 1.84e9, 0.464e9),
+        ("dolly-qwen3", 4.02e9, 0.596e9),
     ],
 )
 def test_published_suites_state_the_sizes_that_their_models_have(
@@ -248,7 +251,7 @@ def test_published_suites_follow_the_protocol(name: str) -> None:
     suite = load_suite(name)
     assert list(suite.data.evaluation) == ["dolly", "self-inst", "vicuna", "sinst", "uinst"]
     assert (suite.data.max_prompt, suite.data.max_length) == (256, 512)
-    assert suite.data.truncation == "published"
+    assert suite.data.truncation == ("ours" if suite.data.template == "chat" else "published")
     assert suite.decoding.seeds == (10, 20, 30, 40, 50)
     assert suite.decoding.no_repeat_ngram_size == 6
     assert suite.recipe.betas == (0.9, 0.95)

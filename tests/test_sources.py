@@ -12,8 +12,8 @@ import torch
 
 from kdbench.artifacts import Artifacts
 from kdbench.data.batches import batch_rows
-from kdbench.data.encode import Encoded, eos_id
-from kdbench.data.tokenizer import load_tokenizer
+from kdbench.data.encode import Encoded
+from kdbench.data.tokenizer import end_id
 from kdbench.expressions import parse
 from kdbench.models import load
 from kdbench.train.job import Job, per_token_of, source_of
@@ -61,7 +61,7 @@ def test_samples_end_with_the_end_token_or_at_the_limit(
 ) -> None:
     job = job_of(artifacts, tmp_path, "imitkd", max_new_tokens=40)
     data = source(job).fresh(0)
-    end = eos_id(load_tokenizer(job.initial))
+    end = end_id(job.initial)
     ended = 0
     for row in range(len(data)):
         response = data.response(row)

@@ -24,6 +24,12 @@ SETTINGS = click.option(
     help="Changes a field of the suite, e.g. recipe.lr=0.001; may be repeated.",
 )
 JOBS = click.option("--jobs", type=click.IntRange(min=1), help="Trials side by side.")
+MICRO_BATCH = click.option(
+    "--micro-batch",
+    type=click.IntRange(min=1),
+    metavar="ROWS",
+    help="Rows at a time, to save memory; gradients add up over the batch.  [default: all of it]",
+)
 BACKEND = click.option(
     "--backend",
     type=click.Choice(["vllm", "transformers"]),
@@ -99,6 +105,7 @@ def request_options(command: Command) -> Command:
         OUT,
         SETTINGS,
         JOBS,
+        MICRO_BATCH,
         BACKEND,
         COMPILE,
         DATA_DIR,

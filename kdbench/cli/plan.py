@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from kdbench.cli.options import JSON, request_options, to_request
-from kdbench.cost import cost, device_memory, has_gpu
+from kdbench.cost import cost, device_memory, guess_counts, has_gpu
 from kdbench.paper import on_paper
-from kdbench.plan import Plan, make_plan
+from kdbench.plan import Plan, Request, make_plan
 from kdbench.spec import Suite
 from kdbench.suites import load_suite
 from kdbench.weights import at_hand
@@ -22,12 +22,16 @@ def command(as_json: bool, **given: Any) -> None:
 
     Models on the hub are not downloaded: until they are, memory and operations are all it says.
     """
-    request = to_request(**given)
+    show_request(to_request(**given), as_json=as_json)
+
+
+def show_request(request: Request, *, as_json: bool = False) -> None:
+    """Prints the cost of what is asked for, on paper where its models are not here yet."""
     suite = load_suite(request.suite, request.settings)
     models = {"teacher": suite.teacher, "student": suite.student}
     away = [model.hub for model in models.values() if not at_hand(model)]
     if away and all(model.shape or at_hand(model) for model in models.values()):
-        _show_on_paper(suite, away, as_json=as_json)
+        _show_on_paper(request, suite, away, as_json=as_json)
     else:
         show(make_plan(request), as_json=as_json)
 
@@ -72,16 +76,46 @@ def _show(figures: dict[str, Any]) -> None:
     click.echo(f"  time       very roughly {minutes:.1f} minutes with {figures['jobs']} jobs")
 
 
-def _show_on_paper(suite: Suite, away: list[str], *, as_json: bool) -> None:
-    memory = on_paper(suite, length=suite.data.max_length, gpu=has_gpu())
-    memory |= device_memory(memory["total"], 1)
-    tokens = suite.recipe.steps * suite.recipe.batch * suite.data.max_length
+def _show_on_paper(request: Request, suite: Suite, away: list[str], *, as_json: bool) -> None:
+    """Records are guessed from where they lie, and without them every row is the longest."""
+    from kdbench.data.records import place
+
+    counts = None
+    folder = place(suite.data, request.data_dir)
+    if all((folder / split.path).is_file() for split in (suite.data.train, suite.data.dev)):
+        counts = guess_counts(suite, folder)
+    length = suite.data.max_length
+    memory = on_paper(
+        suite,
+        rows=request.micro_batch or suite.recipe.batch,
+        length=length,
+        mean_length=None if counts is None else counts.mean_length,
+        gpu=has_gpu(),
+    )
+    memory |= device_memory(memory, 1)
+    rows = suite.recipe.steps * suite.recipe.batch
+    figures: dict[str, Any] = {
+        "suite": suite.name,
+        "not_here": away,
+        "training_tokens_at_most": rows * length,
+    }
+    if counts is not None:
+        figures["training_tokens_guessed"] = round(rows * counts.mean_length)
+        figures["teacher_cache_bytes"] = counts.cached_tokens * memory["cached_token"]
     if as_json:
-        figures = {"suite": suite.name, "not_here": away, "training_tokens_at_most": tokens}
         click.echo(json.dumps({**figures, "memory": memory}, indent=2))
         return
     click.echo(f"suite {suite.name}: {' and '.join(away)} not downloaded yet; on paper")
-    click.echo(f"  training   {tokens:,} tokens a trial, at most")
+    if counts is None:
+        click.echo(f"  training   {rows * length:,} tokens a trial, at most (--data-dir guesses)")
+        click.echo(
+            f"  teacher    {memory['cached_token'] / 1e3:,.1f} kB of hidden states a response "
+            "token (--data-dir says how many)"
+        )
+    else:
+        tokens, size = figures["training_tokens_guessed"], figures["teacher_cache_bytes"]
+        click.echo(f"  training   {tokens:,} tokens a trial (guessed from words)")
+        click.echo(f"  teacher    {_gb(size)} GB of hidden states (guessed from words)")
     _show_memory(memory)
 
 
@@ -90,11 +124,14 @@ def _show_memory(memory: dict[str, Any]) -> None:
     listed = ", ".join(f"{part.replace('_', ' ')} {_gb(memory[part])}" for part in parts)
     click.echo(f"  memory     {_gb(memory['total'])} GB a training: {listed}")
     click.echo(f"             {_gb(memory['teacher_body'])} GB more where the teacher's body runs")
-    click.echo(f"             {_gb(memory['checkpoint'])} GB of the machine's for a checkpoint")
+    if memory["teacher_fit"]:
+        click.echo(f"             {_gb(memory['teacher_fit'])} GB to fit the teacher before that")
+    click.echo(f"             {_gb(memory['checkpoint'])} GB of disk for a checkpoint")
     several = f" for {memory['processes']} at a time" if memory["processes"] > 1 else ""
     verdict = "fits" if memory["fits"] else "does not fit"
     device = f"{memory['device']}, {_gb(memory['device_bytes'])} GB"
-    click.echo(f"             {verdict}{several} ({device})")
+    hint = "" if memory["fits"] else "; --micro-batch ROWS makes the activations smaller"
+    click.echo(f"             {verdict}{several} ({device}){hint}")
     click.echo(f"  operations {memory['flops']:.2g} a trial, teacher from the cache")
 
 

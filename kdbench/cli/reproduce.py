@@ -11,6 +11,7 @@ from kdbench.cli.options import (
     COMPILE,
     DATA_DIR,
     JOBS,
+    MICRO_BATCH,
     OUT,
     PLUGIN,
     SEEDS,
@@ -21,7 +22,7 @@ from kdbench.errors import UserError
 
 if TYPE_CHECKING:
     from kdbench.papers import Published, Reproduction, Table
-    from kdbench.plan import Plan
+    from kdbench.plan import Plan, Request
 
 TINY_SUITE = "instruct"
 
@@ -48,6 +49,7 @@ TINY_SUITE = "instruct"
 @OUT
 @SETTINGS
 @JOBS
+@MICRO_BATCH
 @BACKEND
 @COMPILE
 @DATA_DIR
@@ -71,6 +73,7 @@ def command(
     from kdbench.cli.compare import check_output
     from kdbench.expressions import load_plugin
     from kdbench.papers import load_published, reproduce
+    from kdbench.plan import make_plan
     from kdbench.store import find_run
 
     published = load_published()
@@ -90,13 +93,14 @@ def command(
         suite = _suite_of(run.path, chosen, tiny)
         _show(reproduce(published, chosen, {suite: run}, tiny=tiny), output)
         return
-    plans = _plans(chosen, tiny, given)
+    requests = _requests(chosen, tiny, given)
     if dry_run:
-        from kdbench.cli.plan import show
+        from kdbench.cli.plan import show_request
 
-        for plan in plans.values():
-            show(plan, as_json=False)
+        for request in requests.values():
+            show_request(request)
         return
+    plans = {suite: make_plan(request) for suite, request in requests.items()}
     failed = _run(plans)
     runs = {suite: plan.run for suite, plan in plans.items()}
     _show(reproduce(published, chosen, runs, tiny=tiny), output)
@@ -157,14 +161,13 @@ def _suite_of(folder: Path, table: "Table", tiny: bool) -> str:
     return suite
 
 
-def _plans(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, Plan]":
-    """One plan for each suite, all checked before anything runs.
+def _requests(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, Request]":
+    """What to run, suite by suite.
 
     Raises:
         UserError: a suite is not installed, or has no row that kdbench can run.
     """
     from kdbench.papers.reproduction import variants_of
-    from kdbench.plan import make_plan
     from kdbench.store import REFERENCES
     from kdbench.suites import installed_suites
 
@@ -175,7 +178,7 @@ def _plans(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, Plan
             f"its rows on {TINY_SUITE}, for rank agreement only"
         )
     name = given.pop("name") or f"reproduce-{table.id}{'-tiny' if tiny else ''}"
-    plans = {}
+    requests = {}
     for suite in suites:
         names, lacking = variants_of(table, None if tiny else suite)
         for row, reason in lacking.items():
@@ -185,8 +188,8 @@ def _plans(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, Plan
             raise UserError(f"{table.id}: no row on {suite} that kdbench can run")
         own = f"{name}-{suite}" if len(suites) > 1 else name
         asked = {**given, "name": own, "suite": suite, "objectives": ",".join(variants)}
-        plans[suite] = make_plan(to_request(**asked))
-    return plans
+        requests[suite] = to_request(**asked)
+    return requests
 
 
 def _run(plans: "dict[str, Plan]") -> bool:

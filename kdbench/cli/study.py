@@ -11,6 +11,7 @@ from kdbench.cli.options import (
     COMPILE,
     DATA_DIR,
     JOBS,
+    MICRO_BATCH,
     OUT,
     PLUGIN,
     SEEDS,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @OUT
 @SETTINGS
 @JOBS
+@MICRO_BATCH
 @BACKEND
 @COMPILE
 @DATA_DIR

@@ -1,43 +1,24 @@
-"""The prompt's frame, token ids, and the flat arrays that training reads."""
+"""Records as token ids, and the flat arrays that training reads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from kdbench import store
 from kdbench.data.records import Record
+from kdbench.data.template import Frame, frame_of
 from kdbench.errors import UserError
-from kdbench.spec import Truncation
+from kdbench.spec import Template, Truncation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
-WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further "
-    "context. Write a response that appropriately completes the request.\n\n### Instruction:\n"
-)
-WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes "
-    "the request.\n\n### Instruction:\n"
-)
-INPUT = "\n\n### Input:\n"
-RESPONSE = "\n\n### Response:\n"
-FRAME = (WITH_INPUT, WITHOUT_INPUT, INPUT, RESPONSE)
-EOS = "<|endoftext|>"
-
-
-def prompt_text(instruction: str, input_text: str) -> str:
-    """The Alpaca frame that MiniLLM, DistiLLM, ABKD and AMiD use."""
-    if input_text:
-        return f"{WITH_INPUT}{instruction}{INPUT}{input_text}{RESPONSE}"
-    return f"{WITHOUT_INPUT}{instruction}{RESPONSE}"
-
 
 def encode_prompt(
-    tokenizer: "Tokenizer", record: Record, max_prompt: int, truncation: Truncation = "ours"
+    frame: Frame, record: Record, max_prompt: int, truncation: Truncation = "ours"
 ) -> list[int]:
     """Token ids of a prompt, at most `max_prompt`.
 
@@ -49,21 +30,19 @@ def encode_prompt(
         UserError: the frame alone is longer than `max_prompt`, and is to be kept.
     """
     instruction, context = record.instruction, record.input
-    ids: list[int] = tokenizer.encode(
-        prompt_text(instruction, context), add_special_tokens=False
-    ).ids
+    ids = _ids(frame, frame.render(instruction, context))
     if truncation == "published":
         return ids[:max_prompt]
     while len(ids) > max_prompt:
         shortened = context or instruction
-        pieces = tokenizer.encode(shortened, add_special_tokens=False)
+        pieces = frame.tokenizer.encode(shortened, add_special_tokens=False)
         keep = len(pieces.ids) - (len(ids) - max_prompt)
         if not shortened or (keep <= 0 and not context):
             raise UserError(f"max_prompt={max_prompt} tokens do not hold the prompt's frame")
         cut = shortened[: pieces.offsets[keep - 1][1]] if keep > 0 else ""
         cut = cut if len(cut) < len(shortened) else shortened[:-1]
         instruction, context = (instruction, cut) if context else (cut, "")
-        ids = tokenizer.encode(prompt_text(instruction, context), add_special_tokens=False).ids
+        ids = _ids(frame, frame.render(instruction, context))
     return ids
 
 
@@ -74,6 +53,8 @@ def encode_record(
     max_prompt: int = 256,
     max_length: int = 512,
     truncation: Truncation = "ours",
+    template: Template = "alpaca",
+    template_options: Mapping[str, bool | str] | None = None,
 ) -> tuple[list[int], list[int]]:
     """Token ids of a prompt and of its gold response, end of sequence included.
 
@@ -88,36 +69,22 @@ def encode_record(
         max_prompt: tokens.
         max_length: tokens of both.
         truncation: what a long prompt loses, see `encode_prompt`.
+        template: the Alpaca frame, or `chat` for the chat template of a tokenizer of transformers.
+        template_options: switches of that chat template.
 
     Raises:
         UserError: the frame alone is longer than `max_prompt`, and is to be kept; the record lacks
-            a field; the tokenizer has no end of sequence.
+            a field; the tokenizer has no end of sequence or, for `chat`, no template that can be
+            used; a chat is to be cut as published.
     """
     if truncation not in get_args(Truncation):
         raise UserError(f"truncation={truncation!r}: ours or published")
+    if template == "chat" and truncation == "published":
+        raise UserError("template: chat needs truncation: ours, which keeps the template whole")
     if isinstance(record, Mapping):
         record = Record.of(record, "the record")
-    end: int | None = getattr(tokenizer, "eos_token_id", None)
-    fast = cast("Tokenizer", getattr(tokenizer, "backend_tokenizer", tokenizer))
-    end = eos_id(fast) if end is None else end
-    prompt = encode_prompt(fast, record, max_prompt, truncation)
-    text = prompt_text(record.instruction, record.input)
-    whole = fast.encode(text, add_special_tokens=False).ids
-    both = fast.encode(text + record.target, add_special_tokens=False).ids
-    response = [*both[len(whole) :], end]
-    return prompt, response[: max_length - len(prompt)]
-
-
-def eos_id(tokenizer: "Tokenizer") -> int:
-    """The id that ends a response.
-
-    Raises:
-        UserError: the tokenizer has none of the usual ones.
-    """
-    for token in (EOS, "</s>", "<|im_end|>", "<|eot_id|>"):
-        if (found := tokenizer.token_to_id(token)) is not None:
-            return int(found)
-    raise UserError(f"the tokenizer has no end-of-sequence token ({EOS}, </s>, ...)")
+    frame = frame_of(tokenizer, template, template_options)
+    return _pair(frame, record, max_prompt, max_length, truncation)
 
 
 @dataclass(frozen=True)
@@ -200,7 +167,7 @@ class Encoded:
 
 
 def encode_split(
-    tokenizer: "Tokenizer",
+    frame: Frame,
     records: Sequence[Record],
     *,
     max_prompt: int,
@@ -217,15 +184,25 @@ def encode_split(
     """
     rows = []
     for record in records:
-        prompt, response = encode_record(
-            tokenizer,
-            record,
-            max_prompt=max_prompt,
-            max_length=max_length + (truncation == "ours"),
-            truncation=truncation,
-        )
+        longest = max_length + (truncation == "ours")
+        prompt, response = _pair(frame, record, max_prompt, longest, truncation)
         if len(prompt) + len(response) <= max_length:
             rows.append((prompt, response))
     if not rows:
         raise UserError(f"{name}: no record fits into data.max_length={max_length} tokens")
     return Encoded.of(rows)
+
+
+def _pair(
+    frame: Frame, record: Record, max_prompt: int, max_length: int, truncation: Truncation
+) -> tuple[list[int], list[int]]:
+    prompt = encode_prompt(frame, record, max_prompt, truncation)
+    text = frame.render(record.instruction, record.input)
+    both = _ids(frame, text + record.target)
+    response = [*both[len(_ids(frame, text)) :], frame.end]
+    return prompt, response[: max_length - len(prompt)]
+
+
+def _ids(frame: Frame, text: str) -> list[int]:
+    ids: list[int] = frame.tokenizer.encode(text, add_special_tokens=False).ids
+    return ids

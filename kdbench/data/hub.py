@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kdbench import store
-from kdbench.data.records import check_digest, splits_of
+from kdbench.data.records import check_digest, check_file, field_of, splits_of
 from kdbench.errors import UserError
 from kdbench.spec import Data, Split, digest
 
@@ -11,9 +11,8 @@ from kdbench.spec import Data, Split, digest
 def fetch(data: Data) -> Path:
     """Copies the files of a suite into the cache, unless they are there; all of them or none.
 
-    The lines are copied as they stand, so that a file has the same digest wherever it is made.
-    `HF_ENDPOINT` names another hub. A broken connection is taken up where it broke off (by the
-    hub's library); a file whose digest is wrong is downloaded once more.
+    The lines are copied as they stand. `HF_ENDPOINT` names another hub. A file whose digest is
+    wrong is downloaded once more.
 
     Raises:
         UserError: a file cannot be had, or is not the one that the suite pins.
@@ -23,40 +22,45 @@ def fetch(data: Data) -> Path:
         if not folder.exists():
             with store.new_folder(folder) as temporary:
                 for name, split in splits_of(data).items():
-                    _fetch_split(temporary / split.path, split, name)
+                    path = temporary / split.path
+                    _copy_rows(_pinned(split, name), path, split.hub_rows)
+                    check_file(path, split, name, local=False)
     return folder
 
 
 def hub_folder(data: Data) -> Path:
     """Where in the cache `fetch` puts the files; known before they are there."""
     origin = {
-        name: [split.hub, split.hub_file, split.hub_rows, split.hub_revision, split.path]
+        name: [
+            *(split.hub, split.hub_file, split.hub_rows, split.hub_revision, split.path),
+            *filter(None, [split.hub_sha256]),
+        ]
         for name, split in splits_of(data).items()
     }
     return store.cache_dir() / "hub" / digest(origin)
 
 
-def _fetch_split(path: Path, split: Split, name: str) -> None:
-    _copy_rows(_download(split, name, again=False), path, split.hub_rows)
+def _pinned(split: Split, name: str) -> Path:
+    """The file, whole, as the hub's library keeps it."""
+    what = f"{split.hub}/{_file(split)}"
+    field = f"{field_of(name)}.hub_sha256"
+    path = _download(split, name, again=False)
     try:
-        check_digest(path, split, name)
+        check_digest(path, split.hub_sha256, what, field)
     except UserError:
-        _copy_rows(_download(split, name, again=True), path, split.hub_rows)
-        try:
-            check_digest(path, split, name)
-        except UserError as error:
-            raise UserError(f"{split.hub}, downloaded twice: {error}") from error
+        path = _download(split, name, again=True)
+        check_digest(path, split.hub_sha256, f"{what}, downloaded twice", field)
+    return path
 
 
 def _download(split: Split, name: str, *, again: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
-    file = split.hub_file or Path(split.path).name
     try:
         return Path(
             hf_hub_download(
                 split.hub,
-                file,
+                _file(split),
                 repo_type="dataset",
                 revision=split.hub_revision or None,
                 force_download=again,
@@ -64,10 +68,14 @@ def _download(split: Split, name: str, *, again: bool) -> Path:
         )
     except Exception as error:  # the library passes on those of its HTTP client, which changes
         raise UserError(
-            f"{name}: {split.hub}/{file} could not be loaded from the hub "
+            f"{name}: {split.hub}/{_file(split)} could not be loaded from the hub "
             f"({type(error).__name__}: {_first_line(error)}). Without a network, --data-dir FOLDER "
             f"reads a local copy: FOLDER/{split.path}"
         ) from error
+
+
+def _file(split: Split) -> str:
+    return split.hub_file or Path(split.path).name
 
 
 def _first_line(error: Exception) -> str:

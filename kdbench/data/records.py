@@ -39,7 +39,8 @@ class Record:
             if field not in row:
                 raise UserError(f"{where}: the field '{field}' is missing")
         outputs = row["output"] if isinstance(row["output"], list) else [row["output"]]
-        texts = {"instruction": row["instruction"], "input": row.get("input") or ""}
+        context = "" if row.get("input") is None else row["input"]
+        texts = {"instruction": row["instruction"], "input": context}
         for field, text in [*texts.items(), *(("output", output) for output in outputs)]:
             if not isinstance(text, str):
                 raise UserError(f"{where}: '{field}' has to be text, not {type(text).__name__}")
@@ -54,12 +55,17 @@ def splits_of(data: Data) -> dict[str, Split]:
     return {**teacher, "train": data.train, "dev": data.dev, **data.evaluation}
 
 
+def field_of(name: str) -> str:
+    """Where a split stands in a suite, for messages and `--set`."""
+    return f"data.{name}" if name in ("train", "dev", "teacher") else f"data.evaluation.{name}"
+
+
 def locate(suite: Suite, data_dir: Path | None) -> Path:
     """The folder below which a suite's files lie, made or fetched where need be.
 
     Raises:
-        UserError: the folder is missing, a file could not be had from the hub, or a file's digest
-            is not the one that the suite pins.
+        UserError: the folder is missing, a file could not be had from the hub, or a file is not
+            the one that the suite pins.
     """
     data = suite.data
     if data_dir is not None and not data_dir.is_dir():
@@ -73,7 +79,7 @@ def locate(suite: Suite, data_dir: Path | None) -> Path:
     folder = place(data, data_dir)
     for name, split in splits_of(data).items():
         if (folder / split.path).is_file():
-            check_digest(folder / split.path, split, name)
+            check_file(folder / split.path, split, name, local=is_local(data, data_dir))
     return folder
 
 
@@ -95,19 +101,51 @@ def from_hub(data: Data) -> bool:
     return not data.generator and all(split.hub for split in splits_of(data).values())
 
 
-def check_digest(path: Path, split: Split, name: str) -> None:
-    """Compares a file with the digest that the suite pins, if it pins one.
+def is_local(data: Data, data_dir: Path | None) -> bool:
+    """Are the files the user's own, or those of a mirror, and not copies of the hub's?"""
+    return data_dir is not None or not from_hub(data)
+
+
+def check_file(path: Path, split: Split, name: str, *, local: bool) -> None:
+    """Compares a file with what the suite pins of it.
+
+    Args:
+        path: of the file.
+        split: with the pins.
+        name: of the split, for the message.
+        local: it is no copy of the hub's, of which `sha256` says nothing.
 
     Raises:
-        UserError: they differ; with the file, both digests and what to do.
+        UserError: its digest or its number of records is another; with what to do.
     """
-    if split.sha256 and (found := store.file_digest(path)) != split.sha256:
-        field = f"data.{name}" if name in ("train", "dev", "teacher") else f"data.evaluation.{name}"
+    if local:
+        check_digest(path, split.sha256, str(path), f"{field_of(name)}.sha256")
+    if split.records is None:
+        return
+    with path.open("rb") as file:
+        found = sum(bool(line.strip()) for line in file)
+    if found != split.records and not (split.limit and found >= split.limit):
+        field = f"{field_of(name)}.records"
         raise UserError(
-            f"{path}: the file is not the one that the suite pins in {field}.sha256\n"
-            f"  pinned {split.sha256}\n  found  {found}\n"
+            f"{path}: {found:,} records, where the suite says {split.records:,} ({field}): is the "
+            f"file whole? If it is what you mean, --set {field}={found}: the scores are then those "
+            "of other data"
+        )
+
+
+def check_digest(path: Path, pinned: str, what: str, field: str) -> None:
+    """Compares a file with a pinned digest; an empty one pins nothing.
+
+    Raises:
+        UserError: they differ; with `what` the file is, both digests and what to do.
+    """
+    if pinned and (found := store.file_digest(path)) != pinned:
+        raise UserError(
+            f"{what}: the file is not the one that the suite pins in {field}\n"
+            f"  pinned {pinned}\n  found  {found}\n"
             "Get the pinned file back, or, if the change is meant, write the digest found into the "
-            f"suite (or --set {field}.sha256={found}): the scores are then those of other data"
+            f"suite, or say --set {field}={found} (nothing behind the = takes the pin back): the "
+            "scores are then those of other data"
         )
 
 
@@ -125,10 +163,13 @@ def read_split(folder: Path, split: Split) -> list[Record]:
         for number, line in enumerate(file, start=1):
             if split.limit is not None and len(records) == split.limit:
                 break
-            if line.strip():
-                records.append(_read_record(line, f"{path}:{number}"))
+            if line.strip() and _fits(record := _read_record(line, f"{path}:{number}"), split):
+                records.append(record)
     if not records:
-        raise UserError(f"{path}: an empty set; it needs at least one record")
+        raise UserError(
+            f"{path}: an empty set; it needs at least one record"
+            + (" within max_prompt_chars and max_output_chars" if _short(split) else "")
+        )
     return records
 
 
@@ -138,6 +179,17 @@ def data_digest(folder: Path, data: Data) -> str:
         name: store.file_digest(folder / split.path) for name, split in splits_of(data).items()
     }
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fits(record: Record, split: Split) -> bool:
+    asked, longest = split.max_prompt_chars, split.max_output_chars
+    return (asked is None or len(record.instruction) + len(record.input) <= asked) and (
+        longest is None or all(len(output) <= longest for output in record.outputs)
+    )
+
+
+def _short(split: Split) -> bool:
+    return split.max_prompt_chars is not None or split.max_output_chars is not None
 
 
 def _read_record(line: bytes, where: str) -> Record:

@@ -7,8 +7,13 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from kdbench import store
-from kdbench.data.encode import EOS, FRAME, prompt_text
 from kdbench.data.records import Record
+from kdbench.data.template import EOS, FRAME, Frame, eos_id, frame_of, prompt_text
+from kdbench.errors import UserError
+from kdbench.spec import Data
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""What a tokenizer's folder holds, and what goes wherever a tokenizer goes; the first has to."""
 
 
 def train_tokenizer(
@@ -47,5 +52,53 @@ def train_tokenizer(
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Reads `tokenizer.json` from a folder."""
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    """Reads `tokenizer.json` from a folder.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more specific
+        raise UserError(f"{path}: no tokenizer that can be read: {error}") from error
+
+
+def end_id(folder: Path) -> int:
+    """The id that ends a response: in training, in generation and on policy.
+
+    It is the `eos_token` of `tokenizer_config.json`; one of the usual ones where none is named.
+
+    Raises:
+        UserError: the tokenizer does not know the token that is named, or has no usual one.
+    """
+    tokenizer = load_tokenizer(folder)
+    path = folder / "tokenizer_config.json"
+    named = store.read_json(path).get("eos_token") if path.is_file() else None
+    token = named["content"] if isinstance(named, dict) else named
+    if not token:
+        return eos_id(tokenizer)
+    if (found := tokenizer.token_to_id(token)) is None:
+        raise UserError(f"{path}: eos_token {token} is no token of tokenizer.json")
+    return int(found)
+
+
+def read_frame(folder: Path, data: Data) -> Frame:
+    """How a suite turns its records into token ids.
+
+    Raises:
+        UserError: the folder's tokenizer has no end token or, for `template: chat`, no template
+            that can be used.
+    """
+    tokenizer, end = load_tokenizer(folder), end_id(folder)
+    if data.template == "alpaca":
+        return Frame(tokenizer, prompt_text, end)
+    from transformers import PreTrainedTokenizerFast
+
+    # Only for its template: the ids come from tokenizer.json, as everywhere else.
+    chatting = PreTrainedTokenizerFast.from_pretrained(folder)
+    try:
+        frame = frame_of(chatting, data.template, data.template_options)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+    return Frame(tokenizer, frame.render, end)

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from kdbench import store
-from kdbench.data.encode import prompt_text
+from kdbench.data.template import prompt_text, user_turn
 from kdbench.errors import UserError
 from kdbench.frames import TRIAL, RunFrames
 from kdbench.provenance import read as read_provenance
@@ -149,10 +149,12 @@ def _samples(
         (answers["set"] == task.set) & ((answers["decoding_seed"] == GREEDY) == task.greedy)
     ].sort_values(["sample", "decoding_seed"])
     texts = own.groupby("sample")["text"].agg(list)
+    chat = frames.spec["shared"]["suite"]["data"].get("template") == "chat"
+    asked = user_turn if chat else prompt_text  # the tokenizer's template is not in a run
     for sample, metrics in per_sample.iterrows():
         index = int(str(sample))
         doc = task.docs[index] if task.docs else {}
-        prompt = prompt_text(doc["instruction"], doc["input"]) if doc else ""
+        prompt = asked(doc["instruction"], doc["input"]) if doc else ""
         target = doc["references"][0] if doc else ""
         given = list(map(str, texts[index]))
         hidden = task.withheld

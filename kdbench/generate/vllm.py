@@ -72,6 +72,8 @@ class VllmGenerator:
         room = answer_room(prompts, max_new_tokens, self._max_length)
         known = self._student.vocabulary
         padded = known < self._student.config.vocab_size
+        # One list for all: 150,000 ids a request would fill the memory, and so would copies of it.
+        allowed = list(range(known)) if padded else None
         params = [
             SamplingParams(
                 temperature=temperature,
@@ -79,9 +81,10 @@ class VllmGenerator:
                 seed=seed,
                 max_tokens=tokens,
                 stop_token_ids=sorted(self._student.eos_ids),
-                allowed_token_ids=list(range(known)) if padded else None,
+                allowed_token_ids=allowed,
                 detokenize=False,
                 extra_args={NGRAM_SIZE: self._ngram_size} if self._ngram_size else None,
+                skip_clone=True,
             )
             for tokens, seed in zip(room, seeds, strict=True)
         ]

@@ -121,7 +121,9 @@ def _orders(found: Reproduction) -> Grid:
         _ranks({cell.row: cell.ours for cell in ranked}),
     ]
     cells.sort(key=lambda cell: (cell.row in ranks[0], cell.published), reverse=True)
-    header = ["row", "variant", "published", "published rank", "our rank", "ours", "95 %"]
+    columns = list(dict.fromkeys(cell.set for cell in found.cells if cell.set != AVERAGE))
+    over = f", mean of {len(columns)} sets" if columns else ", mean of all sets"
+    header = ["row", "variant", f"published{over}", "published rank", "our rank", "ours", "95 %"]
     rows = [
         [
             cell.row,

@@ -1,4 +1,4 @@
-"""A training state as one safetensors file: weights, AdamW's moments, the step, and the memory of
+"""A training state as one safetensors file: trained weights, AdamW's moments, the step, and the memory of
 the objective and of the source of sequences.
 
 There is no random state to keep: data order, dropout and sampling are functions of (suite, seed,
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from kdbench import store
@@ -30,7 +30,9 @@ def save_checkpoint(
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     tensors |= {f"memory.{name}": value for name, value in memory.items()}
     content = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    store.write_bytes(path, save(content, metadata={"step": str(step)}))
+    # From where the tensors lie: as bytes they would take their size twice again.
+    with store.new_file(path) as temporary:
+        save_file(content, temporary, metadata={"step": str(step)})
 
 
 def load_checkpoint(
@@ -57,5 +59,5 @@ def load_checkpoint(
 
 
 def _weights(model: Any) -> dict[str, Tensor]:
-    """Every parameter once: tied ones share a name."""
-    return dict(model.named_parameters())
+    """Every trained parameter once: tied ones share a name, and what adapters leave alone stays."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}

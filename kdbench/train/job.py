@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from kdbench.data.encode import Encoded, eos_id
-from kdbench.data.tokenizer import load_tokenizer
+from kdbench.data.encode import Encoded
+from kdbench.data.tokenizer import end_id
 from kdbench.models import Head, load
 from kdbench.objective import State, Variant
 from kdbench.spec import Diagnostics, Lora, Loss, Recipe
@@ -106,7 +106,7 @@ def source_of(
             factor=job.loss.factor,
             on_student=on_student,
             vocabulary=job.vocabulary,
-            end_ids=frozenset({eos_id(load_tokenizer(job.initial))}),
+            end_ids=frozenset({end_id(job.initial)}),
             max_new_tokens=job.max_new_tokens,
             max_length=job.max_length,
         )

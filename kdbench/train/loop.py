@@ -12,6 +12,7 @@ import torch
 from kdbench import store
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
+from kdbench.data.tokenizer import TOKENIZER_FILES
 from kdbench.models import (
     Head,
     adapt,
@@ -249,7 +250,7 @@ def _finish(job: Job, state: _State, diverged: dict[str, Any]) -> None:
     model = state.model if state.adapters is None else state.adapters.merge_and_unload()
     with store.new_folder(job.out / "model") as folder:
         model.save_pretrained(folder)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
+        for name in TOKENIZER_FILES:
             if (source := job.initial / name).is_file():
                 (folder / name).write_bytes(source.read_bytes())
     summary = {

@@ -1,0 +1,42 @@
+"""What a reader of the scores should know of a suite's records, and no digest says."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from kdbench.data.records import Record
+
+
+def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
+    """One sentence for each thing that is allowed and yet moves scores.
+
+    Args:
+        records: of every split that is there, by its name.
+
+    Returns:
+        Of each split: prompts that are trained on too, empty outputs, and references that ROUGE-L
+        cannot read, since its tokens are runs of [a-z0-9].
+    """
+    trained = [name for name in ("train", "teacher") if name in records]
+    found = []
+    for name, rows in records.items():
+        total = f"of {len(rows):,} records"
+        for other in () if name in trained else trained:
+            asked = {(row.instruction.strip(), row.input.strip()) for row in records[other]}
+            again = sum((row.instruction.strip(), row.input.strip()) in asked for row in rows)
+            if again:
+                found.append(f"{name}: {again:,} {total} have a prompt that stands in {other} too")
+        if empty := sum(any(not text.strip() for text in row.outputs) for row in rows):
+            found.append(f"{name}: {empty:,} {total} have an empty output")
+        if (
+            name not in (*trained, "dev")
+            and (foreign := sum(not any(map(_readable, row.outputs)) for row in rows) - empty) > 0
+        ):
+            found.append(
+                f"{name}: {foreign:,} {total} have only references without a-z and 0-9 (another "
+                "script): ROUGE-L is 0 for them, whatever is answered"
+            )
+    return found
+
+
+def _readable(text: str) -> bool:
+    return re.search("[a-z0-9]", text.lower()) is not None

@@ -1,0 +1,147 @@
+"""How a record becomes the text of a prompt, and which id ends a response."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from kdbench.errors import UserError
+from kdbench.spec import Template
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n### Instruction:\n"
+)
+WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n### Instruction:\n"
+)
+INPUT = "\n\n### Input:\n"
+RESPONSE = "\n\n### Response:\n"
+FRAME = (WITH_INPUT, WITHOUT_INPUT, INPUT, RESPONSE)
+EOS = "<|endoftext|>"
+USUAL_ENDS = (EOS, "</s>", "<|im_end|>", "<|eot_id|>")
+"""What ends a response where the tokenizer's files do not name it, by preference."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What turns a record into token ids."""
+
+    tokenizer: "Tokenizer"
+    render: Callable[[str, str], str]
+    """From instruction and input (may be empty) to the prompt's text."""
+    end: int
+    """The id that ends a response."""
+
+
+def frame_of(
+    tokenizer: "Tokenizer | PreTrainedTokenizerFast",
+    template: Template = "alpaca",
+    options: Mapping[str, bool | str] | None = None,
+) -> Frame:
+    """The frame that a tokenizer and a template make.
+
+    Args:
+        tokenizer: of `tokenizers`, or a fast one of `transformers`, whose end of sequence is used.
+        template: the Alpaca frame, or the tokenizer's own chat template.
+        options: switches of that chat template.
+
+    Raises:
+        UserError: the tokenizer has no end of sequence or no chat template; or the template does
+            not know an option, inserts a date, or fails.
+    """
+    if template not in get_args(Template):
+        raise UserError(f"template={template!r}: {' or '.join(get_args(Template))}")
+    if options and template != "chat":
+        raise UserError(f"template_options: {template} has none, only template: chat")
+    fast = cast("Tokenizer", getattr(tokenizer, "backend_tokenizer", tokenizer))
+    end: int | None = getattr(tokenizer, "eos_token_id", None)
+    render = _chat(tokenizer, options or {}) if template == "chat" else prompt_text
+    return Frame(fast, render, eos_id(fast) if end is None else end)
+
+
+def prompt_text(instruction: str, input_text: str) -> str:
+    """The Alpaca frame that MiniLLM, DistiLLM, ABKD and AMiD use."""
+    if input_text:
+        return f"{WITH_INPUT}{instruction}{INPUT}{input_text}{RESPONSE}"
+    return f"{WITHOUT_INPUT}{instruction}{RESPONSE}"
+
+
+def user_turn(instruction: str, input_text: str) -> str:
+    """What the user says in a chat: the instruction, and the input a blank line below it."""
+    return f"{instruction}\n\n{input_text}" if input_text else instruction
+
+
+def eos_id(tokenizer: "Tokenizer") -> int:
+    """The id that ends a response where the tokenizer's files do not name it.
+
+    Raises:
+        UserError: the tokenizer has none of the usual ones.
+    """
+    if (found := usual_end(tokenizer)) is None:
+        raise UserError(f"the tokenizer has no end-of-sequence token ({EOS}, </s>, ...)")
+    return found
+
+
+def usual_end(tokenizer: "Tokenizer") -> int | None:
+    """The first of the usual end tokens that a tokenizer has."""
+    ids = map(tokenizer.token_to_id, USUAL_ENDS)
+    return next((int(found) for found in ids if found is not None), None)
+
+
+def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[str, str], str]:
+    """Renders one user turn and the opening of the answer, after a trial."""
+    if not hasattr(tokenizer, "apply_chat_template"):
+        raise UserError("template: chat needs a fast tokenizer of transformers")
+    text = _template_text(tokenizer)
+    for option in options:
+        if not re.search(rf"\b{re.escape(option)}\b", text):
+            raise UserError(f"template_options: the tokenizer's chat template knows no '{option}'")
+    if re.search(r"\|\s*random\b", text):
+        raise UserError("the tokenizer's chat template draws at random: prompts have to be fixed")
+
+    def render(instruction: str, input_text: str) -> str:
+        rendered: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": user_turn(instruction, input_text)}],
+            tokenize=False,
+            add_generation_prompt=True,
+            strftime_now=_refuse_date,
+            **options,
+        )
+        return rendered
+
+    from jinja2 import TemplateError
+
+    try:
+        render("instruction", "input")
+    except (TemplateError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the tokenizer's chat template cannot render one user turn: {error}"
+        ) from error
+    return render
+
+
+def _template_text(tokenizer: Any) -> str:
+    try:
+        text: str = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise UserError(
+            "template: chat, but the tokenizer has no chat template. Put one beside it "
+            "(chat_template.jinja, or chat_template in tokenizer_config.json), take an instruct "
+            "model's tokenizer (tokenizer.path), or use the Alpaca frame "
+            "(--set data.template=alpaca)"
+        ) from error
+    return text
+
+
+def _refuse_date(_: str) -> str:
+    """Stands in for transformers' function of that name in templates."""
+    raise UserError(
+        "the tokenizer's chat template inserts today's date, and prompts have to be the same "
+        'tomorrow; pin it, for most templates with template_options: {date_string: "26 Jul 2024"}'
+    )

@@ -1,0 +1,96 @@
+"""`python -m suites.cut SUITE`: which layers a student can do without.
+
+A student that is cut from a checkpoint (`student.keep_layers`) writes fluent text after a short fit
+only where the cut is light and spares the layers that matter. This measures which do: the mean loss
+on the gold responses of some training rows without each layer in turn, and then without the least
+influential ones together.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+from kdbench.artifacts import Artifacts
+from kdbench.build import prepare
+from kdbench.cli.options import DATA_DIR, SETTINGS
+from kdbench.data.batches import MicroBatch, micro_batches
+from kdbench.data.encode import Encoded
+from kdbench.data.records import locate
+from kdbench.errors import UserError
+from kdbench.models import head_of, hidden_states, layer_list, load, pick_device
+from kdbench.suites import load_suite
+
+ROWS_AT_A_TIME = 16
+
+
+@click.command()
+@click.argument("suite")
+@DATA_DIR
+@SETTINGS
+@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--drop", type=click.IntRange(min=1), default=6, show_default=True, help="Layers to leave out."
+)
+def main(
+    suite: str, data_dir: Path | None, settings: tuple[str, ...], rows: int, drop: int
+) -> None:
+    """Print how much each layer of the student's checkpoint matters, and the cut that follows."""
+    loaded = load_suite(suite, settings)
+    artifacts = Artifacts(loaded, locate(loaded, data_dir).resolve())
+    folder = artifacts.checkpoint("init")
+    if folder is None:
+        raise UserError(f"suite {loaded.name}: its student is made from scratch: nothing to cut")
+    prepare(artifacts)
+    data = Encoded.load(artifacts.encoded / "train.safetensors")
+    rows = min(rows, len(data))
+    batches = list(micro_batches(data, torch.arange(rows), ROWS_AT_A_TIME))
+    model, vocabulary = load(folder, pick_device()).eval(), artifacts.vocabulary
+    parent, name = layer_list(model)
+    layers = list(getattr(parent, name))
+    if drop >= len(layers):
+        raise UserError(f"--drop {drop}: the checkpoint has {len(layers)} layers")
+
+    def without(left_out: set[int]) -> float:
+        kept = [layer for index, layer in enumerate(layers) if index not in left_out]
+        setattr(parent, name, nn.ModuleList(kept))
+        model.config.num_hidden_layers = len(kept)
+        return mean_loss(model, vocabulary, batches)
+
+    whole = without(set())
+    click.echo(f"all {len(layers)} layers: {whole:.3f} nats a response token, {rows} rows")
+    alone = {}
+    for index in range(len(layers)):
+        alone[index] = without({index})
+        click.echo(f"without {index:3}: {alone[index]:.3f} ({alone[index] - whole:+.3f})")
+    least = sorted(alone, key=alone.__getitem__)
+    for count in range(2, drop + 1):
+        left_out = sorted(least[:count])
+        together = without(set(left_out))
+        click.echo(f"without {left_out}: {together:.3f} ({together - whole:+.3f})")
+    kept = [index for index in range(len(layers)) if index not in least[:drop]]
+    click.echo(f"keep_layers: {kept}")
+
+
+@torch.no_grad()
+def mean_loss(model: Any, vocabulary: int, batches: list[MicroBatch]) -> float:
+    """The cross-entropy of a model on response tokens, in nats a token."""
+    total, tokens = 0.0, 0
+    head = head_of(model, vocabulary)
+    for batch in batches:
+        hidden = hidden_states(
+            model, batch.tokens.to(model.device), batch.positions.to(model.device)
+        )
+        labels = batch.labels.to(model.device)
+        total += float(nn.functional.cross_entropy(head.logits(hidden), labels, reduction="sum"))
+        tokens += len(labels)
+    return total / tokens
+
+
+if __name__ == "__main__":
+    try:
+        main(standalone_mode=False)
+    except UserError as error:
+        raise SystemExit(f"Error: {error}") from error

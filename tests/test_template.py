@@ -1,0 +1,329 @@
+"""Chat templates: transformers' own ids, where an answer ends, what is refused, what is keyed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from kdbench import build, store
+from kdbench.artifacts import Artifacts, check_models
+from kdbench.data import Record, encode_record
+from kdbench.data.encode import Encoded, encode_prompt
+from kdbench.data.template import frame_of, user_turn
+from kdbench.data.tokenizer import end_id, read_frame
+from kdbench.errors import UserError
+from kdbench.generate.student import read_student
+from kdbench.spec import Suite, digest
+from kdbench.suites import load_suite
+
+CHATML = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+)
+DATED = (
+    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "{{ date_string + messages[0]['content'] }}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SUITE = """\
+name: chatty
+data:
+  generator: suites.instruct:generate
+  train: {{path: train.jsonl, limit: 6}}
+  dev: {{path: dev.jsonl, limit: 3}}
+  evaluation:
+    vicuna: {{path: vicuna.jsonl, limit: 3}}
+  template: chat
+  max_prompt: 200
+  max_length: 400
+teacher: {{path: {folder}}}
+student: {{path: {folder}}}
+recipe: {{steps: 1, batch: 2, lr: 0.001}}
+decoding: {{max_new_tokens: 8}}
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE that knows both an end of text and an end of turn, as instruct models do."""
+    fast = Tokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fast.train_from_iterator(["the quick brown fox jumps over the lazy dog"] * 3, trainer)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=fast, eos_token="<|im_end|>", chat_template=CHATML
+    )
+
+
+@pytest.fixture
+def folder(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+    """An instruct model's folder: weights, tokenizer, and the template in a file of its own."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        tie_word_embeddings=True,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "chat_template.jinja").is_file()
+    return tmp_path / "model"
+
+
+def chatty(folder: Path, *settings_: str) -> Artifacts:
+    path = folder.parent / "chatty.yaml"
+    path.write_text(SUITE.format(folder=folder))
+    from kdbench.data.records import locate
+
+    suite = load_suite(str(path), settings_)
+    return Artifacts(suite, locate(suite, None))
+
+
+def edit_config(folder: Path, **fields: Any) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def their_ids(
+    tokenizer: PreTrainedTokenizerFast, instruction: str, context: str, **options: bool
+) -> list[int]:
+    content = f"{instruction}\n\n{context}" if context else instruction
+    ids: list[int] = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=False,
+        **options,
+    )
+    return ids
+
+
+TEXT = st.text(max_size=40)
+
+
+@settings(max_examples=40)
+@given(instruction=TEXT, context=TEXT, output=TEXT, switch=st.sampled_from([None, True, False]))
+def test_a_chats_ids_are_those_of_transformers(
+    tokenizer: PreTrainedTokenizerFast,
+    instruction: str,
+    context: str,
+    output: str,
+    switch: bool | None,
+) -> None:
+    options = {} if switch is None else {"enable_thinking": switch}
+    row = {"instruction": instruction, "input": context, "output": output}
+    prompt, response = encode_record(
+        tokenizer, row, max_prompt=999, max_length=9999, template="chat", template_options=options
+    )
+    assert prompt == their_ids(tokenizer, instruction, context, **options)
+    assert tokenizer.decode(response[:-1]) == output.encode(errors="replace").decode()
+    assert response[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_the_templates_own_system_turn_is_kept(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt, _ = encode_record(tokenizer, Record("Count.", "1 2", ("3",)), template="chat")
+    assert tokenizer.decode(prompt) == (
+        "<|im_start|>system\nYou help.<|im_end|>\n"
+        "<|im_start|>user\nCount.\n\n1 2<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@settings(max_examples=30)
+@given(context=st.text(max_size=120), room=st.integers(1, 80))
+def test_a_long_chat_loses_the_end_of_its_input_and_keeps_its_frame(
+    tokenizer: PreTrainedTokenizerFast, context: str, room: int
+) -> None:
+    frame = frame_of(tokenizer, "chat")
+    limit = len(their_ids(tokenizer, "do it", "x")) + room
+    text = tokenizer.decode(encode_prompt(frame, Record("do it", context, ("x",)), limit))
+    opening, closing = frame.render("do it", "@").split("\n\n@")
+    assert text.startswith(opening)
+    assert text.endswith(closing)
+    assert len(frame.tokenizer.encode(text).ids) <= limit
+
+
+def test_an_answer_ends_at_the_token_that_the_tokenizers_files_name(folder: Path) -> None:
+    assert end_id(folder) == SPECIAL.index("<|im_end|>")
+    edit_config(folder, eos_token={"content": "<|endoftext|>"})
+    assert end_id(folder) == SPECIAL.index("<|endoftext|>")
+    edit_config(folder, eos_token=None)
+    assert end_id(folder) == SPECIAL.index("<|endoftext|>")
+    edit_config(folder, eos_token="<|nowhere|>")
+    with pytest.raises(UserError, match=r"<\|nowhere\|> is no token"):
+        end_id(folder)
+
+
+def test_training_generation_and_the_models_folder_end_at_the_same_token(folder: Path) -> None:
+    made = chatty(folder, "data.template_options={enable_thinking: false}")
+    check_models(made, "transformers")
+    build.prepare(made)
+    build.make_model(made, "init", 0, 2, lambda _: None)
+    train = Encoded.load(made.encoded / "train.safetensors")
+    model = made.model("init") / "model"
+    ends = {train.response(row)[-1] for row in range(len(train))}
+    assert ends == {end_id(made.tokenizer)} == {end_id(model)} == read_student(model, 8).eos_ids
+    assert (model / "chat_template.jinja").read_text() == CHATML
+    assert (
+        read_frame(model, made.suite.data)
+        .tokenizer.decode(train.prompt(0), skip_special_tokens=False)
+        .endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    )
+
+
+def test_a_student_carries_the_suites_tokenizer(folder: Path) -> None:
+    student = folder.parent / "student"
+    shutil.copytree(folder, student)
+    edit_config(student, eos_token="<|endoftext|>")
+    store.write_json(student / "generation_config.json", {"eos_token_id": [0, 2]})
+    made = chatty(folder, f"student.path={student}")
+    build.prepare(made)
+    build.make_model(made, "init", 0, 2, lambda _: None)
+    assert end_id(made.model("init") / "model") == end_id(folder) != end_id(student)
+
+
+def test_a_model_that_ends_elsewhere_is_refused(folder: Path) -> None:
+    edit_config(folder, eos_token="<|endoftext|>")
+    with pytest.raises(UserError, match=r"ends at id 2 .* trained to end with id 0"):
+        check_models(chatty(folder), "transformers")
+
+
+def test_a_tokenizer_without_a_template_is_refused_before_anything_runs(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    made = chatty(folder)
+    with pytest.raises(UserError, match=r"no chat template.*--set data\.template=alpaca"):
+        check_models(made, "transformers")
+    assert not made.encoded.exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "message"),
+    [
+        (DATED, {}, "inserts today's date.*date_string"),
+        (CHATML, {"enable_thinkin": False}, "knows no 'enable_thinkin'"),
+        ("{{ ['a', 'b'] | random }}", {}, "at random"),
+        ("{{ raise_exception('needs a system turn') }}", {}, "needs a system turn"),
+        ("{{ messages }", {}, "cannot render one user turn"),
+        ("{{ messages }}", {"messages": "x"}, "cannot render one user turn"),
+    ],
+)
+def test_templates_that_cannot_be_used_are_refused(
+    tokenizer: PreTrainedTokenizerFast, template: str, options: dict[str, bool | str], message: str
+) -> None:
+    other = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer.backend_tokenizer, chat_template=template
+    )
+    with pytest.raises(UserError, match=message):
+        frame_of(other, "chat", options)
+
+
+def test_a_date_can_be_pinned(tokenizer: PreTrainedTokenizerFast) -> None:
+    dated = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer.backend_tokenizer, chat_template=DATED
+    )
+    frame = frame_of(dated, "chat", {"date_string": "26 Jul 2024"})
+    assert frame.render("Say", "a") == "26 Jul 2024Say\n\na"
+
+
+def test_a_bare_tokenizer_has_no_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError, match="fast tokenizer of transformers"):
+        encode_record(tokenizer.backend_tokenizer, Record("a", "", ("b",)), template="chat")
+
+
+def test_a_chat_is_not_cut_as_published(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError, match="truncation: ours"):
+        encode_record(tokenizer, Record("a", "", ("b",)), template="chat", truncation="published")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (["data.template=chat", "data.truncation=published"], r"data: template: chat needs"),
+        (["data.template_options={enable_thinking: false}"], "only template: chat"),
+        (["data.template=chat"], "a BPE trained here has no chat template"),
+        (["data.template=chatml"], "data.template: "),
+    ],
+)
+def test_suites_that_do_not_add_up_are_refused(fields: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_suite("dolly-tiny", fields)
+
+
+def _options(folder: Path) -> Artifacts:
+    return chatty(folder, "data.template_options={enable_thinking: false}")
+
+
+def _template(folder: Path) -> Artifacts:
+    (folder / "chat_template.jinja").write_text(CHATML.replace("You help", "You may help"))
+    return chatty(folder)
+
+
+def _end(folder: Path) -> Artifacts:
+    edit_config(folder, eos_token="<|endoftext|>")
+    return chatty(folder)
+
+
+def _alpaca(folder: Path) -> Artifacts:
+    return chatty(folder, "data.template=alpaca")
+
+
+@pytest.mark.parametrize("change", [_options, _template, _end, _alpaca])
+def test_what_moves_a_chats_ids_moves_its_key(
+    folder: Path, change: Callable[[Path], Artifacts]
+) -> None:
+    before = chatty(folder).encoded
+    assert chatty(folder).encoded == before
+    assert change(folder).encoded != before
+
+
+def test_a_students_folder_is_made_again_where_the_suites_end_is_another(folder: Path) -> None:
+    before = chatty(folder).model("init")
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    edit_config(other, eos_token="<|endoftext|>")
+    assert chatty(folder, f"tokenizer.path={other}").model("init") != before
+
+
+def test_a_template_moves_no_key_of_a_suite_that_does_not_use_it(folder: Path) -> None:
+    edit_config(folder, eos_token="<|endoftext|>")
+    before = _alpaca(folder).encoded
+    parts = [_alpaca(folder).data_key, _alpaca(folder).tokenizer_key]
+    (folder / "chat_template.jinja").unlink()
+    after = _alpaca(folder)
+    assert after.encoded == before
+    assert parts[1] == digest("tokenizer", store.file_digest(folder / "tokenizer.json"))
+
+
+def test_the_default_template_stays_out_of_a_suites_digest() -> None:
+    plain = load_suite("dolly-gpt2")
+    assert not {"template", "template_options"} & set(plain.model_dump(mode="json")["data"])
+    changed = load_suite("dolly-gpt2", ["data.template=chat", "data.truncation=ours"])
+    assert digest(changed) != digest(plain)
+    assert digest(Suite.model_validate(changed.model_dump(mode="json"))) == digest(changed)
+
+
+def test_the_user_turn_is_instruction_and_input() -> None:
+    assert [user_turn("a", ""), user_turn("a", "b")] == ["a", "a\n\nb"]
