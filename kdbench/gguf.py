@@ -67,8 +67,10 @@ def _convert(source: Path, folder: Path, role: str) -> None:
             source.parent, gguf_file=source.name, dtype=torch.float32
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise UserError(f"{role}.gguf: {source} cannot be read: {error}") from error
+    except Exception as error:  # what a torn or unknown file raises is the reader's own affair
+        raise UserError(
+            f"{role}.gguf: {source} cannot be read ({type(error).__name__}: {error})"
+        ) from error
     settings = read.config.to_dict()
     settings.pop("quantization_config", None)
     settings.pop("_name_or_path", None)

@@ -62,7 +62,9 @@ def on_paper(
     parts["teacher_head"] = teacher.body.head * _teacher_bytes(suite.teacher, gpu=gpu)
     fit = {}
     if suite.teacher.fit is not None:
-        fit = _training(suite.teacher, teacher, min(rows, suite.teacher.fit.batch) * length, gpu=gpu)
+        fit = _training(
+            suite.teacher, teacher, min(rows, suite.teacher.fit.batch) * length, gpu=gpu
+        )
     seen = suite.recipe.steps * suite.recipe.batch * (mean_length or length)
     # Forward and twice that backward; with checkpointing the forward pass runs again.
     passes = 4 if suite.student.gradient_checkpointing else 3

@@ -14,6 +14,7 @@ import psutil
 
 import kdbench
 from kdbench import store
+from kdbench.archive import ARCHIVE
 from kdbench.plan import Plan
 from kdbench.spec import canonical
 from kdbench.trial import initial_student
@@ -34,11 +35,26 @@ def finish(plan: Plan, seconds: float, trials_done: int) -> None:
     """Completes the last entry: how long the command took, and with which shared weights."""
     entries = read(plan.run.path / "provenance.json")
     entries[-1] |= {
-        "weights": _weights(plan),
+        "weights": weights(plan),
         "wall_seconds": round(seconds, 1),
         "trials_done": trials_done,
     }
     _write(plan, entries)
+
+
+def accept(plan: Plan, board: Path, trials: list[str]) -> None:
+    """Records that trials come from a board, with the commands that made it, before our own."""
+    path, theirs = plan.run.path / "provenance.json", board / "provenance.json"
+    entries, made = read(path), read(theirs)
+    taken = {
+        "board": board.resolve().name,
+        "archive": store.file_digest(board / ARCHIVE),
+        "commits": list(dict.fromkeys(entry.get("commit") for entry in made)),
+        "trials": trials,
+    }
+    earlier = [entry for entry in _accepted(theirs) if entry not in _accepted(path)]
+    accepted = [*earlier, *_accepted(path), taken]
+    _write(plan, [*(entry for entry in made if entry not in entries), *entries], accepted)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -52,7 +68,7 @@ def mixed(entries: list[dict[str, Any]]) -> list[str]:
     return [
         key
         for key in BYTES_DEPEND_ON
-        if _differ(key, [entry[key] for entry in entries if entry[key] != {}])
+        if _differ(key, [entry[key] for entry in entries if entry.get(key) not in (None, {})])
     ]
 
 
@@ -68,7 +84,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "micro_batch": plan.micro_batch,
         "compile": plan.compile,
-        "weights": _weights(plan),
+        "weights": weights(plan),
     }
 
 
@@ -120,14 +136,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _differ(key: str, values: list[Any]) -> bool:
-    if key == "weights":  # one command may have made more initial students than another
-        names = {name for digests in values for name in digests}
-        return any(len({d[name] for d in values if name in d}) > 1 for name in names)
-    return len({canonical(value) for value in values}) > 1
-
-
-def _weights(plan: Plan) -> dict[str, str]:
+def weights(plan: Plan) -> dict[str, str]:
     """Digests of the teacher and of the initial students, as far as they exist."""
     made = {"teacher": plan.artifacts.model("teacher")}
     for seed in range(plan.init_seeds):
@@ -136,9 +145,26 @@ def _weights(plan: Plan) -> dict[str, str]:
     return {name: path.read_text() for name, path in paths.items() if path.exists()}
 
 
-def _write(plan: Plan, entries: list[dict[str, Any]]) -> None:
+def _differ(key: str, values: list[Any]) -> bool:
+    if key == "weights":  # one command may have made more initial students than another
+        names = {name for digests in values for name in digests}
+        return any(len({d[name] for d in values if name in d}) > 1 for name in names)
+    return len({canonical(value) for value in values}) > 1
+
+
+def _accepted(path: Path) -> list[dict[str, Any]]:
+    """The trials that a run took from boards."""
+    found: list[dict[str, Any]] = store.read_json(path).get("accepted", []) if path.exists() else []
+    return found
+
+
+def _write(
+    plan: Plan, entries: list[dict[str, Any]], accepted: list[dict[str, Any]] | None = None
+) -> None:
     path = plan.run.path / "provenance.json"
-    store.write_json(path, {"commands": entries, "mixed": mixed(entries)})
+    kept = _accepted(path) if accepted is None else accepted
+    known = {"commands": entries, "mixed": mixed(entries)}
+    store.write_json(path, known | ({"accepted": kept} if kept else {}))
 
 
 def _versions() -> dict[str, str]:

@@ -1,11 +1,15 @@
 """Copies the part of a run that is small enough to be committed and free enough to be shown."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from kdbench import store
+from kdbench.archive import ARCHIVE, finished, key_of, pack, unpack
 from kdbench.errors import UserError
 from kdbench.store import Run
 
@@ -39,14 +43,51 @@ EVIDENCE = (
 PAGE = "leaderboard.html"
 
 
-def publish(run: Run, boards: Path) -> Path:
+def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
+    """Publishes a run, after a new report where trials have finished since the last one.
+
+    Safe beside the run itself and beside other reports of it.
+
+    Returns:
+        What was published, in words.
+
+    Raises:
+        UserError: no trial is finished; or as `publish`.
+    """
+    with reporting(run):
+        if _is_behind(run):
+            from kdbench.report import write_report
+
+            write_report(run)
+        target = publish(run, boards, trials=trials)
+    archive = target / ARCHIVE
+    if not archive.exists():
+        return f"published to {target}"
+    count = sum(1 for _ in finished(run))
+    size = archive.stat().st_size / 1e6
+    return f"published to {target}, {count} trials in {ARCHIVE} ({size:.2f} MB)"
+
+
+@contextmanager
+def reporting(run: Run) -> Iterator[None]:
+    """One process at a time writes a run's report, or copies it; the others wait."""
+    with store.locked(run.path / ".report.lock"):
+        yield
+
+
+def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
     """Replaces `boards/<suite>/` by the tables, page, plots, spec and provenance of a run.
 
     Of prompts and references, the page keeps those of the sets that spec.yaml marks
     `redistribute: true`; no other file holds any.
 
+    Args:
+        run: with its report.
+        boards: gets the board.
+        trials: also the small files of the finished trials, for `kdbench run --accept`.
+
     Raises:
-        UserError: the run has no leaderboard yet.
+        UserError: the run has no leaderboard yet, or lacks trials that the board holds.
     """
     from kdbench.report.html import withhold
 
@@ -60,6 +101,7 @@ def publish(run: Run, boards: Path) -> Path:
     sets = suite["data"]["evaluation"]
     free = {name for name, split in sets.items() if split.get("redistribute") is True}
     target = boards / str(suite["name"])
+    check_nothing_is_lost(run, target, spec["shared"], trials=trials)
     with store.new_folder(target) as folder:
         for name in (*TABLES, *(name for name in EVIDENCE if (run.path / name).exists())):
             shutil.copyfile(run.path / name, folder / name)
@@ -67,4 +109,40 @@ def publish(run: Run, boards: Path) -> Path:
         store.write_text(folder / PAGE, withhold(page, free))
         if (run.path / "plots").is_dir():
             shutil.copytree(run.path / "plots", folder / "plots")
+        if trials:
+            store.write_bytes(folder / ARCHIVE, pack(run))
     return target
+
+
+def check_nothing_is_lost(run: Run, target: Path, shared: Any, *, trials: bool) -> None:
+    """Refuses to replace trials of the same settings that are only in the board.
+
+    Raises:
+        UserError: naming them.
+    """
+    old = target / "spec.yaml"
+    if not (target / ARCHIVE).exists() or not old.exists():
+        return
+    if yaml.safe_load(old.read_text(encoding="utf-8"))["shared"] != shared:
+        return
+    kept = {key_of(trial) for trial in finished(run)} if trials else set()
+    if lost := sorted(unpack(target / ARCHIVE).keys() - kept):
+        advice = (
+            f"`kdbench run ... --accept {target}` takes them into the run"
+            if trials
+            else "give --trials"
+        )
+        raise UserError(
+            f"{target}/{ARCHIVE} holds {len(lost)} finished trials that would be lost "
+            f"({', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}): {advice}, or delete "
+            f"{target}/{ARCHIVE}"
+        )
+
+
+def _is_behind(run: Run) -> bool:
+    """May a trial have finished that the report does not know?"""
+    table = run.path / "leaderboard.csv"
+    if not table.exists() or store.is_locked(run.path / ".lock"):
+        return True
+    reported = table.stat().st_mtime
+    return any(path.stat().st_mtime > reported for path in run.path.glob("trials/*/*/DONE.json"))

@@ -4,9 +4,11 @@ import errno
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from kdbench import provenance, store
+from kdbench.accept import accept, judge, tell, unlike
 from kdbench.build import (
     answer_with_teacher,
     cache_answers,
@@ -41,9 +43,16 @@ class Display(Protocol):
 
     def done(self, task: Task, seconds: float) -> None: ...
 
+    def say(self, text: str, *, warning: bool = False) -> None: ...
 
-def run(plan: Plan, display: Display) -> list[Failure]:
+
+def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure]:
     """Runs what is not done yet and records where the results come from.
+
+    Args:
+        plan: what to run.
+        display: shows how it goes.
+        board: a published board whose trials count as done where they are those of the plan.
 
     Returns:
         The tasks that failed for a reason that is not the user's to mend; the trials that needed
@@ -61,8 +70,13 @@ def run(plan: Plan, display: Display) -> list[Failure]:
         check_same_run(plan)
         for trial in plan.trials:
             check_claim(trial, plan.run)
+        offer = None if board is None else judge(plan, board)
         write_spec(plan)
         write_samples(plan.run, plan.artifacts)
+        if offer is not None:
+            accept(plan, offer)
+            for line in tell(offer):
+                display.say(line)
         for trial in plan.trials:
             claim(trial, plan.run)
         todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
@@ -70,12 +84,18 @@ def run(plan: Plan, display: Display) -> list[Failure]:
             provenance.begin(plan, begun)
         tasks = _tasks(plan, todo)
         display.begin(len(tasks))
+
+        def on_done(task: Task, seconds: float) -> None:
+            display.done(task, seconds)
+            if task.call is make_model and (text := unlike(plan, task.name)):
+                display.say(text, warning=True)
+
         failures = execute(
             tasks,
             lanes=plan.jobs,
             plugins=plan.plugins,
             on_event=display.event,
-            on_done=display.done,
+            on_done=on_done,
         )
         finished = [trial for trial in todo if trial.files(plan.run).done is not None]
         if todo:

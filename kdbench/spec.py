@@ -74,8 +74,8 @@ class Split(_Fields):
     hub_sha256: Annotated[str, Field(pattern=_SHA256, exclude=True)] = ""
     """The same of `hub_file`, whole, as the hub's page of the file shows it."""
     records: Annotated[Positive | None, Field(exclude=True)] = None
-    """How many records the file has to hold, wherever it comes from; of a longer one `limit` may be
-    taken from a shorter file too, as long as it holds those."""
+    """How many records the file has to hold, wherever it comes from; with a `limit`, a shorter file
+    that holds so many is enough."""
     redistribute: bool = True
     """May prompts and references stand in published pages?"""
     license: str = ""

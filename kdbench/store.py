@@ -11,11 +11,12 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kdbench.errors import UserError
 
@@ -230,12 +231,12 @@ def locked(path: Path, busy_message: str | None = None) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy_message else 0))
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise UserError(str(busy_message)) from error
-            raise
+        if busy_message is None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        elif not _taken(file):
+            time.sleep(0.1)  # who only asks (`is_locked`) holds it for a moment
+            if not _taken(file):
+                raise UserError(busy_message)
         yield
 
 
@@ -244,11 +245,7 @@ def is_locked(path: Path) -> bool:
     if not path.exists():
         return False
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+        return not _taken(file)
 
 
 def file_digest(path: Path) -> str:
@@ -264,6 +261,17 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("kdbench")
+
+
+def _taken(file: IO[str]) -> bool:
+    """Takes the lock on an open file; False where another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
 
 
 def _plain(value: Any) -> Any:

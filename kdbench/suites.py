@@ -91,7 +91,7 @@ def _read_yaml(path: Path, including: tuple[Path, ...] = ()) -> tuple[dict[str, 
     included = path.parent / str(name)
     if not included.is_file():
         raise UserError(f"{where}: include: {included}: no such file")
-    if included in (*including, path):
+    if any(included.samefile(above) for above in (*including, path)):
         raise UserError(f"{where}: include: {included} includes itself")
     below, below_lines = _read_yaml(included, (*including, path))
     return _merged(below, tree), {**below_lines, **lines}

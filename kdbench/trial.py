@@ -9,7 +9,7 @@ from kdbench.artifacts import Artifacts
 from kdbench.errors import UserError
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.objective import LR, Variant
-from kdbench.spec import Shared, differences
+from kdbench.spec import Lora, Shared, differences
 from kdbench.store import REFERENCES, Run, TrialFiles
 
 if TYPE_CHECKING:
@@ -219,7 +219,10 @@ def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
             source = _reference(artifacts, trial) / "trained.json"
         trained = store.read_json(source) if source.exists() else {"steps": 0, "diverged_at": None}
         status = "done" if trained["diverged_at"] is None else "diverged"
-        store.write_json(files.path / "DONE.json", {"status": status, **trained})
+        facts: dict[str, Any] = {"weights": _weights(artifacts, trial)}
+        if trial.variant is not None:
+            facts |= {"dropout": dropout_of(files.model, artifacts.suite.student.lora)}
+        store.write_json(files.path / "DONE.json", {"status": status, **trained, **facts})
         (files.path / "FAILED.json").unlink(missing_ok=True)
 
 
@@ -228,6 +231,35 @@ def model_of(artifacts: Artifacts, trial: Trial, files: TrialFiles) -> Path:
     if trial.variant is not None:
         return files.model
     return _reference(artifacts, trial) / "model"
+
+
+def dropout_of(model: Path, lora: Lora | None) -> float:
+    """The largest probability with which something is dropped in training; 0 for none.
+
+    Args:
+        model: folder of the student, whose config.json says what its own layers drop.
+        lora: the adapters it was trained with.
+    """
+    named = store.read_json(model / "config.json").items()
+    own = [
+        float(value)
+        for key, value in named
+        # Heads for classification, which no student here has, bring a dropout of their own.
+        if "drop" in key and not key.startswith(("summary", "classifier"))
+        if isinstance(value, int | float)
+    ]
+    return max([*own, 0.0 if lora is None else lora.dropout], default=0.0)
+
+
+def _weights(artifacts: Artifacts, trial: Trial) -> dict[str, str]:
+    """Digests of the shared models that a trial depends on, as far as they are known."""
+    models = {"teacher": artifacts.model("teacher")}
+    if trial.row != "teacher":
+        models[initial_student(trial.init_seed)] = artifacts.model("init", trial.init_seed)
+    if trial.row == "init":
+        del models["teacher"]
+    paths = {name: folder / "weights.sha256" for name, folder in models.items()}
+    return {name: path.read_text() for name, path in paths.items() if path.exists()}
 
 
 def _reference(artifacts: Artifacts, trial: Trial) -> Path:

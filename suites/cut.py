@@ -2,8 +2,8 @@
 
 A student that is cut from a checkpoint (`student.keep_layers`) writes fluent text after a short fit
 only where the cut is light and spares the layers that matter. This measures which do: the mean loss
-on the gold responses of some training rows without each layer in turn, and then without the least
-influential ones together.
+on the gold responses of some training rows without each layer in turn; then, of the least
+influential, it leaves out one after another, each time the one whose loss costs least.
 """
 
 from pathlib import Path
@@ -65,12 +65,16 @@ def main(
     for index in range(len(layers)):
         alone[index] = without({index})
         click.echo(f"without {index:3}: {alone[index]:.3f} ({alone[index] - whole:+.3f})")
-    least = sorted(alone, key=alone.__getitem__)
-    for count in range(2, drop + 1):
-        left_out = sorted(least[:count])
-        together = without(set(left_out))
-        click.echo(f"without {left_out}: {together:.3f} ({together - whole:+.3f})")
-    kept = [index for index in range(len(layers)) if index not in least[:drop]]
+    # Layers that are weak alone may stand in for one another, so that each is chosen anew.
+    candidates = sorted(alone, key=alone.__getitem__)[: 2 * drop]
+    left_out: set[int] = set()
+    for _ in range(drop):
+        losses = {index: without(left_out | {index}) for index in candidates}
+        best = min(losses, key=losses.__getitem__)
+        left_out.add(best)
+        candidates.remove(best)
+        click.echo(f"without {sorted(left_out)}: {losses[best]:.3f} ({losses[best] - whole:+.3f})")
+    kept = [index for index in range(len(layers)) if index not in left_out]
     click.echo(f"keep_layers: {kept}")
 
 

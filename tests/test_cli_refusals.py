@@ -58,6 +58,12 @@ def refused(
         (["--set", "recipe.lr=.inf"], "recipe.lr"),
         (["--set", "recipe.betas=[2, 3]"], "recipe.betas"),
         (["--set", "decoding.seeds=[1, 1]"], "seeds have to differ"),
+        (
+            ["--set", "decoding.seeds=1,2"],
+            "a list stands in brackets: [1,2] (--set 'decoding.seeds",
+        ),
+        (["--set", "decoding.seeds=1"], "a list stands in brackets: [1]"),
+        (["--set", "recipe.lr="], "this field is missing"),
         (["--set", "student.architecture.heads=3"], "width / heads"),
         (["--set", "loss.kd=0"], "nothing to minimise"),
         (["--set", "teacher={path: x}"], "bring their own tokenizer"),

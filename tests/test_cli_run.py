@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -195,6 +196,31 @@ def test_more_initial_students_extend_a_run(
     assert average["n_init_seeds"][["init", "sft", "forward-kl"]].tolist() == [2, 2, 1]
     assert json.loads((run / "provenance.json").read_text())["mixed"] == []
     assert sum(describe(trial)["init_seed"] for trial in Run(run).trials()) == 3
+
+
+def test_a_fresh_machine_goes_on_from_a_board_to_the_same_leaderboard(
+    complete: Path, micro: Path, cli: Cli, tmp_path: Path
+) -> None:
+    half = tmp_path / "there" / "micro"
+    shutil.copytree(complete, half)
+    (half / "trials" / "amid_alpha_-3" / "seed-1" / "DONE.json").unlink()
+    cli("publish", "micro", "--out", "there", "--trials")
+    board = tmp_path / "there" / "boards" / "micro"
+    with zipfile.ZipFile(board / "trials.zip") as archive:
+        packed = b"".join(map(archive.read, archive.namelist()))
+    asked = [json.loads(line) for line in (complete / "samples/dolly.jsonl").open()]
+    assert not any(row["text"][0].encode() in packed for row in asked)
+    again = ("--accept", str(board), "--publish", "--jobs", "1")
+    output = cli(*RUN, *OBJECTIVES, *again).stdout
+    assert "7 trials accepted" in output
+    assert "train sft" not in output
+    run = tmp_path / "results" / "micro"
+    assert result_bytes(run) == result_bytes(complete)
+    for name in ("leaderboard.csv", "stability.csv"):
+        assert (run / name).read_bytes() == (complete / name).read_bytes()
+    (taken,) = json.loads((run / "provenance.json").read_text())["accepted"]
+    assert len(taken["trials"]) == 7
+    assert "8 trials in trials.zip" in output
 
 
 def test_methods_run_under_their_names_and_say_what_they_cost(

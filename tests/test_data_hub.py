@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import KDBENCH, Cli
@@ -20,7 +23,8 @@ TEST = b'{"instruction": "Say a or b.", "output": ["a", "b"]}\n'
 SUITE = """\
 name: far
 data:
-  train: {{path: d/train.jsonl, hub: toy/d, hub_file: raw.jsonl, hub_rows: "4:", license: CC0{pin}}}
+  train: {{path: d/train.jsonl, hub: toy/d, hub_rows: "4:", license: CC0,
+    {more}}}
   dev: {{path: d/dev.jsonl, hub: toy/d, hub_file: raw.jsonl, hub_rows: ":4", license: CC0}}
   evaluation:
     test: {{path: t/valid.jsonl, hub: toy/t, license: MIT, redistribute: false}}
@@ -42,9 +46,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield served
 
 
-def write_suite(folder: Path, sha256: str = "") -> None:
-    pin = f", sha256: {sha256}" if sha256 else ""
-    (folder / "far.yaml").write_text(SUITE.format(pin=pin))
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_suite(folder: Path, more: str = "") -> None:
+    more = more if "hub_file" in more else f"hub_file: raw.jsonl, {more}"
+    (folder / "far.yaml").write_text(SUITE.format(more=more))
 
 
 def pulled(folder: Path) -> list[Path]:
@@ -53,7 +61,8 @@ def pulled(folder: Path) -> list[Path]:
 
 
 def test_pull_fetches_every_file_and_check_reads_it(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    write_suite(tmp_path, hashlib.sha256(TRAIN).hexdigest())
+    # The digest of a mirror's file says nothing of the hub's.
+    write_suite(tmp_path, f"hub_sha256: {sha256(RAW)}, sha256: {'b' * 64}, records: 36")
     shown = cli("data", "pull", "far.yaml").stdout
     assert "CC0" in shown
     assert "MIT, not to be redistributed" in shown
@@ -91,20 +100,41 @@ def test_a_killed_download_leaves_nothing_and_the_next_one_succeeds(
 
 
 def test_a_wrong_byte_is_downloaded_again(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    suite = SUITE.replace('hub_rows: "4:"', 'hub_rows: ":"')
-    pin = f", sha256: {hashlib.sha256(RAW).hexdigest()}"
-    (tmp_path / "far.yaml").write_text(suite.format(pin=pin))
+    write_suite(tmp_path, f"hub_sha256: {sha256(RAW)}")
     hub.lies = 1
     cli("data", "pull", "far.yaml")
-    assert [path.read_bytes() for path in pulled(tmp_path)] == [RAW]
+    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
 
 
 def test_another_digest_is_refused_and_nothing_is_kept(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    write_suite(tmp_path, "a" * 64)
+    write_suite(tmp_path, f"hub_sha256: {'a' * 64}")
     said = cli("data", "pull", "far.yaml", check=2).stderr
-    for part in ("d/train.jsonl", "a" * 64, hashlib.sha256(TRAIN).hexdigest(), "--set"):
+    for part in ("toy/d/raw.jsonl, downloaded twice", "a" * 64, sha256(RAW)):
         assert part in said
     assert pulled(tmp_path) == []
+    way_on = re.search(r"--set (\S+=\w+)", said)
+    assert way_on is not None
+    cli("data", "pull", "far.yaml", "--set", way_on[1])
+    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
+
+
+def test_a_slice_of_another_length_is_refused(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    write_suite(tmp_path, "records: 35")
+    said = cli("data", "pull", "far.yaml", check=2).stderr
+    assert "36 records, where the suite says 35 (data.train.records)" in said
+    assert pulled(tmp_path) == []
+
+
+def test_parquet_is_read_from_the_hub(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    rows = [{"output": ["a", "é"], "instruction": f"Say {i}.", "when": i} for i in range(9)]
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    hub.files["toy/d/all.parquet"] = buffer.getvalue().to_pybytes()
+    write_suite(tmp_path, "hub_file: all.parquet")
+    cli("data", "pull", "far.yaml")
+    lines = pulled(tmp_path)[0].read_text(encoding="utf-8").splitlines()
+    kept = [{"instruction": row["instruction"], "output": row["output"]} for row in rows[4:]]
+    assert [json.loads(line) for line in lines] == kept
 
 
 def test_a_file_that_the_hub_lacks_is_named(cli: Cli, tmp_path: Path, hub: Hub) -> None:
@@ -129,11 +159,41 @@ def test_without_a_network_the_message_names_the_flag(
     assert "36 rows" in cli("data", "check", "far.yaml", "--data-dir", "mine").stdout
 
 
-def test_check_says_which_local_file_has_changed(cli: Cli, tmp_path: Path) -> None:
-    write_suite(tmp_path, hashlib.sha256(TRAIN).hexdigest())
+def test_check_says_which_local_file_has_changed_and_how_to_go_on(cli: Cli, tmp_path: Path) -> None:
+    write_suite(tmp_path, f"sha256: {sha256(TRAIN)}")
     (tmp_path / "d").mkdir()
     (tmp_path / "d/train.jsonl").write_bytes(RAW)
-    result = cli("data", "check", "far.yaml", "--data-dir", ".", check=2)
-    assert "40 rows, another digest" in result.stdout
-    assert hashlib.sha256(RAW).hexdigest() in result.stderr
+    check = ("data", "check", "far.yaml", "--data-dir", ".")
+    result = cli(*check, check=2)
+    assert "40 rows, not the pinned file" in result.stdout
+    assert sha256(RAW) in result.stderr
     assert "d/dev.jsonl: no such file" in result.stderr
+    assert (
+        "40 rows, digest not pinned" in cli(*check, "--set", "data.train.sha256=", check=2).stdout
+    )
+
+
+def test_check_notes_what_moves_scores_and_is_allowed(cli: Cli, tmp_path: Path) -> None:
+    write_suite(tmp_path)
+    for name in ("d/train", "d/dev", "t/valid"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "d/train.jsonl").write_bytes(TRAIN + b'{"instruction": "x", "output": " "}\n')
+    (tmp_path / "d/dev.jsonl").write_bytes(RAW)
+    (tmp_path / "t/valid.jsonl").write_bytes(
+        TRAIN.splitlines(keepends=True)[0]
+        + '{"instruction": "y", "output": ["да", "нет"]}\n'.encode()
+        + '{"instruction": "z", "output": ["да", "yes"]}\n'.encode()
+    )
+    said = cli("data", "check", "far.yaml", "--data-dir", ".").stdout
+    assert [line for line in said.splitlines() if line.startswith("Note: ")] == [
+        "Note: train: 1 of 37 records have an empty output",
+        "Note: dev: 36 of 40 records have a prompt that stands in train too",
+        "Note: test: 1 of 3 records have a prompt that stands in train too",
+        "Note: test: 1 of 3 records have only references without a-z and 0-9 (another script): "
+        "ROUGE-L is 0 for them, whatever is answered",
+    ]
+
+
+def test_check_of_what_was_never_fetched_names_pull(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    write_suite(tmp_path)
+    assert "kdbench data pull far.yaml" in cli("data", "check", "far.yaml", check=2).stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -16,7 +17,7 @@ from kdbench.data.encode import encode_split
 from kdbench.data.template import frame_of
 from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
 from kdbench.errors import UserError
-from kdbench.spec import Suite, canonical
+from kdbench.spec import Suite, canonical, differences
 from kdbench.suites import load_suite
 
 DATA_DIR = Path(os.environ.get("KDBENCH_DATA_DIR", Path(__file__).parents[2] / "shared/data"))
@@ -102,10 +103,21 @@ def test_a_truncation_that_does_not_exist_is_refused(small: Tokenizer) -> None:
 
 def test_defaults_stay_out_of_a_suites_digest() -> None:
     suite = load_suite("dolly-tiny")
-    assert not {"truncation", "hub_revision", "sha256"} & set(_keys(suite))
+    assert not {"truncation", "hub_revision"} & set(_keys(suite))
     changed = load_suite("dolly-tiny", ["data.truncation=published"])
     assert '"truncation":"published"' in canonical(changed)
-    assert Suite.model_validate(changed.model_dump(mode="json")) == changed
+    assert Suite.model_validate(changed.model_dump()).data.truncation == "published"
+
+
+def test_pins_are_there_and_stay_out_of_a_suites_digest() -> None:
+    pinned = load_suite("dolly-tiny")
+    free = load_suite("dolly-tiny", ["data.train.sha256=", "data.train.records="])
+    assert pinned.data.train.sha256
+    assert not free.data.train.sha256
+    assert canonical(free) == canonical(pinned)
+    board = Path(__file__).parents[1] / "results/boards/dolly-tiny/spec.yaml"
+    stored = yaml.safe_load(board.read_text(encoding="utf-8"))["shared"]["suite"]
+    assert not differences(stored, pinned.model_dump(mode="json"))
 
 
 def _keys(suite: Suite) -> list[str]:

@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from kdbench import build, paper, weights
 from kdbench.artifacts import Artifacts, check_models
+from kdbench.cost import device_memory, guess_counts
+from kdbench.data.template import prompt_text
 from kdbench.errors import UserError
 from kdbench.expressions import parse
 from kdbench.models import adapt, hidden_states, load
+from kdbench.plan import Request, make_plan
 from kdbench.spec import Lora, Model, Shape, digest
+from kdbench.store import write_jsonl
 from kdbench.suites import installed_suites, load_suite
+from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.trial import job_of
 from tests.conftest import Cli
 from tests.hub_server import COMMIT, serve
@@ -264,6 +270,61 @@ def test_a_plan_of_models_that_are_not_here_is_made_on_paper(cli: Cli) -> None:
     # AdamW: gradients and two moments, 12 bytes a parameter of 124.4 million.
     assert said["memory"]["optimizer"] == pytest.approx(12 * 124.4e6, rel=0.01)
     assert said["training_tokens_at_most"] == 7140 * 32 * 512
+
+
+def test_smaller_micro_batches_take_less_memory_and_make_no_other_run(cli: Cli) -> None:
+    asked = ("plan", "--suite", "dolly-opt", "--json")
+    whole, part = (
+        json.loads(cli(*asked, *more).stdout)["memory"] for more in ((), ("--micro-batch", "16"))
+    )
+    assert part["activations"] == whole["activations"] / 8
+    assert {name for name in whole if whole[name] != part[name]} == {
+        "activations",
+        "total",
+        "teacher_fit",
+    }
+    plans = [
+        make_plan(Request("instruct", objectives="sft", backend="transformers", micro_batch=size))
+        for size in (None, 4)
+    ]
+    assert [plan.micro_batch for plan in plans] == [16, 4]
+    assert plans[0].spec() == plans[1].spec()
+
+
+def test_a_teacher_that_is_fitted_has_to_fit_too() -> None:
+    suite = load_suite("dolly-opt")
+    memory = paper.on_paper(suite, rows=8, length=512, gpu=True)
+    # Weights, their cast copies, gradients and moments: 18 bytes a parameter of 2.65 billion.
+    assert memory["teacher_fit"] > 18 * 2.65e9 > memory["total"]
+    assert not device_memory({**memory, "total": 0.0, "teacher_fit": 1e15}, 1)["fits"]
+
+
+@pytest.mark.parametrize("truncation", ["ours", "published"])
+def test_tokens_are_guessed_as_rows_are_cut_or_left_out(tmp_path: Path, truncation: str) -> None:
+    """One row of 20 words, one whose answer is too long, one whose prompt is."""
+    words = [(10, 10), (10, 900), (900, 10)]
+    rows = [{"instruction": "a " * a, "output": "b " * b} for a, b in words]
+    (tmp_path / "dolly").mkdir()
+    for name in ("train", "dev"):
+        write_jsonl(tmp_path / "dolly" / f"{name}.jsonl", rows)
+    found = guess_counts(load_suite("dolly-gpt2", [f"data.truncation={truncation}"]), tmp_path)
+    frame = 1.35 * len(prompt_text("", "").split())
+    short = 1.35 * 20 + frame + 1
+    long = [512.0] if truncation == "published" else []
+    lengths = [short, *long, 256 + 1.35 * 10 + 1]
+    assert found.mean_length == pytest.approx(sum(lengths) / len(lengths))
+
+
+def test_a_checkpoint_of_adapters_holds_no_frozen_weights(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    model = tiny_llama()
+    adapt(model, Lora(rank=2, alpha=4), seed_key="test")
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    save_checkpoint(tmp_path / "c.safetensors", model, optimizer, 3, {})
+    with safe_open(tmp_path / "c.safetensors", framework="pt") as file:
+        assert all("lora" in name for name in file.keys())  # noqa: SIM118 - not a dictionary
+    assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
+    assert load_checkpoint(tmp_path / "c.safetensors", model, optimizer) == (3, {})
 
 
 def test_an_included_file_is_below_and_errors_name_the_right_one(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_columns_are_the_tidy_ones_in_order(frame: pd.DataFrame) -> None:
     assert list(frame.columns) == [
         "variant", "objective", "params", "set", "metric", "mean", "ci_low", "ci_high", "sd_train",
         "n_seeds", "n_samples", "tier", "n_diverged", "mean_undiverged", "interval",
-        "n_init_seeds",
+        "n_init_seeds", "sd_decoding",
     ]  # fmt: skip
 
 
@@ -116,6 +116,82 @@ def test_several_decoding_seeds_are_averaged_within_a_sample(tmp_path: Path) -> 
     found = row(leaderboard(run), "sft", "dolly", "rouge_l")
     low, high = stats.t.interval(0.95, 1, 35.0, stats.sem([20.0, 50.0]))
     assert (found["mean"], found.ci_low, found.ci_high) == pytest.approx((35.0, low, high))
+
+
+@pytest.fixture(scope="module")
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two trainings of one variant, each sampled with five decoding seeds."""
+    folder = tmp_path_factory.mktemp("decoded") / "toy"
+    run = write_run(folder, [Variant("sft", 50.0, seeds=(0, 1))], references=False)
+    draw = np.random.default_rng(0)
+    for seed in (0, 1):
+        rows = [
+            (name, sample, decoding, "rouge_l", float(draw.uniform(0, 100)))
+            for name, size in (("dolly", 7), ("vicuna", 4))
+            for sample in range(size)
+            for decoding in (10, 20, 30, 40, 50)
+        ]
+        rows += [(name, 0, -1, "rouge_l_greedy", 50.0) for name in ("dolly", "vicuna")]
+        write_scores(run.trial("sft", seed).scores_path, rows)
+    return run
+
+
+@pytest.mark.parametrize("name", ["dolly", "vicuna", "average"])
+def test_sd_decoding_is_numpys_over_decoding_seeds_averaged_over_trainings(
+    decoded: Run, name: str
+) -> None:
+    deviations = []
+    for seed in (0, 1):
+        table = raw(decoded, "sft", seed).query("metric == 'rouge_l'")
+        by_set = table.pivot_table("value", "decoding_seed", "set")
+        by_set["average"] = by_set.mean(axis=1)
+        deviations.append(np.std(by_set[name], ddof=0))
+    found = row(leaderboard(decoded), "sft", name, "rouge_l")
+    assert found.sd_decoding == pytest.approx(np.mean(deviations))
+
+
+def test_one_decoding_has_no_sd_decoding(decoded: Run, frame: pd.DataFrame) -> None:
+    assert np.isnan(row(leaderboard(decoded), "sft", "dolly", "rouge_l_greedy").sd_decoding)
+    assert frame.sd_decoding.isna().all()
+
+
+def test_tables_show_the_sd_over_decodings_where_there_are_several(decoded: Run, run: Run) -> None:
+    board = build_board(decoded)
+    text = to_markdown(board, "toy")
+    shown = [cell.strip() for cell in text.splitlines()[4].split("|")[1:-1]]
+    header = [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]]
+    found = board.rows["sft", "average", "rouge_l"].sd_decoding
+    assert shown[header.index("decoding sd")] == f"{found:.2f}"
+    assert "over the 5 decoding seeds" in said(board)
+    assert "decoding sd" not in to_markdown(build_board(run), "toy")
+
+
+@pytest.mark.parametrize(
+    ("dropout", "words"),
+    [
+        (0.0, "data order (trials train without dropout)"),
+        (0.1, "data order and the dropout (probability 0.1), both alike"),
+        (None, "data order, and the dropout where the student has any"),
+    ],
+)
+def test_what_a_training_seed_changes_follows_from_what_trials_say_of_dropout(
+    tmp_path: Path, dropout: float | None, words: str
+) -> None:
+    run = write_run(tmp_path, [Variant("sft", 50.0)], references=False)
+    for trial in run.trials() if dropout is not None else []:
+        write_json(trial.path / "DONE.json", {**(trial.done or {}), "dropout": dropout})
+    assert words in said(build_board(run))
+
+
+def test_trials_of_different_initial_students_are_said_to_be_unpaired(tmp_path: Path) -> None:
+    run = write_run(tmp_path, VARIANTS)
+    for place, trial in enumerate(run.trials()):
+        weights = {"teacher": "same", "init": "one" if place else "other"}
+        write_json(trial.path / "DONE.json", {**(trial.done or {}), "weights": weights})
+    text = said(build_board(run))
+    assert "NOT PAIRED" in text
+    assert "`init` (2 versions)" in text
+    assert "`teacher`" not in text
 
 
 def test_params_are_canonical_json(frame: pd.DataFrame) -> None:

@@ -136,6 +136,19 @@ def test_planted_agreement_and_disagreement_are_found(
     assert verdicts(found, "dolly") == others | {"tvd": "not reproduced"}
 
 
+def test_the_answer_comes_first(tmp_path: Path) -> None:
+    lines = to_markdown(compared(tmp_path, {"tvd": 25.0})).splitlines()
+    assert lines[2].startswith("Of 24 cells: 0 reproduced, 4 not reproduced, 20 cannot tell.")
+    assert "Kendall's tau 1.00" in lines[2]
+
+
+def test_a_verdict_refers_to_its_reason_below_the_table(tmp_path: Path) -> None:
+    text = to_markdown(compared(tmp_path))
+    assert "| cannot tell [1] |" in text
+    assert "* [1] one training seed" in text
+    assert "* [2] limits wider than 1 point" in text
+
+
 def test_figures_and_differences_are_those_of_the_stored_scores(tmp_path: Path) -> None:
     found = compared(tmp_path)
     (cell,) = [c for c in found.cells if (c.row, c.set) == ("jsd", "self-inst")]

@@ -1,6 +1,8 @@
 """Suites in YAML alone: own records, own checkpoints, the hub's loader, identity."""
 
 import json
+import pickle
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,13 @@ from kdbench.suites import installed_suites, load_suite
 from tests.conftest import MICRO_SUITE, Cli
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+GUIDE = Path(__file__).parents[1] / "docs" / "add-a-suite.md"
+SMALLER = (
+    *("data.max_prompt=64", "data.max_length=96", "recipe.steps=6", "recipe.batch=8"),
+    *("recipe.lr=0.001", "recipe.warmup=0", "decoding.max_new_tokens=8", "decoding.seeds=[10]"),
+    *("student.fit.steps=4", "student.fit.batch=8", "seeds=1"),
+)
+"""Makes the guide's suite one of seconds."""
 OWN_SUITE = """\
 name: own
 data:
@@ -61,15 +70,28 @@ def save_gpt2(folder: Path, records: list[Record], layers: int, seed: int) -> No
 
 
 @pytest.mark.slow
-def test_own_records_and_checkpoints_need_twenty_lines_of_yaml(cli: Cli, tmp_path: Path) -> None:
-    records = [write_records(tmp_path / f"{name}.jsonl", 20) for name in ("train", "dev", "test")]
-    save_gpt2(tmp_path / "teacher", records[0], layers=2, seed=0)
-    save_gpt2(tmp_path / "student", records[0], layers=1, seed=1)
-    (tmp_path / "own.yaml").write_text(OWN_SUITE)
-    cli("run", "--suite", "own.yaml", "--objectives", "reverse-kl", "--backend", "transformers")
-    board = pd.read_csv(tmp_path / "results/own/leaderboard.csv")
+def test_own_records_and_checkpoints_need_the_twenty_lines_that_the_guide_shows(
+    cli: Cli, tmp_path: Path
+) -> None:
+    block = re.search(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert block is not None
+    assert len(block[1].splitlines()) <= 20
+    (tmp_path / "mine.yaml").write_text(block[1])
+    for name in ("my-data", "checkpoints"):
+        (tmp_path / name).mkdir()
+    records = [
+        write_records(tmp_path / f"my-data/{name}.jsonl", 20) for name in ("train", "dev", "test")
+    ]
+    save_gpt2(tmp_path / "checkpoints/teacher", records[0], layers=2, seed=0)
+    save_gpt2(tmp_path / "checkpoints/student", records[0], layers=1, seed=1)
+    suite = ("--suite", "mine.yaml", "--data-dir", "my-data", "--backend", "transformers")
+    for field in SMALLER:
+        suite += ("--set", field)
+    assert "3 of 3 to do" in cli("plan", *suite, "--objectives", "reverse-kl").stdout
+    cli("run", *suite, "--objectives", "reverse-kl")
+    board = pd.read_csv(tmp_path / "results/mine/leaderboard.csv")
     assert set(board.variant) == {"teacher", "init", "reverse-kl"}
-    log = (tmp_path / "results/own/trials/reverse-kl/seed-0/train.jsonl").read_text().splitlines()
+    log = (tmp_path / "results/mine/trials/reverse-kl/seed-0/train.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in log]
     assert losses[-1] < losses[0]
 
@@ -137,6 +159,28 @@ def test_an_edited_record_changes_every_key(tmp_path: Path) -> None:
     assert Artifacts(suite, tmp_path).data_key != before
 
 
+@pytest.mark.parametrize("content", ["{broken", None])
+def test_records_that_change_while_a_run_is_on_are_not_read(
+    tmp_path: Path, content: str | None
+) -> None:
+    for name in ("train", "dev", "test"):
+        write_records(tmp_path / f"{name}.jsonl", 5)
+    tree = OWN_SUITE.replace("{path: teacher}", "{path: t}").replace("path: student, ", "path: s, ")
+    (tmp_path / "own.yaml").write_text(tree)
+    artifacts = Artifacts(load_suite(str(tmp_path / "own.yaml")), tmp_path)
+    assert artifacts.data_key
+    worker = pickle.loads(pickle.dumps(artifacts))  # where the references are read
+    assert len(worker.references()["mine"]) == 5
+    write_records(tmp_path / "test.jsonl", 6)
+    with pytest.raises(UserError, match="have changed since the command began"):
+        worker.references()
+    (tmp_path / "test.jsonl").unlink()
+    if content:
+        (tmp_path / "test.jsonl").write_text(content)
+    with pytest.raises(UserError, match="have changed since the command began"):
+        worker.references()
+
+
 def test_digest_is_pinned() -> None:
     # A change here re-keys every cache: it needs a new SPEC_VERSION and a line in the changelog.
     assert digest("kdbench", {"b": 1, "a": [1.5, "ü"]}) == digest(
@@ -149,3 +193,11 @@ def test_differences_name_the_leaf() -> None:
     old = {"a": {"b": 1, "c": [1, 2]}, "d": None}
     new = {"a": {"b": 2, "c": [1, 2]}, "e": 3}
     assert differences(old, new) == ["a.b: 1 -> 2", "e: null -> 3"]
+
+
+def test_a_suite_that_includes_itself_by_another_path_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "own.yaml"
+    path.write_text("include: folder/../own.yaml\n")
+    with pytest.raises(UserError, match=r"own\.yaml:1: include: .*includes itself"):
+        load_suite(str(path))

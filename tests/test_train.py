@@ -17,10 +17,11 @@ from kdbench.declare import divergence
 from kdbench.expressions import parse
 from kdbench.models import head_of, hidden_states, load
 from kdbench.objective import OBJECTIVES
+from kdbench.spec import Lora
 from kdbench.train.checkpoint import load_checkpoint
 from kdbench.train.loop import learning_rate, train
 from kdbench.train.teacher import open_cache
-from tests.training_tools import CPU, assert_same_training, log, make_job, weights
+from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
 
 
 def test_four_micro_batches_train_like_one(artifacts: Artifacts, tmp_path: Path) -> None:
@@ -102,6 +103,23 @@ def test_killed_training_goes_on_to_the_same_weights(
     train(killed)
     assert [row["step"] for row in log(killed)] == list(range(1, 13))
     assert_same_training(whole, killed, exactly=True)
+
+
+def test_killed_training_of_adapters_goes_on_to_the_same_plain_weights(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    """With dropout, whose random numbers are those of the step."""
+    pytest.importorskip("peft")
+    changes = {"lora": Lora(rank=2, alpha=4, dropout=0.3), "gradient_checkpointing": True}
+    whole, killed = (make_job(artifacts, tmp_path / name, **changes) for name in ("one", "two"))
+    train(whole)
+    train_until(killed, 8)
+    train(killed)
+    assert_same_training(whole, killed, exactly=True)
+    before = load(whole.initial, CPU).state_dict()
+    after = load(whole.out / "model", CPU).state_dict()
+    changed = {name.split(".")[-2] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"q_proj", "v_proj"}
 
 
 def test_all_objectives_see_the_same_batches(artifacts: Artifacts, tmp_path: Path) -> None:

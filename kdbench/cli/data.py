@@ -1,17 +1,21 @@
 """`kdbench data`: fetch a suite's records, and see what is there."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kdbench.cli.options import DATA_DIR, SETTINGS
 from kdbench.errors import UserError
 
+if TYPE_CHECKING:
+    from kdbench.data.records import Record
+    from kdbench.spec import Split
+
 
 @click.group("data")
 def command() -> None:
-    """Fetch a suite's records (pull), or say what is there and whose digest fits (check)."""
+    """Fetch a suite's records (pull), or say what is there and whether it fits (check)."""
 
 
 @command.command("pull")
@@ -39,41 +43,51 @@ def pull(suite: str, settings: tuple[str, ...]) -> None:
 @SETTINGS
 @DATA_DIR
 def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
-    """Say of each file of SUITE: is it there, does its digest fit, how many rows.
+    """Say of each file of SUITE: is it there, is it the pinned one, how many rows.
 
+    Below stands what is allowed and yet moves scores, such as prompts that are trained on too.
     Nothing is fetched. Exit code 2 where a file is missing, broken or not the pinned one.
     """
-    from kdbench.data.records import place, splits_of
+    from kdbench.data.records import is_local, place, splits_of
+    from kdbench.data.remarks import remarks
     from kdbench.suites import load_suite
 
-    data = load_suite(suite, settings)
-    folder = place(data.data, data_dir)
+    data = load_suite(suite, settings).data
+    folder = place(data, data_dir)
     click.echo(f"{folder}")
-    wrong = []
-    for name, split in splits_of(data.data).items():
-        state, message = _state(folder, split, name)
+    wrong: list[str] = []
+    found: dict[str, list[Record]] = {}
+    for name, split in splits_of(data).items():
+        rows, state, message = _state(folder, split, name, is_local(data, data_dir))
         click.echo(f"  {name:<12} {split.path:<24} {state:<34} {_terms(split)}")
         wrong += [message] if message else []
+        found |= {name: rows} if rows else {}
+    for remark in remarks(found):
+        click.echo(f"Note: {remark}")
+    if wrong and not folder.exists() and data_dir is None:
+        raise UserError(f"nothing is there yet: kdbench data pull {suite}")
     if wrong:
         raise UserError("\n".join(wrong))
 
 
-def _state(folder: Path, split: Any, name: str) -> tuple[str, str]:
-    """What to say of a file, and what is wrong with it."""
-    from kdbench.data.records import check_digest, read_split
+def _state(folder: Path, split: "Split", name: str, local: bool) -> tuple[list["Record"], str, str]:
+    """The records that are used of a file, what to say of it, and what is wrong with it."""
+    from kdbench.data.records import check_file, read_split
 
     try:
-        rows = len(read_split(folder, split))
+        records = read_split(folder, split)
     except UserError as error:
         missing = not (folder / split.path).is_file()
-        return "missing" if missing else "broken", str(error)
+        return [], "missing" if missing else "broken", str(error)
+    rows = f"{len(records):,} rows"
     try:
-        check_digest(folder / split.path, split, name)
+        check_file(folder / split.path, split, name, local=local)
     except UserError as error:
-        return f"{rows:,} rows, another digest", str(error)
-    return f"{rows:,} rows, digest {'fits' if split.sha256 else 'not pinned'}", ""
+        return records, f"{rows}, not the pinned file", str(error)
+    pin = split.sha256 if local else split.hub_sha256
+    return records, f"{rows}, digest {'fits' if pin else 'not pinned'}", ""
 
 
-def _terms(split: Any) -> str:
+def _terms(split: "Split") -> str:
     kept = "" if split.redistribute else ", not to be redistributed"
     return f"{split.license or 'licence not stated'}{kept}"

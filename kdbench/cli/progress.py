@@ -23,10 +23,17 @@ def print_failures(failures: Sequence[Failure]) -> None:
 
 
 class Progress:
-    """What `kdbench.run.run` reports to; `on_begin` is called when the run's folder is laid out."""
+    """What `kdbench.run.run` reports to.
 
-    def __init__(self, on_begin: Callable[[], None] = lambda: None) -> None:
-        self._on_begin = on_begin
+    `on_begin` is called when the run's folder is laid out, `on_done` with every task that ended.
+    """
+
+    def __init__(
+        self,
+        on_begin: Callable[[], None] = lambda: None,
+        on_done: Callable[[Task], None] = lambda _: None,
+    ) -> None:
+        self._on_begin, self._on_done = on_begin, on_done
         self._begun = time.monotonic()
         self._tasks, self._done = 0, 0
         self._printed: dict[str, float] = {}
@@ -90,6 +97,16 @@ class Progress:
             if task.name in self._rows:
                 self._bars.remove_task(self._rows.pop(task.name))
             self._bars.update(self._rows[""], completed=self._done)
-            return
-        elapsed = time.monotonic() - self._begun
-        click.echo(f"[{elapsed:6.1f} s] {self._done}/{self._tasks} {task.name} ({seconds:.1f} s)")
+        else:
+            elapsed = time.monotonic() - self._begun
+            done = f"{self._done}/{self._tasks} {task.name} ({seconds:.1f} s)"
+            click.echo(f"[{elapsed:6.1f} s] {done}")
+        self._on_done(task)
+
+    def say(self, text: str, *, warning: bool = False) -> None:
+        """A line that stays; a warning goes to stderr where there are no bars."""
+        text = f"WARNING: {text}" if warning else text
+        if self._bars is not None:
+            self._bars.console.print(text, style="bold red" if warning else None, markup=False)
+        else:
+            click.echo(text, err=warning)

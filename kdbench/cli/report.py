@@ -36,10 +36,12 @@ def show_report(run: Run, *, rebuild: bool, samples: int | None = None) -> None:
     """Prints a run's table, after writing its report anew or where there is none yet."""
     from rich.console import Console
 
+    from kdbench.publish import reporting
     from kdbench.report import build_board, to_console, write_report
 
-    if rebuild or not (run.path / "leaderboard.csv").exists():
-        write_report(run, samples)
+    with reporting(run):
+        if rebuild or not (run.path / "leaderboard.csv").exists():
+            write_report(run, samples)
     console = Console() if sys.stdout.isatty() else Console(width=150)
     console.print(to_console(build_board(run), run.path.name))
     click.echo(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @request_options
+@click.option(
+    "--accept",
+    "board",
+    metavar="BOARD",
+    help="Take the trials of a board that was published with --trials as done; a name or a path.",
+)
+@click.option(
+    "--publish",
+    "publishing",
+    is_flag=True,
+    help="Publish, with the finished trials, after a trial is done (every five minutes at most).",
+)
 @click.option("--dry-run", is_flag=True, help="Only print the plan.")
 @click.option(
     "--track",
@@ -25,28 +38,43 @@ if TYPE_CHECKING:
     metavar="TRACKER",
     help="Also send to tensorboard, wandb, trackio or mlflow; comma-separated or repeated.",
 )
-def command(dry_run: bool, trackers: Sequence[str], **given: Any) -> None:
+def command(
+    board: str | None, publishing: bool, dry_run: bool, trackers: Sequence[str], **given: Any
+) -> None:
     """Distil a student with every objective, generate, score and rank.
 
-    The same command again goes on where it stopped; more objectives or seeds extend the run.
+    The same command again goes on where it stopped; more objectives or seeds extend the run. On
+    another machine, --accept BOARD goes on from what --publish left in the committed board.
     """
+    from kdbench.accept import find_board, judge, tell
     from kdbench.plan import make_plan
+    from kdbench.publish import check_nothing_is_lost, publish_latest
     from kdbench.track import check_trackers
 
     chosen = check_trackers(trackers)
     plan = make_plan(to_request(**given))
+    folder = None if board is None else find_board(board, given["out"])
+    offer = None if folder is None else judge(plan, folder)
     if dry_run:
         from kdbench.cli.plan import show
 
         show(plan, as_json=False)
+        for line in [] if offer is None else tell(offer):
+            click.echo(f"  {line}")
         return
+    boards = given["out"] / "boards" if publishing else None
+    if boards is not None and folder is None:
+        target = boards / plan.shared.suite.name
+        check_nothing_is_lost(plan.run, target, plan.spec()["shared"], trials=True)
     if plan.tuning is not None:
         plan = _tuned(plan)
-    progress, failures = _run(plan, chosen)
+    progress, failures = _run(plan, chosen, folder, boards)
     if any(trial.files(plan.run).done is not None for trial in plan.trials):
         from kdbench.cli.report import show_report
 
-        show_report(plan.run, rebuild=progress.worked or failures != [])
+        show_report(plan.run, rebuild=progress.worked or failures != [] or folder is not None)
+        if boards is not None:
+            click.echo(publish_latest(plan.run, boards, trials=True))
     _report_failures(failures)
 
 
@@ -64,15 +92,22 @@ def _tuned(plan: "Plan") -> "Plan":
     return plan
 
 
-def _run(plan: "Plan", trackers: Sequence[str]) -> "tuple[Progress, list[Failure]]":
+def _run(
+    plan: "Plan",
+    trackers: Sequence[str],
+    board: Path | None = None,
+    boards: Path | None = None,
+) -> "tuple[Progress, list[Failure]]":
     from kdbench.cli.progress import Progress
+    from kdbench.cli.publish import Publisher
     from kdbench.run import run
     from kdbench.track.child import Child
 
     child = click.get_current_context().with_resource(Child(plan.run, trackers, _warn))
     try:
-        with Progress(child.begin) as progress:
-            failures = run(plan, progress)
+        publisher = Publisher(plan.run, boards, _warn)
+        with Progress(child.begin, publisher.after) as progress:
+            failures = run(plan, progress, board)
     except KeyboardInterrupt:
         click.echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)

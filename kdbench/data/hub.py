@@ -1,5 +1,6 @@
 """A suite's files from the hub: downloaded with the hub's own library, cut, kept in the cache."""
 
+import json
 from pathlib import Path
 
 from kdbench import store
@@ -11,7 +12,8 @@ from kdbench.spec import Data, Split, digest
 def fetch(data: Data) -> Path:
     """Copies the files of a suite into the cache, unless they are there; all of them or none.
 
-    The lines are copied as they stand. `HF_ENDPOINT` names another hub. A file whose digest is
+    The lines are copied as they stand; of Parquet, the three fields of a record are written as
+    lines. `HF_ENDPOINT` names another hub. A file whose digest is
     wrong is downloaded once more.
 
     Raises:
@@ -83,7 +85,24 @@ def _first_line(error: Exception) -> str:
 
 
 def _copy_rows(source: Path, path: Path, rows: str) -> None:
-    lines = [line for line in source.read_bytes().split(b"\n") if line.strip()]
+    lines = _parquet_lines(source) if source.suffix == ".parquet" else _lines(source)
     first, _, last = rows.partition(":")
     kept = lines[int(first or 0) : int(last) if last else None]
     store.write_bytes(path, b"".join(line + b"\n" for line in kept))
+
+
+def _lines(source: Path) -> list[bytes]:
+    return [line for line in source.read_bytes().split(b"\n") if line.strip()]
+
+
+def _parquet_lines(source: Path) -> list[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        known = pq.read_schema(source).names
+        columns = [name for name in ("instruction", "input", "output") if name in known]
+        rows = pq.read_table(source, columns=columns).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{source}: not a Parquet file that can be read: {error}") from error
+    return [json.dumps(row, ensure_ascii=False).encode() for row in rows]

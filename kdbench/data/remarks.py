@@ -27,10 +27,8 @@ def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
                 found.append(f"{name}: {again:,} {total} have a prompt that stands in {other} too")
         if empty := sum(any(not text.strip() for text in row.outputs) for row in rows):
             found.append(f"{name}: {empty:,} {total} have an empty output")
-        if (
-            name not in (*trained, "dev")
-            and (foreign := sum(not any(map(_readable, row.outputs)) for row in rows) - empty) > 0
-        ):
+        foreign = sum(all(map(_unreadable, row.outputs)) for row in rows)
+        if foreign and name not in (*trained, "dev"):
             found.append(
                 f"{name}: {foreign:,} {total} have only references without a-z and 0-9 (another "
                 "script): ROUGE-L is 0 for them, whatever is answered"
@@ -38,5 +36,5 @@ def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
     return found
 
 
-def _readable(text: str) -> bool:
-    return re.search("[a-z0-9]", text.lower()) is not None
+def _unreadable(text: str) -> bool:
+    return any(map(str.isalpha, text)) and not re.search("[a-z0-9]", text.lower())

@@ -353,7 +353,11 @@ def _deviations(side: Side, tiny: bool) -> list[str]:
     elif suite["name"] in installed_suites():
         installed = load_suite(suite["name"]).model_dump(mode="json")
         lines = differences(installed, suite)
-        found = [f"{side.name} differs from the installed suite: {line}" for line in lines]
+        found = [
+            f"{side.name} differs from the installed suite: {line}"
+            for line in lines
+            if not line.startswith("description:")
+        ]
     else:
         found = [f"{side.name}: the suite {suite['name']} is not installed, settings not checked"]
     for variant, trials in side.trials.items():

@@ -1,6 +1,7 @@
 """A reproduction for people: paragraphs, lists and tables, as Markdown or for the console."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Group
@@ -18,6 +19,17 @@ CONFIDENCE = {
     "B": "an independent re-run",
     "C": "a transcription of the paper by others",
 }
+SD = 5
+"""The column of our deviation over decoding seeds."""
+INTERVAL = "95 %: interval of our mean over training seeds, or over samples where marked †"
+COLUMNS = (
+    f"{INTERVAL}; sd: ours over decoding seeds (ddof 0); diff: ours minus published; limits: how "
+    "far one more training of ours might lie; * beyond them"
+)
+CHANCE = (
+    f"limits are for one cell each: if all agreed, about {(1 - LEVEL) * 100:.0f} % of the cells "
+    "with limits would still lie beyond them, and cells of one row or one set move together"
+)
 UNSEEN = (
     "a published figure without training-seed variance cannot say how far another training of its "
     "authors would have landed: agreement here means that it could be one of our trainings, "
@@ -45,10 +57,19 @@ def blocks(found: Reproduction) -> Iterator[Block]:
     table = found.table
     scale = " (tiny scale: rank agreement only)" if found.tiny else ""
     yield f"# {table.id} beside {', '.join(found.runs)}{scale}"
+    yield _answer(found)
     yield [*source(table), *([TINY] if found.tiny else [])]
-    yield _orders(found) if found.tiny else _verdicts(found)
+    if found.tiny:
+        yield _orders(found)
+        yield [INTERVAL]
+    else:
+        yield _verdicts(found)
+        yield [f"[{mark}] {reason}" for mark, reason in enumerate(_reasons(found), 1)]
     yield "## Rank agreement of the rows"
     yield [*_agreement(found)]
+    if found.deviations:
+        yield "## What is not as the suite says"
+        yield found.deviations
     if found.missing:
         yield "## Rows without figures of ours"
         yield [f"{name}: {reason}" for name, reason in found.missing.items()]
@@ -56,7 +77,23 @@ def blocks(found: Reproduction) -> Iterator[Block]:
     yield inferred(found)
     if not found.tiny:
         yield "## How to read it"
-        yield [RULE, UNSEEN, *_chance(found)]
+        yield [COLUMNS, RULE, UNSEEN, CHANCE]
+
+
+def _answer(found: Reproduction) -> str:
+    """The outcome in two sentences."""
+    order = (
+        f"Order of {found.ranked} rows on the average: Kendall's tau {_tau(found.tau[AVERAGE])}."
+    )
+    if found.tiny:
+        return f"{order} Nothing else is compared."
+    words = Counter(cell.verdict for cell in found.cells if cell.verdict)
+    counts = [f"{words[word]} {word}" for word in (REPRODUCED, NOT_REPRODUCED, CANNOT_TELL)]
+    return f"Of {words.total()} cells: {', '.join(counts)}. {order}"
+
+
+def _reasons(found: Reproduction) -> list[str]:
+    return list(dict.fromkeys(cell.reason for cell in found.cells if cell.reason))
 
 
 def source(table: Table) -> Iterator[str]:
@@ -86,11 +123,10 @@ def inferred(found: Reproduction) -> list[str]:
 
 
 def _verdicts(found: Reproduction) -> Grid:
-    header = ["row", "set", "published", "ours", "95 %", "our decoding sd", "difference"]
-    header += ["one more training", "verdict"]
-    rows, marked = [], []
+    header = ["row", "set", "published", "ours", "95 %", "sd", "diff", "± limits", "verdict"]
+    reasons, rows, marked = _reasons(found), [], []
     for cell in found.cells:
-        verdict = f"{cell.verdict}: {cell.reason}" if cell.reason else cell.verdict
+        note = f"[{reasons.index(cell.reason) + 1}]" if cell.reason else ""
         rows.append(
             [
                 cell.row,
@@ -100,11 +136,15 @@ def _verdicts(found: Reproduction) -> Grid:
                 _limits(cell),
                 number(cell.decoding_sd),
                 "" if math.isnan(cell.difference) else f"{cell.difference:+.2f}",
-                "" if math.isnan(cell.half) else f"± {cell.half:.2f}",
-                verdict.removeprefix(": "),
+                "" if math.isnan(cell.half) else f"{cell.half:.2f}",
+                f"{cell.verdict} {note}".strip(),
             ]
         )
         marked.append({len(header) - 1} if cell.verdict == NOT_REPRODUCED else set())
+    if not any(row[SD] for row in rows):  # one decoding seed, or a board
+        header.pop(SD)
+        rows = [row[:SD] + row[SD + 1 :] for row in rows]
+        marked = [{index - 1 for index in row} for row in marked]
     return Grid(header, rows, marked)
 
 
@@ -162,19 +202,6 @@ def _agreement(found: Reproduction) -> Iterator[str]:
             "sets that both have"
             + ("" if found.table.sets else ", and the published ones over all")
         )
-    yield from found.deviations
-
-
-def _chance(found: Reproduction) -> Iterator[str]:
-    words = [cell.verdict for cell in found.cells]
-    counts = {word: words.count(word) for word in (REPRODUCED, NOT_REPRODUCED, CANNOT_TELL)}
-    judged = counts[REPRODUCED] + counts[NOT_REPRODUCED]
-    yield (
-        f"cells: {', '.join(f'{count} {word}' for word, count in counts.items())}. Limits are for "
-        f"one cell each: if all agreed, about {(1 - LEVEL) * 100:.0f} % of the cells with limits "
-        f"would still lie beyond them ({judged} reproduced or not), and cells of one row or one "
-        "set move together"
-    )
 
 
 def _with_sd(cell: Cell) -> str:
@@ -187,7 +214,7 @@ def _with_sd(cell: Cell) -> str:
 def _limits(cell: Cell) -> str:
     if math.isnan(cell.low):
         return ""
-    mark = " (samples)" if cell.interval == "samples" else ""
+    mark = "†" if cell.interval == "samples" else ""
     return f"{cell.low:.2f} to {cell.high:.2f}{mark}"
 
 

@@ -1,8 +1,9 @@
 """The finished trials of a run, read from its folder."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -36,6 +37,8 @@ class Trial:
         params: resolved parameters as canonical JSON, and `lr` where it is not the suite's.
         diverged_at: the step at which it diverged, None if it did not or does not say.
         cost: what its training took.
+        weights: digests of the shared models it depends on, `teacher` and `init`; {} if not known.
+        dropout: the largest probability of dropout in its training, None if not known.
         scores: per (set, metric), [decoding seeds, samples], both in ascending order; one decoding
             seed for greedy metrics, one sample for a metric of the whole set.
     """
@@ -51,6 +54,8 @@ class Trial:
     diverged_at: int | None
     cost: Cost
     scores: dict[tuple[str, str], Floats]
+    weights: dict[str, str] = field(default_factory=dict)
+    dropout: float | None = None
 
     @cached_property
     def values(self) -> dict[tuple[str, str], Floats]:
@@ -65,6 +70,14 @@ class Trial:
     def figure(self, sets: list[str], metric: str) -> float:
         """The unweighted mean over sets of the mean over samples."""
         return float(np.mean([self.values[name, metric].mean() for name in sets]))
+
+    def decoding_sd(self, sets: list[str], metric: str) -> float:
+        """Standard deviation (ddof 0) over decoding seeds of the figure of each; NaN for one.
+
+        What most papers print after ±: it says how repeatable the sampling of one student is.
+        """
+        of_seed = np.mean([self.scores[name, metric].mean(axis=1) for name in sets], axis=0)
+        return float(of_seed.std()) if len(of_seed) > 1 else math.nan
 
 
 def finished_trials(run: Run) -> list[Trial]:
@@ -152,6 +165,8 @@ def read_trial(files: TrialFiles) -> Trial:
         diverged_at=done.get("diverged_at"),
         cost=read_cost(done),
         scores=_read_scores(files.scores_path),
+        weights=done.get("weights", {}),
+        dropout=done.get("dropout"),
     )
 
 

@@ -14,9 +14,11 @@ def notes(board: Board) -> list[str]:
     return [
         note
         for note in (
+            _unlike(board),
             _figures(board),
             _budget(board),
             _intervals(board),
+            _decodings(board),
             _seed_meaning(board),
             _tiers(board),
             _fallback(board),
@@ -38,6 +40,28 @@ def _mixed(board: Board) -> str:
     return (
         f"The commands that made this run differed in {', '.join(board.mixed)} "
         "(provenance.json says how): its rows are not byte for byte what one command would give."
+    )
+
+
+def _unlike(board: Board) -> str:
+    if not board.unlike:
+        return ""
+    models = ", ".join(f"`{name}` ({count} versions)" for name, count in board.unlike.items())
+    return (
+        "NOT PAIRED: the trials do not all depend on the same weights of the models that they "
+        f"should share: {models}. Part of the run was made on another machine or with other "
+        "versions, which made these models anew (DONE.json of each trial has the digests). "
+        "Differences between the rows of the two parts hold the difference of those models too."
+    )
+
+
+def _decodings(board: Board) -> str:
+    if not board.decodings:
+        return ""
+    return (
+        f"`decoding sd` is the standard deviation (ddof 0) of `average` over the {board.decodings} "
+        "decoding seeds of one student, the mean over trainings: what most papers print after ±. "
+        "It says nothing about another training. leaderboard.csv has it for each set."
     )
 
 
@@ -88,14 +112,22 @@ def _seed_meaning(board: Board) -> str:
     count = len(board.init_seeds)
     if count > 1:
         return (
-            "Trials train without dropout, so the training seed is the data order. Each was run "
-            f"from {count} initial students, and its figure is the mean over them: ± and the tiers "
+            f"The training seed is the data order{_noise(board)}. Each was run from {count} "
+            "initial students, and its figure is the mean over them: ± and the tiers "
             f"hold for these {count}; evidence.md has intervals that hold for others too."
         )
     return (
-        "All trials start from one initial student and train without dropout, so the training seed "
-        "is the data order. What another initial student would give is in no interval here."
+        "All trials start from one initial student, so the training seed is the data "
+        f"order{_noise(board)}. What another initial student would give is in no interval here."
     )
+
+
+def _noise(board: Board) -> str:
+    if board.dropout is None:
+        return ", and the dropout where the student has any"
+    if board.dropout == 0:
+        return " (trials train without dropout)"
+    return f" and the dropout (probability {board.dropout:g}), both alike for all objectives"
 
 
 def _tiers(board: Board) -> str:

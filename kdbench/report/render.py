@@ -12,6 +12,7 @@ from rich.text import Text
 from kdbench.report.cost import Cost, mean_cost
 from kdbench.report.notes import SAMPLES_MARK, notes
 from kdbench.report.table import AVERAGE, Board, Row
+from kdbench.report.words import number
 
 COSTS: dict[str, Callable[[Cost], float]] = {
     "train s": lambda cost: cost.train_seconds,
@@ -103,7 +104,8 @@ def cells(board: Board, shown: Mapping[str, tuple[str, str]]) -> tuple[list[str]
     taken = [
         title for title in COSTS if title == "train s" or any(map(COSTS[title], costs.values()))
     ]
-    header = ["variant", "tier", *shown, "diverged", "clipped", *taken]
+    deviation = ["decoding sd"] if board.decodings else []
+    header = ["variant", "tier", *shown, *deviation, "diverged", "clipped", *taken]
     rows = [
         [
             *_cells_of(board, variant, list(shown.values())),
@@ -119,10 +121,12 @@ def _cells_of(board: Board, variant: str, keys: Sequence[tuple[str, str]]) -> li
     main = rows[0]
     figures = board.stability.get(variant)
     clipped = math.nan if figures is None else figures.clipped_share
+    deviation = [Cell(number(main.sd_decoding), value=main.sd_decoding)] if board.decodings else []
     return [
         Cell(variant),
         Cell("") if main.tier is None else Cell(str(main.tier), value=main.tier),
         *(Cell(_figure(row), row.tier == 1 and not row.n_diverged, row.mean) for row in rows),
+        *deviation,
         Cell("") if figures is None else Cell(_diverged(main), value=main.n_diverged),
         Cell("" if math.isnan(clipped) else f"{100 * clipped:.0f} %", value=clipped),
     ]

@@ -1,5 +1,6 @@
 """The one table model: what every rendering of a run shows."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -39,6 +40,7 @@ class Row:
     mean_undiverged: float
     interval: str | None
     n_init_seeds: int
+    sd_decoding: float
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Board:
         trials: the finished trials, by variant, the best first.
         set_aside: finished trials of initial students that lack another seed of their variant.
         mixed: what differed between the commands that made the run, of what can move a byte.
+        dropout: the largest probability of dropout in a training, None where the run does not say.
+        unlike: the shared models of which the trials had several, and of how many weights.
         budget: `fixed`, or how many candidates of every objective were tried on dev; "" where the
             run does not say.
     """
@@ -72,6 +76,16 @@ class Board:
     set_aside: int = 0
     mixed: tuple[str, ...] = ()
     budget: str = ""
+    dropout: float | None = None
+    unlike: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def decodings(self) -> int:
+        """How many decoding seeds every student was sampled with; 0 for one."""
+        if all(math.isnan(row.sd_decoding) for row in self.rows.values()):
+            return 0
+        trial = next(iter(self.trials.values()))[0]
+        return max(len(table) for table in trial.scores.values())
 
     def costs(self) -> dict[str, list[Cost]]:
         """What each training took, by variant; the references were not trained here."""
@@ -166,6 +180,8 @@ def build_board(run: Run) -> Board:
         set_aside=len(trials) - sum(map(len, by_variant.values())),
         mixed=_mixed(run),
         budget=_budget(run),
+        dropout=_dropout(run, [trial for group in ranked.values() for trial in group]),
+        unlike=_unlike(trials),
     )
 
 
@@ -180,6 +196,27 @@ def _budget(run: Run) -> str:
         return ""
     tuning = yaml.safe_load(path.read_text(encoding="utf-8")).get("tuning")
     return str(tuning["trials"]) if tuning else "fixed"
+
+
+def _dropout(run: Run, trials: Sequence[Trial]) -> float | None:
+    known = [trial.dropout for trial in trials if trial.dropout is not None]
+    if len(known) == len(trials):
+        return max(known, default=None)
+    path = run.path / "spec.yaml"
+    if not path.exists():
+        return None
+    # What is made from scratch has none of its own; older trials say nothing themselves.
+    suite = yaml.safe_load(path.read_text(encoding="utf-8"))["shared"]["suite"]
+    student = suite.get("student") or {}
+    return 0.0 if student.get("architecture") and not student.get("lora") else None
+
+
+def _unlike(trials: Sequence[Trial]) -> dict[str, int]:
+    found: dict[str, set[str]] = {}
+    for trial in trials:
+        for name, digest in trial.weights.items():
+            found.setdefault(name, set()).add(digest)
+    return {name: len(digests) for name, digests in found.items() if len(digests) > 1}
 
 
 def _members(name: str, sets: list[str]) -> list[str]:
@@ -239,6 +276,7 @@ def _row(group: Sequence[Trial], name: str, metric: str, sets: list[str], tier: 
         mean_undiverged=float(per_trial[good].mean()) if good.any() and not good.all() else np.nan,
         interval=over if np.isfinite(interval.low) else None,
         n_init_seeds=len(grid.init_seeds),
+        sd_decoding=float(np.mean([trial.decoding_sd(sets, metric) for trial in group])),
     )
 
 

@@ -1,5 +1,5 @@
-"""A training state as one safetensors file: trained weights, AdamW's moments, the step, and the memory of
-the objective and of the source of sequences.
+"""A training state as one safetensors file: trained weights, AdamW's moments, the step, and the
+memory of the objective and of the source of sequences.
 
 There is no random state to keep: data order, dropout and sampling are functions of (suite, seed,
 step).

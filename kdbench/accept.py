@@ -1,0 +1,162 @@
+"""Takes the trials of a published board as done: a run goes on where another machine stopped.
+
+A board's trial is judged as a run judges its own: by what all trials share and by its spec.json.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench import provenance, store
+from kdbench.archive import ARCHIVE, FILES, Files, key_of, unpack
+from kdbench.errors import UserError
+from kdbench.plan import Plan, stored_spec
+from kdbench.spec import differences
+from kdbench.store import Run
+from kdbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a board holds for a plan.
+
+    Attributes:
+        fitting: trials that can be taken as done.
+        left: one line per trial of the board that cannot, with the reason.
+    """
+
+    board: Path
+    fitting: list[tuple[Trial, Files]]
+    left: list[str]
+
+
+def find_board(name: str, out: Path) -> Path:
+    """The folder of a board with trials, by its name below `out`/boards or by its path.
+
+    Raises:
+        UserError: there is none, or it was published without its trials.
+    """
+    for folder in (Path(name), out / "boards" / name):
+        if (folder / ARCHIVE).is_file():
+            return folder
+        if (folder / "spec.yaml").is_file():
+            raise UserError(
+                f"--accept {name}: {folder} holds no {ARCHIVE}; `kdbench publish RUN --trials` "
+                "writes it"
+            )
+    raise UserError(f"--accept {name}: no such board, neither as a path nor in {out}/boards")
+
+
+def judge(plan: Plan, board: Path) -> Offer:
+    """Says which of a board's trials a plan can take as done; writes nothing.
+
+    A trial that the run has finished or begun itself is left as it is.
+
+    Raises:
+        UserError: the board was made with other settings; naming every field that differs.
+    """
+    _check_settings(plan, board)
+    offered = unpack(board / ARCHIVE)
+    fitting, left = [], []
+    for trial in plan.trials:
+        files = trial.files(plan.run)
+        held = offered.pop(key_of(files), None)
+        if held is None or files.done is not None:
+            continue
+        if reason := _unfit(plan, trial, held):
+            left.append(f"not accepted, runs here: {trial.label}: {reason}")
+        else:
+            fitting.append((trial, held))
+    if offered:
+        left.append(f"not accepted, not asked for: {', '.join(sorted(offered))}")
+    return Offer(board, fitting, left)
+
+
+def tell(offer: Offer) -> list[str]:
+    """What a user should know about an offer, line by line."""
+    return [f"{len(offer.fitting)} trials accepted from {offer.board}", *offer.left]
+
+
+def accept(plan: Plan, offer: Offer) -> None:
+    """Writes the fitting trials into the run's folder, and into its provenance whose they are."""
+    if not offer.fitting:
+        return
+    provenance.accept(plan, offer.board, [trial.label for trial, _ in offer.fitting])
+    for trial, held in offer.fitting:
+        with store.new_folder(trial.files(plan.run).path) as folder:
+            for name in _expected(plan, trial):
+                store.write_bytes(folder / name, held[name])
+
+
+def unlike(plan: Plan, name: str) -> str | None:
+    """A warning where finished trials were made with another teacher or initial student.
+
+    Args:
+        plan: whose shared models are made as far as is known.
+        name: `teacher`, or what the initial student is called.
+    """
+    here = provenance.weights(plan).get(name)
+    others = {
+        trial.label: digest
+        for trial in plan.trials
+        if (done := trial.files(plan.run).done) is not None
+        and (digest := done.get("weights", {}).get(name)) not in (None, here)
+    }
+    if here is None or not others:
+        return None
+    shown = ", ".join(list(others)[:3]) + (", ..." if len(others) > 3 else "")
+    what = "the teacher" if name == "teacher" else f"the initial student ({name})"
+    return (
+        f"{what} made on this machine is not that of {len(others)} finished trials "
+        f"(weights {here[:12]} here, {next(iter(others.values()))[:12]} there: {shown}). What "
+        "runs from here on is NOT PAIRED with them, and tiers and comparisons between the two do "
+        "not hold. Copy the other machine's cache (KDBENCH_CACHE), or run all trials on one machine"
+    )
+
+
+def _check_settings(plan: Plan, board: Path) -> None:
+    old = stored_spec(Run(board))
+    if old is None:
+        raise UserError(f"{board}: no spec.yaml beside {ARCHIVE}; restore it")
+    new = plan.spec()
+    changed = differences(old["shared"], new["shared"])
+    changed += differences({"tuning": old.get("tuning")}, {"tuning": new.get("tuning")})
+    if changed:
+        raise UserError(
+            f"{board} was made with other settings, so none of its trials can be accepted:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def _unfit(plan: Plan, trial: Trial, held: Files) -> str:
+    """Why a trial of a board cannot be taken as done; "" where it can."""
+    path = trial.files(plan.run).path
+    if any((path / name).exists() for name in ("train.jsonl", "generations", "model")):
+        return "it has been begun here"
+    if missing := [name for name in _expected(plan, trial) if name not in held]:
+        return f"the board lacks {', '.join(missing)}"
+    try:
+        spec, done = (_object(held[name]) for name in ("spec.json", "DONE.json"))
+    except ValueError as error:
+        return f"broken ({error})"
+    if done.get("status") not in ("done", "diverged"):
+        return "DONE.json does not say how it ended"
+    return "; ".join(differences(spec, trial.spec()))
+
+
+def _expected(plan: Plan, trial: Trial) -> list[str]:
+    suite = plan.shared.suite
+    kinds = ("", ".greedy") if suite.decoding.greedy else ("",)
+    answers = [
+        f"generations/{name}{kind}.jsonl" for name in suite.data.evaluation for kind in kinds
+    ]
+    named = [name for name in FILES if name != "train.jsonl" or trial.variant is not None]
+    return [*named, *answers]
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value

@@ -1,0 +1,311 @@
+"""Trials of a board that another machine takes as done: what is packed, accepted, and refused."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdbench import provenance
+from kdbench.accept import accept, find_board, judge, unlike
+from kdbench.archive import ARCHIVE, pack, unpack
+from kdbench.errors import UserError
+from kdbench.plan import Plan, Request, make_plan, write_spec
+from kdbench.publish import publish, publish_latest
+from kdbench.store import Run, TrialFiles, file_digest, read_json, write_json, write_jsonl
+from tests.synthetic_run import Variant, write_trial
+
+SETS = {"dolly": 8, "vicuna": 6}
+WEIGHTS = {"teacher": "t" * 64, "init": "i" * 64}
+COMMAND = {"command": "kdbench run", "commit": "c0ffee", "jobs": 2, "weights": WEIGHTS}
+
+PlanIn = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan_in(micro: Path, tmp_path: Path) -> PlanIn:
+    """Plans of the micro suite, each with a folder of its own."""
+
+    def make(folder: str, **changes: Any) -> Plan:
+        given: dict[str, Any] = {
+            "objectives": "sft,forward-kl",
+            "seeds": 1,
+            "backend": "transformers",
+        }
+        return make_plan(Request(suite=str(micro), out=tmp_path / folder, **given | changes))
+
+    return make
+
+
+def finish(plan: Plan, rows: tuple[str, ...] = ("teacher", "init", "sft", "forward-kl")) -> None:
+    """Writes what a run leaves of finished trials, and what it does not publish."""
+    write_spec(plan)
+    write_json(plan.run.path / "provenance.json", {"commands": [COMMAND], "mixed": []})
+    for trial in plan.trials:
+        if trial.spec()["variant"] not in rows:
+            continue
+        files = trial.files(plan.run)
+        steps = 0 if trial.variant is None else 60
+        write_trial(plan.run, Variant(trial.row, 50.0), 0, steps=steps, sets=SETS)
+        made = plan.run.trial(_slug(trial.row), 0).path
+        if made != files.path:
+            files.path.parent.mkdir(parents=True, exist_ok=True)
+            made.rename(files.path)
+        write_json(files.path / "spec.json", trial.spec())
+        write_json(files.path / "DONE.json", {**(files.done or {}), "weights": WEIGHTS})
+        for name, size in SETS.items():
+            for greedy in (False, True):
+                answers = [_answer(trial.slug, sample) for sample in range(size)]
+                write_jsonl(files.generations(name, greedy), answers)
+        for name in ("trained.json", "FAILED.json", "checkpoint.safetensors", "model/config.json"):
+            (files.path / name).parent.mkdir(exist_ok=True)
+            (files.path / name).write_text("{}")
+
+
+def _slug(row: str) -> str:
+    return row.replace("[", "-").replace("]", "").replace("=", "-").replace(",", "-")
+
+
+def _answer(text: str, sample: int) -> dict[str, Any]:
+    return {
+        "sample": sample,
+        "decoding_seed": 10,
+        "text": text,
+        "n_tokens": 1,
+        "finish": "stop",
+    }
+
+
+@pytest.fixture
+def board(plan_in: PlanIn, tmp_path: Path) -> Path:
+    """A board with the trials of all rows but forward-kl."""
+    plan = plan_in("there")
+    finish(plan, ("teacher", "init", "sft"))
+    folder = tmp_path / "board"
+    folder.mkdir()
+    for name in ("spec.yaml", "provenance.json"):
+        shutil.copyfile(plan.run.path / name, folder / name)
+    (folder / ARCHIVE).write_bytes(pack(plan.run))
+    return folder
+
+
+def repack(board: Path, change: Callable[[dict[str, bytes]], None]) -> None:
+    """Changes the members of a board's archive."""
+    with zipfile.ZipFile(board / ARCHIVE) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(board / ARCHIVE, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def member(board: Path, trial: str, name: str) -> str:
+    with zipfile.ZipFile(board / ARCHIVE) as archive:
+        (found,) = [n for n in archive.namelist() if n.startswith(f"trials/{trial}/seed-0/{name}")]
+    return found
+
+
+def of(plan: Plan, row: str) -> TrialFiles:
+    (trial,) = [trial for trial in plan.trials if trial.row.startswith(row)]
+    return trial.files(plan.run)
+
+
+def test_the_same_trials_give_the_same_bytes(plan_in: PlanIn, tmp_path: Path) -> None:
+    plan = plan_in("there")
+    finish(plan)
+    shutil.copytree(plan.run.path, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert pack(Run(tmp_path / "copy")) == pack(plan.run)
+
+
+def test_only_scores_logs_answers_and_ids_of_finished_trials_are_packed(
+    plan_in: PlanIn, tmp_path: Path
+) -> None:
+    plan = plan_in("there")
+    finish(plan)
+    (of(plan, "forward-kl").path / "DONE.json").unlink()
+    (tmp_path / ARCHIVE).write_bytes(pack(plan.run))
+    trials = unpack(tmp_path / ARCHIVE)
+    answers = {f"generations/{name}{kind}.jsonl" for name in SETS for kind in ("", ".greedy")}
+    assert set(trials) == {"init/seed-0", "sft/seed-0", "teacher/seed-0"}
+    assert set(trials["sft/seed-0"]) == {
+        "spec.json", "DONE.json", "train.jsonl", "scores.parquet", *answers,
+    }  # fmt: skip
+
+
+def test_accepted_trials_are_those_of_the_board_byte_for_byte(
+    plan_in: PlanIn, board: Path, tmp_path: Path
+) -> None:
+    plan = plan_in("here")
+    offer = judge(plan, board)
+    accept(plan, offer)
+    assert offer.left == []
+    for row, held in zip(("teacher", "init", "sft"), offer.fitting, strict=True):
+        found = of(plan, row).path
+        assert {name: (found / name).read_bytes() for name in held[1]} == held[1]
+    assert of(plan, "sft").done is not None
+    assert not of(plan, "forward-kl").path.exists()
+    (tmp_path / "again.zip").write_bytes(pack(plan.run))
+    assert (tmp_path / "again.zip").read_bytes() == (board / ARCHIVE).read_bytes()
+
+
+def test_provenance_says_what_was_accepted_and_from_where(plan_in: PlanIn, board: Path) -> None:
+    plan = plan_in("here")
+    for _ in range(2):  # the second time there is nothing left to accept
+        accept(plan, judge(plan, board))
+    found = read_json(plan.run.path / "provenance.json")
+    assert found["accepted"] == [
+        {
+            "board": "board",
+            "archive": file_digest(board / ARCHIVE),
+            "commits": ["c0ffee"],
+            "trials": ["teacher", "init", "sft seed 0"],
+        }
+    ]
+    assert found["commands"] == [COMMAND]
+
+
+def test_a_command_on_other_hardware_is_mixed_with_the_accepted_ones(
+    plan_in: PlanIn, board: Path
+) -> None:
+    plan = plan_in("here")
+    accept(plan, judge(plan, board))
+    provenance.begin(replace(plan, jobs=7), 0.0)
+    found = read_json(plan.run.path / "provenance.json")
+    assert "jobs" in found["mixed"]
+    assert found["accepted"][0]["board"] == "board"
+
+
+def test_a_board_of_other_settings_is_refused_by_the_field_that_differs(
+    plan_in: PlanIn, board: Path
+) -> None:
+    plan = plan_in("here", settings=("recipe.lr=0.5",))
+    with pytest.raises(UserError, match=r"suite\.recipe\.lr: 0\.003 -> 0\.5"):
+        judge(plan, board)
+    assert not plan.run.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("spec.json", b'{"variant": "sft"}', "code: null -> "),
+        ("spec.json", b"{", "broken"),
+        ("DONE.json", b"{}", "how it ended"),
+        ("DONE.json", None, "the board lacks DONE.json"),
+        ("generations/vicuna.jsonl", None, "the board lacks generations/vicuna.jsonl"),
+        ("train.jsonl", None, "the board lacks train.jsonl"),
+    ],
+)
+def test_a_trial_that_is_not_the_plans_runs_here_and_is_named(
+    plan_in: PlanIn, board: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    path = member(board, "sft", name)
+
+    def change(members: dict[str, bytes]) -> None:
+        del members[path]
+        if content is not None:
+            members[path] = content
+
+    repack(board, change)
+    plan = plan_in("here")
+    offer = judge(plan, board)
+    assert [trial.row for trial, _ in offer.fitting] == ["teacher", "init"]
+    (line,) = offer.left
+    assert "sft seed 0" in line
+    assert reason in line
+
+
+def test_what_the_run_has_is_never_overwritten(plan_in: PlanIn, board: Path) -> None:
+    plan = plan_in("here")
+    finish(plan, ("teacher", "init"))
+    (of(plan, "init").path / "DONE.json").unlink()
+    (of(plan, "teacher").path / "DONE.json").write_text('{"status": "done", "mine": true}')
+    offer = judge(plan, board)
+    accept(plan, offer)
+    assert [trial.row for trial, _ in offer.fitting] == ["sft"]
+    assert "init: it has been begun here" in offer.left[0]
+    assert (of(plan, "teacher").done or {})["mine"]
+    assert of(plan, "init").done is None
+
+
+def test_trials_that_were_not_asked_for_are_named(plan_in: PlanIn, board: Path) -> None:
+    offer = judge(plan_in("here", objectives="forward-kl"), board)
+    assert offer.left == ["not accepted, not asked for: sft/seed-0"]
+
+
+def test_an_archive_with_anything_else_in_it_is_refused(plan_in: PlanIn, board: Path) -> None:
+    repack(board, lambda members: members.update({"trials/../../spec.json": b"{}"}))
+    with pytest.raises(UserError, match="which is no file of a trial"):
+        judge(plan_in("here"), board)
+
+
+def test_a_broken_archive_is_a_users_error(plan_in: PlanIn, board: Path) -> None:
+    content = (board / ARCHIVE).read_bytes()
+    (board / ARCHIVE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="not an archive of trials"):
+        judge(plan_in("here"), board)
+
+
+def test_a_board_without_trials_says_how_it_gets_some(board: Path, tmp_path: Path) -> None:
+    (board / ARCHIVE).unlink()
+    with pytest.raises(UserError, match="publish RUN --trials"):
+        find_board(str(board), tmp_path)
+    with pytest.raises(UserError, match="no such board"):
+        find_board("nothing", tmp_path)
+
+
+@pytest.mark.parametrize(("made", "warned"), [("i" * 64, False), ("j" * 64, True)])
+def test_another_initial_student_than_that_of_accepted_trials_is_said_loudly(
+    plan_in: PlanIn,
+    board: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: str,
+    warned: bool,
+) -> None:
+    plan = plan_in("here")
+    accept(plan, judge(plan, board))
+    monkeypatch.setattr(provenance, "weights", lambda _: {"init": made})
+    text = unlike(plan, "init")
+    assert (text is not None and "NOT PAIRED" in text) == warned
+
+
+def test_publishing_never_loses_trials_that_only_the_board_has(
+    plan_in: PlanIn, tmp_path: Path
+) -> None:
+    plan, boards = plan_in("there"), tmp_path / "boards"
+    finish(plan)
+    publish_latest(plan.run, boards, trials=True)
+    before = (boards / "micro" / ARCHIVE).read_bytes()
+    with pytest.raises(UserError, match="give --trials"):
+        publish(plan.run, boards)
+    shutil.rmtree(of(plan, "sft").path)
+    with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):
+        publish_latest(plan.run, boards, trials=True)
+    assert (boards / "micro" / ARCHIVE).read_bytes() == before
+
+
+def test_publish_reports_what_has_finished_since_the_last_report(
+    plan_in: PlanIn, tmp_path: Path
+) -> None:
+    plan, boards = plan_in("there"), tmp_path / "boards"
+    finish(plan, ("teacher", "init"))
+    publish_latest(plan.run, boards, trials=True)
+    finish(plan, ("forward-kl",))
+    assert "3 trials in trials.zip" in publish_latest(plan.run, boards, trials=True)
+    table = (boards / "micro" / "leaderboard.csv").read_text()
+    assert "forward-kl" in table
+    assert "sft" not in table
+
+
+def test_no_member_holds_a_prompt_or_a_reference(
+    plan_in: PlanIn, board: Path, tmp_path: Path
+) -> None:
+    records = plan_in("here").artifacts.data_folder
+    with zipfile.ZipFile(board / ARCHIVE) as archive:
+        packed = b"".join(archive.read(name) for name in archive.namelist())
+    for name in SETS:
+        for line in (records / f"{name}.jsonl").read_text().splitlines():
+            assert json.loads(line)["instruction"].encode() not in packed
