@@ -16,6 +16,7 @@ from kdbench import build, paper, weights
 from kdbench.artifacts import Artifacts
 from kdbench.data.records import read_split
 from kdbench.errors import UserError
+from kdbench.gguf import dequantised
 from kdbench.models import keep_layers, load
 from kdbench.spec import Model, Split, digest
 from kdbench.suites import load_suite
@@ -41,7 +42,7 @@ def tiny_llama(layers: int = 2) -> Any:
         initializer_range=0.2,
         eos_token_id=0,
     )
-    return LlamaForCausalLM(config)
+    return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
 
 
 def write_gguf(path: Path, model: Any) -> None:
@@ -76,7 +77,7 @@ def write_gguf(path: Path, model: Any) -> None:
                 half = array.shape[0] // count // 2
                 regrouped = array.reshape(count, 2, half, -1).swapaxes(1, 2)
                 array = regrouped.reshape(array.shape)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), array)
+        writer.add_tensor(str(names.get_name(name, try_suffixes=(".weight",))), array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -97,7 +98,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_cache(tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(package))
-    weights.dequantised.cache_clear()
+    dequantised.cache_clear()
     return tmp_path / "cache"
 
 
@@ -124,7 +125,7 @@ def test_the_copy_of_a_gguf_file_has_its_tokenizer_and_chat_template(own_cache: 
 def test_a_gguf_file_is_dequantised_once(own_cache: Path, package: Path) -> None:
     first = weights.checkpoint(Model(gguf="carrier/tiny.gguf"), "teacher")
     written = (first / "model.safetensors").stat().st_mtime_ns
-    weights.dequantised.cache_clear()
+    dequantised.cache_clear()
     path = str(package / "carrier" / "tiny.gguf")
     assert weights.checkpoint(Model(gguf=path), "student") == first
     assert (first / "model.safetensors").stat().st_mtime_ns == written
@@ -174,7 +175,8 @@ def test_a_broken_gguf_file_leaves_nothing_in_the_cache(tmp_path: Path, own_cach
 
 def tiny_gpt2() -> Any:
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=32, n_layer=4, n_head=2))
+    config = GPT2Config(vocab_size=300, n_embd=32, n_layer=4, n_head=2)
+    return GPT2LMHeadModel(config)  # type: ignore[no-untyped-call]
 
 
 def silence(layer: Any) -> None:
@@ -285,6 +287,11 @@ def test_the_rule_for_short_rows_is_in_the_key_of_the_token_ids(artifacts: Artif
         suite = artifacts.suite.model_copy(update={"data": data})
         return Artifacts(suite, artifacts.data_folder).encoded.name
 
-    rules = ({}, {"max_prompt_chars": 90}, {"max_output_chars": 90}, {"max_output_chars": 91})
+    rules: tuple[dict[str, int], ...] = (
+        {},
+        {"max_prompt_chars": 90},
+        {"max_output_chars": 90},
+        {"max_output_chars": 91},
+    )
     assert len({key(**rule) for rule in rules}) == 4
     assert digest(Split(path="x")) != digest(Split(path="x", max_prompt_chars=1))
