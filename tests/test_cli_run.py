@@ -243,7 +243,7 @@ def test_methods_run_under_their_names_and_say_what_they_cost(
 
 SLOW_PLUGIN = '''
 """Stops for a minute in the middle of writing the file that KDBENCH_TEST_STOP_AT names."""
-import os, pathlib, time
+import contextlib, os, pathlib, time
 from kdbench import store
 from kdbench.api import divergence, kl
 
@@ -251,16 +251,30 @@ from kdbench.api import divergence, kl
 def slow(teacher_logp, student_logp):
     return kl(teacher_logp, student_logp)
 
-write_bytes = store.write_bytes
+write_bytes, new_file = store.write_bytes, store.new_file
+
+def is_named(path):
+    return os.environ.get("KDBENCH_TEST_STOP_AT") == path.name and "forward-kl" in str(path)
+
+def stop():
+    pathlib.Path("stopped").touch()
+    time.sleep(60)
 
 def stopping(path, content):
-    if os.environ.get("KDBENCH_TEST_STOP_AT") == path.name and "forward-kl" in str(path):
+    if is_named(path):
         path.with_name(f".{path.name}.1.tmp").write_bytes(content[: len(content) // 2])
-        pathlib.Path("stopped").touch()
-        time.sleep(60)
+        stop()
     write_bytes(path, content)
 
-store.write_bytes = stopping
+@contextlib.contextmanager
+def stopping_file(path):
+    with new_file(path) as temporary:
+        yield temporary
+        if is_named(path):
+            os.truncate(temporary, temporary.stat().st_size // 2)
+            stop()
+
+store.write_bytes, store.new_file = stopping, stopping_file
 '''
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -272,7 +273,9 @@ def test_a_plan_of_models_that_are_not_here_is_made_on_paper(cli: Cli) -> None:
     assert said["training_tokens_at_most"] == 7140 * 32 * 512
 
 
-def test_smaller_micro_batches_take_less_memory_and_make_no_other_run(cli: Cli) -> None:
+def test_smaller_micro_batches_take_less_memory_and_make_no_other_run(
+    cli: Cli, tmp_path: Path
+) -> None:
     asked = ("plan", "--suite", "dolly-opt", "--json")
     whole, part = (
         json.loads(cli(*asked, *more).stdout)["memory"] for more in ((), ("--micro-batch", "16"))
@@ -283,10 +286,8 @@ def test_smaller_micro_batches_take_less_memory_and_make_no_other_run(cli: Cli) 
         "total",
         "teacher_fit",
     }
-    plans = [
-        make_plan(Request("instruct", objectives="sft", backend="transformers", micro_batch=size))
-        for size in (None, 4)
-    ]
+    request = Request("instruct", objectives="sft", backend="transformers", out=tmp_path)
+    plans = [make_plan(replace(request, micro_batch=size)) for size in (None, 4)]
     assert [plan.micro_batch for plan in plans] == [16, 4]
     assert plans[0].spec() == plans[1].spec()
 

@@ -259,6 +259,7 @@ def _row(group: Sequence[Trial], name: str, metric: str, sets: list[str], tier: 
         else intervals.over_seeds(figures)
     )
     over = "samples" if one else "training seeds"
+    decoding = float(np.mean([trial.decoding_sd(sets, metric) for trial in group]))
     return Row(
         variant=group[0].variant,
         objective=group[0].objective,
@@ -276,7 +277,7 @@ def _row(group: Sequence[Trial], name: str, metric: str, sets: list[str], tier: 
         mean_undiverged=float(per_trial[good].mean()) if good.any() and not good.all() else np.nan,
         interval=over if np.isfinite(interval.low) else None,
         n_init_seeds=len(grid.init_seeds),
-        sd_decoding=float(np.mean([trial.decoding_sd(sets, metric) for trial in group])),
+        sd_decoding=np.nan if np.isnan(decoding) else decoding,  # one NaN: rows can be compared
     )
 
 
