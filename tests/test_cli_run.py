@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import time
 import zipfile
 from pathlib import Path
 
@@ -16,7 +14,8 @@ import pytest
 
 from kdbench.cli.status import describe
 from kdbench.store import Run, read_jsonl
-from tests.conftest import KDBENCH, Cli
+from tests.conftest import Cli
+from tests.stopped_run import start_and_wait_until_stopped
 from tests.track_readers import read_tensorboard
 
 RUN = ("run", "--suite", "micro.yaml", "--backend", "transformers", "--jobs", "2")
@@ -241,70 +240,12 @@ def test_methods_run_under_their_names_and_say_what_they_cost(
     assert modification_times(run) == before
 
 
-SLOW_PLUGIN = '''
-"""Stops for a minute in the middle of writing the file that KDBENCH_TEST_STOP_AT names."""
-import contextlib, os, pathlib, time
-from kdbench import store
-from kdbench.api import divergence, kl
-
-@divergence("slow", source="a test")
-def slow(teacher_logp, student_logp):
-    return kl(teacher_logp, student_logp)
-
-write_bytes, new_file = store.write_bytes, store.new_file
-
-def is_named(path):
-    return os.environ.get("KDBENCH_TEST_STOP_AT") == path.name and "forward-kl" in str(path)
-
-def stop():
-    pathlib.Path("stopped").touch()
-    time.sleep(60)
-
-def stopping(path, content):
-    if is_named(path):
-        path.with_name(f".{path.name}.1.tmp").write_bytes(content[: len(content) // 2])
-        stop()
-    write_bytes(path, content)
-
-@contextlib.contextmanager
-def stopping_file(path):
-    with new_file(path) as temporary:
-        yield temporary
-        if is_named(path):
-            os.truncate(temporary, temporary.stat().st_size // 2)
-            stop()
-
-store.write_bytes, store.new_file = stopping, stopping_file
-'''
-
-
-def start_and_wait_until_stopped(folder: Path, file: str, *flags: str) -> "subprocess.Popen[str]":
-    """A run that has come to the middle of writing a file of the forward-kl trial."""
-    process = subprocess.Popen(
-        [*KDBENCH, *RUN, *OBJECTIVES, "--plugin", "slow.py", *flags],
-        cwd=folder,
-        env={**os.environ, "KDBENCH_TEST_STOP_AT": file},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # What was started in the background of a shell ignores Ctrl-C, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 240
-    while not (folder / "stopped").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
-
-
 @pytest.mark.parametrize("file", ["checkpoint.safetensors", "vicuna.jsonl", "scores.parquet"])
 def test_killed_run_goes_on_to_byte_identical_results(
     complete: Path, micro: Path, cli: Cli, tmp_path: Path, file: str
 ) -> None:
-    (tmp_path / "slow.py").write_text(SLOW_PLUGIN)
     flags = ("--track", "tensorboard") if file == "checkpoint.safetensors" else ()
-    process = start_and_wait_until_stopped(tmp_path, file, *flags)
+    process = start_and_wait_until_stopped((*RUN, *OBJECTIVES, *flags), tmp_path, file)
     process.send_signal(signal.SIGKILL)
     process.wait()
     cli(*RUN, *OBJECTIVES, *flags)
@@ -346,8 +287,7 @@ def test_a_tracker_that_fails_is_one_warning_and_no_more(
 def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(
     complete: Path, micro: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "slow.py").write_text(SLOW_PLUGIN)
-    process = start_and_wait_until_stopped(tmp_path, "checkpoint.safetensors")
+    process = start_and_wait_until_stopped((*RUN, *OBJECTIVES), tmp_path, "checkpoint.safetensors")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)

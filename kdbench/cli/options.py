@@ -1,6 +1,6 @@
 """The flags that several commands share; they mean the same everywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,20 +102,22 @@ def request_options(command: Command) -> Command:
             help="Also run every variant at half and at twice its learning rate.",
         ),
         click.option("--name", help="Name of the run.  [default: the suite's]"),
-        OUT,
-        SETTINGS,
-        JOBS,
-        MICRO_BATCH,
-        BACKEND,
-        COMPILE,
-        DATA_DIR,
-        PLUGIN,
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(options, execution_options(command))
+
+
+def execution_options(command: Command) -> Command:
+    """Where a run lies, what it changes in the suite, and how it is executed."""
+    options = [OUT, SETTINGS, JOBS, MICRO_BATCH, BACKEND, COMPILE, DATA_DIR, PLUGIN]
+    return _with(options, command)
 
 
 def to_request(**given: Any) -> Request:
     """The request that the flags of `request_options` describe."""
     return Request(**given)
+
+
+def _with(options: Sequence[Command], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.cli.options import (
-    BACKEND,
-    COMPILE,
-    DATA_DIR,
-    JOBS,
-    MICRO_BATCH,
-    OUT,
-    PLUGIN,
-    SEEDS,
-    SETTINGS,
-    to_request,
-)
+from kdbench.cli.options import SEEDS, execution_options, to_request
 from kdbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,14 +35,7 @@ TINY_SUITE = "instruct"
 @click.option("--force", is_flag=True, help="Replace the file of --output.")
 @SEEDS
 @click.option("--name", help="Name of the run.  [default: reproduce-TABLE]")
-@OUT
-@SETTINGS
-@JOBS
-@MICRO_BATCH
-@BACKEND
-@COMPILE
-@DATA_DIR
-@PLUGIN
+@execution_options
 @click.option("--dry-run", is_flag=True, help="Only print the plans.")
 def command(
     table: str | None,

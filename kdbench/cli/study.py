@@ -6,19 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.cli.options import (
-    BACKEND,
-    COMPILE,
-    DATA_DIR,
-    JOBS,
-    MICRO_BATCH,
-    OUT,
-    PLUGIN,
-    SEEDS,
-    SETTINGS,
-    SUITE,
-    to_request,
-)
+from kdbench.cli.options import SEEDS, SUITE, execution_options, to_request
 
 if TYPE_CHECKING:
     from kdbench.launch.local import Failure
@@ -51,14 +39,7 @@ if TYPE_CHECKING:
 )
 @SEEDS
 @click.option("--name", help="Name of the study.  [default: study-PARAMETER]")
-@OUT
-@SETTINGS
-@JOBS
-@MICRO_BATCH
-@BACKEND
-@COMPILE
-@DATA_DIR
-@PLUGIN
+@execution_options
 @click.option("--dry-run", is_flag=True, help="Only print the plans.")
 def command(
     parameter: str,
