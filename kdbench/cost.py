@@ -15,8 +15,8 @@ from kdbench.trial import Trial
 EFFICIENCY = 0.3
 """Share of the speed of a plain matrix product that training small models reaches here."""
 ANSWER_TOKENS_PER_SECOND = 3000.0
-"""Of one generating process: vLLM on one core, with models of 0.5M parameters; about the same for
-the samples that training takes."""
+"""What vLLM reaches on one core where the model costs next to nothing (0.5M parameters); about the
+same for the samples that training takes."""
 START_SECONDS = 40.0
 """Imports of torch, transformers and vLLM in the worker processes, and the report."""
 
@@ -201,7 +201,7 @@ def _seconds(
     if one is None:
         one = _training_flops(student, suite.recipe, counts) * 1.5 / speed
     tokens = sampled + answers * _answer_tokens(suite, counts)
-    in_parallel = trainings * one + tokens / ANSWER_TOKENS_PER_SECOND
+    in_parallel = trainings * one + tokens * (1 / ANSWER_TOKENS_PER_SECOND + 2.0 * student / speed)
     first = 0.0
     if not cached["teacher"] and suite.teacher.fit is not None:
         teacher = sizes(suite.teacher, suite).body.body
