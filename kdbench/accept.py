@@ -13,7 +13,7 @@ from kdbench.archive import ARCHIVE, FILES, Files, key_of, unpack
 from kdbench.errors import UserError
 from kdbench.plan import Plan, stored_spec
 from kdbench.spec import differences
-from kdbench.store import Run
+from kdbench.store import STUDY, Run
 from kdbench.trial import Trial
 
 
@@ -40,6 +40,8 @@ def find_board(name: str, out: Path) -> Path:
     for folder in (Path(name), out / "boards" / name):
         if (folder / ARCHIVE).is_file():
             return folder
+        if (folder / STUDY).is_file():
+            raise UserError(f"--accept {name}: {folder} is a study, whose board has no trials")
         if (folder / "spec.yaml").is_file():
             raise UserError(
                 f"--accept {name}: {folder} holds no {ARCHIVE}; `kdbench publish RUN --trials` "

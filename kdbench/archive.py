@@ -6,6 +6,7 @@ It holds ids, scores, logs and the students' own answers: no weights, and no pro
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def unpack(path: Path) -> dict[str, Files]:
                 if found is None:
                     raise UserError(f"{path}: holds {name}, which is no file of a trial")
                 trials.setdefault(found["trial"], {})[found["file"]] = archive.read(name)
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+    # RuntimeError: a password, or a compression that is not supported.
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
         raise UserError(
             f"{path}: not an archive of trials ({error}); restore it, or delete it to do without"
         ) from error

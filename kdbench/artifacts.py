@@ -5,6 +5,7 @@ Every artefact is keyed by the content it was made from, made once, and used by 
     records -> tokenizer -> token ids -> teacher, initial student -> the teacher's hidden states
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdbench import store
-from kdbench.data.records import Record, data_digest, read_split, splits_of
+from kdbench.data.records import Record, read_split, splits_of
 from kdbench.errors import UserError
 from kdbench.spec import Model, Split, Suite, digest
 from kdbench.weights import checkpoint, weights_files
@@ -30,7 +31,15 @@ class Artifacts:
     @cached_property
     def data_key(self) -> str:
         """Identifies the records' bytes."""
-        return data_digest(self.data_folder, self.suite.data)
+        splits = splits_of(self.suite.data).items()
+        files = {name: self._file_digests[split.path] for name, split in splits}
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _file_digests(self) -> dict[str, str]:
+        """Of every file of records as it was when the command began, by its path in the suite."""
+        paths = {split.path for split in splits_of(self.suite.data).values()}
+        return {path: store.file_digest(self.data_folder / path) for path in paths}
 
     @cached_property
     def tokenizer_source(self) -> Path | None:
@@ -148,18 +157,19 @@ class Artifacts:
         """The records of one split, as they were when the command began.
 
         Raises:
-            UserError: a file has changed since, or is gone: answers to the old prompts would be
+            UserError: its file has changed since, or is gone: answers to the old prompts would be
                 scored against the new references.
         """
+        path = self.data_folder / split.path
         try:
             records = read_split(self.data_folder, split)
-            same = data_digest(self.data_folder, self.suite.data) == self.data_key
+            same = store.file_digest(path) == self._file_digests[split.path]
         except (UserError, FileNotFoundError):
             same = False
         if not same:
             raise UserError(
-                f"{self.data_folder}: the records have changed since the command began; put the "
-                "files back and give the same command again, or use another --name"
+                f"{path}: the records have changed since the command began; put the file back and "
+                "give the same command again, or use another --name"
             )
         return records
 
@@ -246,18 +256,16 @@ def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
     Raises:
         UserError: the model's end-of-sequence token is not the tokenizer's.
     """
-    from kdbench.data.tokenizer import end_id
+    from kdbench.data.tokenizer import end_id, stated_ends
 
-    names = ("generation_config.json", "config.json")
-    configs = [store.read_json(folder / name) for name in names if (folder / name).is_file()]
-    given = next((c["eos_token_id"] for c in configs if c.get("eos_token_id") is not None), None)
-    if given is None or tokenizer is None:
+    ends = stated_ends(folder)
+    if not ends or tokenizer is None:
         return
-    ends = given if isinstance(given, list) else [given]
     ours = end_id(tokenizer)
     if ours not in ends:
+        stops = ", ".join(map(str, sorted(ends)))
         raise UserError(
-            f"{folder}: generation ends at id {', '.join(map(str, ends))} (eos_token_id), but "
+            f"{folder}: generation ends at id {stops} (eos_token_id), but "
             f"responses would be trained to end with id {ours} of {tokenizer}; set eos_token_id"
         )
 
@@ -315,6 +323,10 @@ def _check_same_vocabulary(teacher: Path, student: Path) -> None:
 def _vocabulary(folder: Path) -> dict[str, int]:
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise UserError(f"{folder}: no tokenizer.json")
+        raise UserError(
+            f"{folder}: no tokenizer.json; where the tokenizer lies there in another form, "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(COPY) writes it into a copy of "
+            "the folder, to be given as the model's path"
+        )
     vocabulary: dict[str, int] = store.read_json(path)["model"]["vocab"]
     return vocabulary

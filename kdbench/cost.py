@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.artifacts import Artifacts
+from kdbench.formulas import Transformer
 from kdbench.paper import on_paper, sizes
 from kdbench.plan import Plan
 from kdbench.spec import Recipe, Split, Suite
 from kdbench.trial import Trial
 
-EFFICIENCY = 0.3
-"""Share of the speed of a plain matrix product that training small models reaches here."""
+EFFICIENCY = 0.5
+"""Share of the speed of a plain matrix product that models reach here: 0.4 to 0.6 in the trainings
+of `instruct`, `dolly-tiny` and `dolly-smollm`, bodies of 0.05M to 106M parameters."""
+STEP_SECONDS = 0.01
+"""What a step of training takes beside its operations; most of it where models are tiny."""
 ANSWER_TOKENS_PER_SECOND = 3000.0
-"""What vLLM reaches on one core where the model costs next to nothing (0.5M parameters); about the
-same for the samples that training takes."""
+"""What vLLM reaches on one core where the model costs next to nothing (0.5M parameters)."""
 START_SECONDS = 40.0
 """Imports of torch, transformers and vLLM in the worker processes, and the report."""
 
@@ -40,8 +43,7 @@ def cost(plan: Plan) -> dict[str, Any]:
     counts = _counts(artifacts)
     prompts = sum(len(references) for references in artifacts.references().values())
     answers = len(todo) * prompts * (len(suite.decoding.seeds) + suite.decoding.greedy)
-    sampling = sum(_samples(trial) for trial in todo)
-    sampled = sampling * _sequences(suite.recipe) * _answer_tokens(suite, counts)
+    sampled = sum(_samples(trial) for trial in todo) * _sequences(suite.recipe)
     cached = {
         "teacher": (artifacts.model("teacher") / "weights.sha256").exists(),
         **{
@@ -54,6 +56,7 @@ def cost(plan: Plan) -> dict[str, Any]:
         rows=plan.micro_batch,
         length=counts.longest,
         mean_length=counts.mean_length,
+        mean_response=counts.mean_response,
         gpu=has_gpu(),
     )
     hidden_states = cached["teacher"] and artifacts.teacher_cache.exists()
@@ -66,7 +69,7 @@ def cost(plan: Plan) -> dict[str, Any]:
         "trials_to_do": len(todo),
         "training_tokens": round(trainings * _sequences(suite.recipe) * counts.mean_length),
         "token_counts": "exact" if counts.exact else "guessed from words: the data are not encoded",
-        "tokens_to_sample_in_training": round(sampled),
+        "tokens_to_sample_in_training": round(sampled * _answer_tokens(suite, counts)),
         "answers_to_generate": answers,
         "teacher_cache_bytes": counts.cached_tokens * memory["cached_token"],
         "cached": {
@@ -75,7 +78,9 @@ def cost(plan: Plan) -> dict[str, Any]:
             "teacher's hidden states": hidden_states,
         },
         "memory": {**memory, **device_memory(memory, plan.jobs)},
-        "estimated_seconds": round(_seconds(plan, counts, trainings, sampled, answers, cached)),
+        "estimated_seconds": round(
+            _seconds(plan, counts, memory["flops"], trainings, answers + sampled, cached)
+        ),
         "jobs": plan.jobs,
     }
 
@@ -186,29 +191,36 @@ def guess_counts(suite: Suite, folder: Path) -> Counts:
 def _seconds(
     plan: Plan,
     counts: Counts,
+    flops: float,
     trainings: int,
-    sampled: float,
     answers: int,
     cached: dict[str, bool],
 ) -> float:
-    """A rough estimate: from finished trials, or else from floating-point operations."""
+    """A rough estimate: from finished trials, or else from operations.
+
+    Args:
+        flops: of one training.
+        answers: to generate, and to sample in training.
+    """
     if trainings == 0 and answers == 0:
         return 0.0
     suite = plan.artifacts.suite
     speed = EFFICIENCY * _flops_per_second()
-    student = sizes(suite.student, suite).body.body
+    student = sizes(suite.student, suite).body
     one = _measured_training(plan)
     if one is None:
-        one = _training_flops(student, suite.recipe, counts) * 1.5 / speed
-    tokens = sampled + answers * _answer_tokens(suite, counts)
-    in_parallel = trainings * one + tokens * (1 / ANSWER_TOKENS_PER_SECOND + 2.0 * student / speed)
+        one = flops / speed + suite.recipe.steps * STEP_SECONDS
+    # The body reads a prompt too, about one of training's; the head sees the answer alone.
+    new = _answer_tokens(suite, counts)
+    read = counts.mean_length - counts.mean_response + new
+    operations = 2.0 * (student.body * read + student.head * new)
+    in_parallel = trainings * one + answers * (new / ANSWER_TOKENS_PER_SECOND + operations / speed)
     first = 0.0
     if not cached["teacher"] and suite.teacher.fit is not None:
-        teacher = sizes(suite.teacher, suite).body.body
-        first = _training_flops(teacher, suite.teacher.fit, counts) / speed
+        first = _fit_seconds(sizes(suite.teacher, suite).body, suite.teacher.fit, counts, speed)
     if suite.student.fit is not None:
         missing = sum(not made for name, made in cached.items() if name != "teacher")
-        in_parallel += missing * _training_flops(student, suite.student.fit, counts) / speed
+        in_parallel += missing * _fit_seconds(student, suite.student.fit, counts, speed)
     return START_SECONDS + first + in_parallel / plan.jobs
 
 
@@ -218,9 +230,10 @@ def _measured_training(plan: Plan) -> float | None:
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def _training_flops(body: int, recipe: Recipe, counts: Counts) -> float:
-    """Six operations a parameter of the body and token, forward and backward."""
-    return 6.0 * body * counts.mean_length * _sequences(recipe)
+def _fit_seconds(model: Transformer, recipe: Recipe, counts: Counts, speed: float) -> float:
+    """Six operations a parameter and token, forward and backward; the head sees responses alone."""
+    row = 6.0 * (model.body * counts.mean_length + model.head * counts.mean_response)
+    return _sequences(recipe) * row / speed + recipe.steps * STEP_SECONDS
 
 
 def _flops_per_second() -> float:

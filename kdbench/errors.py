@@ -6,3 +6,8 @@ class UserError(Exception):
 
     The message says what is wrong, where (file, line, field) and what to do about it.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What another library says went wrong, without the paragraphs that some add."""
+    return next((line for line in str(error).splitlines() if line.strip()), "no message")

@@ -38,7 +38,13 @@ class Sizes:
 
 
 def on_paper(
-    suite: Suite, *, rows: int, length: int, gpu: bool, mean_length: float | None = None
+    suite: Suite,
+    *,
+    rows: int,
+    length: int,
+    gpu: bool,
+    mean_length: float | None = None,
+    mean_response: float | None = None,
 ) -> dict[str, Any]:
     """Bytes of each part of a training, and operations of one trial.
 
@@ -48,6 +54,7 @@ def on_paper(
         length: tokens of the longest row, to which a micro-batch is padded.
         gpu: bodies run in bfloat16 there, and the objective takes a whole chunk at a time.
         mean_length: tokens of a row on average; `length` where it is not known.
+        mean_response: of them those of the response, which alone the heads see; as above.
 
     Returns:
         Bytes: `weights`, `optimizer` (gradients and moments), `activations` (of one micro-batch),
@@ -65,11 +72,12 @@ def on_paper(
         fit = _training(
             suite.teacher, teacher, min(rows, suite.teacher.fit.batch) * length, gpu=gpu
         )
-    seen = suite.recipe.steps * suite.recipe.batch * (mean_length or length)
+    tokens, responses = mean_length or length, mean_response or length
     # Forward and twice that backward; with checkpointing the forward pass runs again.
     passes = 4 if suite.student.gradient_checkpointing else 3
-    body = passes * student.body.forward((mean_length or length) / 2)
+    body = passes * student.body.forward(tokens / 2)
     head = 6 * student.body.head + 2 * teacher.body.head
+    row = tokens * body + responses * head
     return {
         **parts,
         "total": sum(parts.values()),
@@ -77,7 +85,7 @@ def on_paper(
         "cached_token": teacher.body.width * _teacher_bytes(suite.teacher, gpu=gpu),
         "teacher_fit": sum(fit.values()),
         "checkpoint": 12 * student.trained,
-        "flops": seen * (body + head),
+        "flops": suite.recipe.steps * suite.recipe.batch * row,
     }
 
 

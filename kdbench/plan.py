@@ -12,7 +12,8 @@ import yaml
 
 from kdbench import store
 from kdbench.artifacts import Artifacts, check_models
-from kdbench.data.records import locate, read_split, splits_of
+from kdbench.data.files import locate
+from kdbench.data.records import read_split, splits_of
 from kdbench.errors import UserError
 from kdbench.expressions import expand, load_plugin
 from kdbench.objective import Variant

@@ -1,7 +1,7 @@
 """Copies the part of a run that is small enough to be committed and free enough to be shown."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import yaml
 from kdbench import store
 from kdbench.archive import ARCHIVE, finished, key_of, pack, unpack
 from kdbench.errors import UserError
-from kdbench.store import Run
+from kdbench.store import Run, TrialFiles
 
 TABLES = (
     "leaderboard.csv",
@@ -114,8 +114,17 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
     return target
 
 
-def check_nothing_is_lost(run: Run, target: Path, shared: Any, *, trials: bool) -> None:
+def check_nothing_is_lost(
+    run: Run, target: Path, shared: Any, *, trials: bool, coming: Collection[TrialFiles] = ()
+) -> None:
     """Refuses to replace trials of the same settings that are only in the board.
+
+    Args:
+        run: to be published.
+        target: the board that it would replace.
+        shared: what all trials of the run share, as in spec.yaml.
+        trials: whether the finished trials are published too.
+        coming: trials that will be finished by then.
 
     Raises:
         UserError: naming them.
@@ -125,10 +134,10 @@ def check_nothing_is_lost(run: Run, target: Path, shared: Any, *, trials: bool) 
         return
     if yaml.safe_load(old.read_text(encoding="utf-8"))["shared"] != shared:
         return
-    kept = {key_of(trial) for trial in finished(run)} if trials else set()
+    kept = {key_of(trial) for trial in (*finished(run), *coming)} if trials else set()
     if lost := sorted(unpack(target / ARCHIVE).keys() - kept):
         advice = (
-            f"`kdbench run ... --accept {target}` takes them into the run"
+            f"`kdbench run ... --accept {target}` takes those it is asked for into the run"
             if trials
             else "give --trials"
         )

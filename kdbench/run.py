@@ -16,6 +16,7 @@ from kdbench.build import (
     make_model,
     prepare,
 )
+from kdbench.data.remarks import foreign
 from kdbench.errors import UserError
 from kdbench.launch.local import Failure, Task, execute
 from kdbench.plan import Plan, check_same_run, write_spec
@@ -82,6 +83,9 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
         todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
         if todo:
             provenance.begin(plan, begun)
+            for name, split in plan.artifacts.suite.data.evaluation.items():
+                for text in foreign(name, plan.artifacts.records(split)):
+                    display.say(text, warning=True)
         tasks = _tasks(plan, todo)
         display.begin(len(tasks))
 

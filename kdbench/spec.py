@@ -6,7 +6,6 @@ digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-
 
 import hashlib
 import json
-import operator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -24,10 +23,13 @@ Truncation = Literal["ours", "published"]
 Template = Literal["alpaca", "chat"]
 """How a prompt is asked: in the published suites' frame, or with the tokenizer's chat template."""
 
-_UNLESS_SET = Field(exclude_if=operator.not_)
-"""A field that came later: left out of digests where it is unset, so that older runs are found."""
-
 _SHA256 = r"^([0-9a-f]{64})?$"
+
+
+def _unless(default: object) -> Any:
+    """Of a field that came later: digests leave its default out, so that older runs are found."""
+    return Field(exclude_if=lambda value: value == default)
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
@@ -48,7 +50,11 @@ class _Fields(BaseModel):
 
 
 class Split(_Fields):
-    """One file of records: `instruction`, `input` (may be absent), `output` (text or a list)."""
+    """One file of records: `instruction`, `input` (may be absent), `output` (text or a list).
+
+    The pins (`sha256`, `hub_sha256`, `records`) are not in digests: a run's identity holds the
+    bytes of its files in any case.
+    """
 
     path: str
     """JSON lines, below the data folder (`--data-dir`, or what the generator made)."""
@@ -56,26 +62,24 @@ class Split(_Fields):
     """The dataset on the hub to take the records from where there is no `--data-dir`."""
     hub_file: str = ""
     """The file in that dataset; the name of `path` where it is left out."""
+    hub_revision: Annotated[str, _unless("")] = ""
+    """The commit, tag or branch of that dataset; its main branch where it is left out."""
     hub_rows: Annotated[str, Field(pattern=r"^(\d*:\d*)?$")] = ""
     """Only these rows of it, as a slice: `1000:` leaves out the first thousand."""
-    limit: Positive | None = None
-    """Only the first so many records, after those that are too long are left out."""
-    max_prompt_chars: Annotated[Positive | None, _UNLESS_SET] = None
-    """Leaves out records whose instruction and input have more characters together."""
-    max_output_chars: Annotated[Positive | None, _UNLESS_SET] = None
-    """Leaves out records one of whose outputs has more characters. Characters and not tokens: every
-    tokenizer sees the same records."""
-    hub_revision: Annotated[str, Field(exclude_if=operator.not_)] = ""
-    """The commit, tag or branch of that dataset; its main branch where it is left out."""
-    sha256: Annotated[str, Field(pattern=_SHA256, exclude=True)] = ""
-    """Digest that a local file at `path` has to have, as `sha256sum` prints it. A pin moves no
-    result, and the digests of a run hold the bytes of its files anyway: so it is left out of them.
-    """
     hub_sha256: Annotated[str, Field(pattern=_SHA256, exclude=True)] = ""
-    """The same of `hub_file`, whole, as the hub's page of the file shows it."""
+    """Digest that `hub_file` has to have, whole, as the hub's page of the file shows it."""
+    sha256: Annotated[str, Field(pattern=_SHA256, exclude=True)] = ""
+    """Digest that a local file at `path` has to have, as `sha256sum` prints it."""
     records: Annotated[Positive | None, Field(exclude=True)] = None
     """How many records the file has to hold, wherever it comes from; with a `limit`, a shorter file
     that holds so many is enough."""
+    max_prompt_chars: Annotated[Positive | None, _unless(None)] = None
+    """Leaves out records whose instruction and input have more characters together."""
+    max_output_chars: Annotated[Positive | None, _unless(None)] = None
+    """Leaves out records one of whose outputs has more characters. Characters and not tokens: every
+    tokenizer sees the same records."""
+    limit: Positive | None = None
+    """Only the first so many records, after those that are too long are left out."""
     redistribute: bool = True
     """May prompts and references stand in published pages?"""
     license: str = ""
@@ -96,13 +100,12 @@ class Data(_Fields):
     """Tokens; a longer prompt loses the end of its input text, never its frame."""
     max_length: Positive = 512
     """Tokens of prompt and response; training rows that are longer are left out."""
-    truncation: Annotated[Truncation, Field(exclude_if=lambda value: value == "ours")] = "ours"
+    truncation: Annotated[Truncation, _unless("ours")] = "ours"
     """`published`: prompts are cut from the right and long rows at `max_length`, as in the papers.
-
-    Left out of digests where it is the default, so that older runs and caches are found."""
-    template: Annotated[Template, Field(exclude_if=lambda value: value == "alpaca")] = "alpaca"
+    """
+    template: Annotated[Template, _unless("alpaca")] = "alpaca"
     """`chat`: one user turn in the tokenizer's own chat template, its default system turn kept."""
-    template_options: Annotated[dict[str, bool | str], _UNLESS_SET] = {}
+    template_options: Annotated[dict[str, bool | str], _unless({})] = {}
     """Switches of the chat template, such as `enable_thinking: false`."""
 
     @model_validator(mode="after")
@@ -197,17 +200,17 @@ class Model(_Fields):
 
     path: str = ""
     """A folder; read in the place of `hub` or `gguf` where both are given."""
-    hub: Annotated[str, _UNLESS_SET] = ""
+    hub: Annotated[str, _unless("")] = ""
     """The model on the hub, `owner/name`."""
-    revision: Annotated[str, _UNLESS_SET] = ""
+    revision: Annotated[str, _unless("")] = ""
     """The commit, tag or branch of it; its main branch where it is left out."""
-    gguf: Annotated[str, _UNLESS_SET] = ""
+    gguf: Annotated[str, _unless("")] = ""
     """A GGUF file, a path or `PACKAGE/FILE` of an installed Python package; dequantised once."""
-    keep_layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _UNLESS_SET] = ()
+    keep_layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _unless(())] = ()
     """Of given weights only these layers, counted from 0, in rising order."""
-    pickle: Annotated[bool, _UNLESS_SET] = False
+    pickle: Annotated[bool, _unless(False)] = False
     """Load pickled weights where there are no safetensors. A pickle can run any code."""
-    dtype: Annotated[Literal["", "float32", "bfloat16", "float16"], _UNLESS_SET] = ""
+    dtype: Annotated[Literal["", "float32", "bfloat16", "float16"], _unless("")] = ""
     """Of a teacher's weights on a GPU; their own where it is left out."""
     shape: Annotated[Shape | None, Field(exclude=True)] = None
     """For `kdbench plan`, while the model is not here; moves no result."""
@@ -216,7 +219,7 @@ class Model(_Fields):
     """Supervised training before anything is distilled."""
     fit_rows: Positive | None = None
     """Only the first so many rows of the split."""
-    lora: Annotated[Lora | None, _UNLESS_SET] = None
+    lora: Annotated[Lora | None, _unless(None)] = None
     """Trains adapters, in `fit` and in distillation."""
     gradient_checkpointing: Annotated[bool, Field(exclude=True)] = False
     """Forms a layer's activations again in the backward pass, to save memory."""
@@ -281,10 +284,8 @@ class Decoding(_Fields):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (10,)
     greedy: bool = True
     """Also decode greedily, for `rouge_l_greedy`."""
-    no_repeat_ngram_size: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
-    """No answer has so many tokens in a row that its prompt or itself had before; 0 is off.
-
-    Left out of digests where it is off, so that older runs are found."""
+    no_repeat_ngram_size: Annotated[int, Field(ge=0), _unless(0)] = 0
+    """No answer has so many tokens in a row that its prompt or itself had before; 0 is off."""
 
     @model_validator(mode="after")
     def _sensible(self) -> "Decoding":

@@ -2,9 +2,8 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, first_line
 from kdbench.gguf import dequantised
 from kdbench.spec import Model
 from kdbench.store import read_json
@@ -18,7 +17,8 @@ PICKLED = ["*.bin"]
 def checkpoint(model: Model, role: str) -> Path:
     """The folder of a model's files, downloaded where need be.
 
-    The hub's library keeps what it downloads in its own cache, and goes on with what broke off.
+    The hub's library keeps what it downloads in its own cache; files that are missing there are
+    fetched, and those that are there are not asked for again.
 
     Args:
         model: with a `path`, a `gguf` or a `hub`.
@@ -51,12 +51,15 @@ def weights_files(folder: Path, *, pickle: bool = False) -> list[Path]:
     """The files that hold a checkpoint's weights.
 
     Raises:
-        UserError: there are none, or only pickled ones and `pickle` is not set.
+        UserError: there are none, or only pickled ones and `pickle` is not set; or one of those
+            that the checkpoint's index names is missing.
     """
     if found := sorted(folder.glob("*.safetensors")):
+        _check_whole(folder, "model.safetensors")
         return found
     pickled = sorted(folder.glob("pytorch_model*.bin"))
     if pickled and pickle:
+        _check_whole(folder, "pytorch_model.bin")
         return pickled
     if pickled:
         raise UserError(
@@ -65,6 +68,16 @@ def weights_files(folder: Path, *, pickle: bool = False) -> list[Path]:
             "(--set teacher.pickle=true), or convert it once with save_pretrained"
         )
     raise UserError(f"{folder}: no safetensors weights")
+
+
+def _check_whole(folder: Path, name: str) -> None:
+    """Refuses a checkpoint that lacks some of its files, as after a copy that broke off."""
+    index = folder / f"{name}.index.json"
+    if (folder / name).is_file() or not index.is_file():
+        return
+    named = set(read_json(index)["weight_map"].values())
+    if missing := sorted(file for file in named if not (folder / file).is_file()):
+        raise UserError(f"{folder}: {', '.join(missing)} is missing, which {index.name} names")
 
 
 def _check_layers(folder: Path, model: Model, role: str) -> None:
@@ -96,7 +109,7 @@ def _downloaded(model: Model, role: str) -> Path:
 
 
 def _cached(model: Model) -> Path | None:
-    """What lies in the hub's cache of this revision, if its weights do."""
+    """What lies in the hub's cache of this revision, if all of its weights do."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -111,8 +124,11 @@ def _cached(model: Model) -> Path | None:
     except (LocalEntryNotFoundError, ValueError):
         return None
     folder = Path(found)
-    weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
-    return folder if weights and (folder / "config.json").is_file() else None
+    try:
+        weights_files(folder, pickle=True)
+    except UserError:
+        return None
+    return folder if (folder / "config.json").is_file() else None
 
 
 def _fetch(model: Model, patterns: list[str], role: str) -> Path:
@@ -145,9 +161,5 @@ def _fetch(model: Model, patterns: list[str], role: str) -> Path:
     except Exception as error:  # the library passes on those of its HTTP client, which changes
         raise UserError(
             f"{role}: {name} could not be loaded from the hub ({type(error).__name__}: "
-            f"{_first_line(error)}). Without a network, --set {role}.path=FOLDER reads a local copy"
+            f"{first_line(error)}). Without a network, --set {role}.path=FOLDER reads a local copy"
         ) from error
-
-
-def _first_line(error: Any) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), "no message")

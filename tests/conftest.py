@@ -17,6 +17,9 @@ settings.load_profile("kdbench")
 
 KDBENCH = [sys.executable, "-c", "import sys; from kdbench.cli import main; main(sys.argv[1:])"]
 
+DATA_DIR = Path(os.environ.get("KDBENCH_DATA_DIR", Path(__file__).parents[2] / "shared/data"))
+"""Below which the real records lie, where they are here; tests that read them skip elsewhere."""
+
 MICRO_SUITE = """\
 name: micro
 description: a few words, to test the machinery
@@ -59,7 +62,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifacts(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     """The micro suite with its teacher, initial student, and the teacher's caches made."""
     from kdbench import build
-    from kdbench.data.records import locate
+    from kdbench.data.files import locate
     from kdbench.spec import Shared
     from kdbench.suites import load_suite
 

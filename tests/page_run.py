@@ -67,7 +67,9 @@ def write_page_run(
     }
     write_text(path / "spec.yaml", yaml.safe_dump({"shared": {"suite": suite}, "variants": []}))
     command = {"command": "kdbench run --name '<script>'", "jobs": 2, "versions": {"torch": "2.0"}}
-    write_json(path / "provenance.json", {"commands": [command], "mixed": []})
+    taken = {"board": "<b>there", "archive": "a" * 64, "commits": ["c0ffee", None]}
+    known = {"commands": [command], "mixed": [], "accepted": [taken | {"trials": ["sft seed 0"]}]}
+    write_json(path / "provenance.json", known)
     return run
 
 

@@ -1,6 +1,5 @@
 """Trials of a board that another machine takes as done: what is packed, accepted, and refused."""
 
-import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -15,8 +14,18 @@ from kdbench.accept import accept, find_board, judge, unlike
 from kdbench.archive import ARCHIVE, pack, unpack
 from kdbench.errors import UserError
 from kdbench.plan import Plan, Request, make_plan, write_spec
-from kdbench.publish import publish, publish_latest
-from kdbench.store import Run, TrialFiles, file_digest, read_json, write_json, write_jsonl
+from kdbench.publish import PAGE, TABLES, check_nothing_is_lost, publish, publish_latest
+from kdbench.report.html import DATA_BEGIN, DATA_END
+from kdbench.store import (
+    STUDY,
+    Run,
+    TrialFiles,
+    file_digest,
+    read_json,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from tests.synthetic_run import Variant, write_trial
 
 SETS = {"dolly": 8, "vicuna": 6}
@@ -242,9 +251,28 @@ def test_an_archive_with_anything_else_in_it_is_refused(plan_in: PlanIn, board: 
         judge(plan_in("here"), board)
 
 
-def test_a_broken_archive_is_a_users_error(plan_in: PlanIn, board: Path) -> None:
-    content = (board / ARCHIVE).read_bytes()
-    (board / ARCHIVE).write_bytes(content[: len(content) // 2])
+def halve(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def spoil(content: bytes) -> bytes:
+    """No byte of the first member's stream is left, and all sizes are as they were."""
+    begin = 30 + int.from_bytes(content[26:28], "little")  # past the local header and the name
+    size = int.from_bytes(content[18:22], "little")
+    return content[:begin] + b"\xff" * size + content[begin + size :]
+
+
+def lock(content: bytes) -> bytes:
+    """The first member claims to be encrypted."""
+    place = content.index(b"PK\x01\x02") + 8
+    return content[:6] + b"\x01\x00" + content[8:place] + b"\x01\x00" + content[place + 2 :]
+
+
+@pytest.mark.parametrize("breaking", [halve, spoil, lock])
+def test_a_broken_archive_is_a_users_error(
+    plan_in: PlanIn, board: Path, breaking: Callable[[bytes], bytes]
+) -> None:
+    (board / ARCHIVE).write_bytes(breaking((board / ARCHIVE).read_bytes()))
     with pytest.raises(UserError, match="not an archive of trials"):
         judge(plan_in("here"), board)
 
@@ -255,6 +283,10 @@ def test_a_board_without_trials_says_how_it_gets_some(board: Path, tmp_path: Pat
         find_board(str(board), tmp_path)
     with pytest.raises(UserError, match="no such board"):
         find_board("nothing", tmp_path)
+    (tmp_path / "boards" / "study-alpha").mkdir(parents=True)
+    (tmp_path / "boards" / "study-alpha" / STUDY).touch()
+    with pytest.raises(UserError, match="is a study"):
+        find_board("study-alpha", tmp_path)
 
 
 @pytest.mark.parametrize(("made", "warned"), [("i" * 64, False), ("j" * 64, True)])
@@ -272,8 +304,23 @@ def test_another_initial_student_than_that_of_accepted_trials_is_said_loudly(
     assert (text is not None and "NOT PAIRED" in text) == warned
 
 
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The rows of every report; in the place of the real one, which takes seconds."""
+    written: list[list[str]] = []
+
+    def write_report(run: Run) -> None:
+        written.append([trial.spec["variant"] for trial in run.trials() if trial.done])
+        for name in set(TABLES) - {"spec.yaml", "provenance.json"}:
+            write_text(run.path / name, f"{written[-1]}")
+        write_text(run.path / PAGE, f'{DATA_BEGIN}{{"samples": {{}}}}{DATA_END}')
+
+    monkeypatch.setattr("kdbench.report.write_report", write_report)
+    return written
+
+
 def test_publishing_never_loses_trials_that_only_the_board_has(
-    plan_in: PlanIn, tmp_path: Path
+    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]]
 ) -> None:
     plan, boards = plan_in("there"), tmp_path / "boards"
     finish(plan)
@@ -285,27 +332,29 @@ def test_publishing_never_loses_trials_that_only_the_board_has(
     with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):
         publish_latest(plan.run, boards, trials=True)
     assert (boards / "micro" / ARCHIVE).read_bytes() == before
+    assert len(reports) == 1
 
 
 def test_publish_reports_what_has_finished_since_the_last_report(
-    plan_in: PlanIn, tmp_path: Path
+    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]]
 ) -> None:
     plan, boards = plan_in("there"), tmp_path / "boards"
     finish(plan, ("teacher", "init"))
-    publish_latest(plan.run, boards, trials=True)
+    for _ in range(2):  # the second time there is nothing new to report
+        publish_latest(plan.run, boards, trials=True)
     finish(plan, ("forward-kl",))
     assert "3 trials in trials.zip" in publish_latest(plan.run, boards, trials=True)
-    table = (boards / "micro" / "leaderboard.csv").read_text()
-    assert "forward-kl" in table
-    assert "sft" not in table
+    assert reports == [["init", "teacher"], ["forward-kl", "init", "teacher"]]
+    assert (boards / "micro" / "leaderboard.csv").read_text() == str(reports[1])
 
 
-def test_no_member_holds_a_prompt_or_a_reference(
-    plan_in: PlanIn, board: Path, tmp_path: Path
+def test_what_is_accepted_is_lost_only_where_it_is_not_asked_for(
+    plan_in: PlanIn, board: Path
 ) -> None:
-    records = plan_in("here").artifacts.data_folder
-    with zipfile.ZipFile(board / ARCHIVE) as archive:
-        packed = b"".join(archive.read(name) for name in archive.namelist())
-    for name in SETS:
-        for line in (records / f"{name}.jsonl").read_text().splitlines():
-            assert json.loads(line)["instruction"].encode() not in packed
+    def check(plan: Plan) -> None:
+        coming = [trial.files(plan.run) for trial in plan.trials]
+        check_nothing_is_lost(plan.run, board, plan.spec()["shared"], trials=True, coming=coming)
+
+    check(plan_in("here"))
+    with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):
+        check(plan_in("less", objectives="forward-kl"))

@@ -22,7 +22,9 @@ from benchmarks.shapes import DOLLY, TINY, Bench
 from benchmarks.step import floor, step
 from kdbench.expressions import parse
 from kdbench.formulas import Step, Transformer, stages
+from kdbench.paper import on_paper, sizes
 from kdbench.spec import Loss
+from kdbench.suites import load_suite
 from kdbench.train.head import per_token_loss
 
 BENCH = Bench(TINY)
@@ -260,6 +262,19 @@ def test_the_heads_operations_are_those_that_torch_counts() -> None:
         teacher @ weight.detach().T
     parts = stages(LLAMA, LLAMA, Step(1, 9, 5), H100, devices=1, passes=1.0)
     assert parts["head, matrix products"].flops == counter.get_total_flops()
+
+
+def test_operations_of_a_trial_on_paper_are_those_of_its_steps() -> None:
+    suite = load_suite("dolly-gpt2")
+    models = [sizes(model, suite).body for model in (suite.teacher, suite.student)]
+    step = Step(rows=suite.recipe.batch, length=100, response=40)
+    parts = stages(*models, step, H100, devices=1, passes=0)
+    per_step = sum(
+        parts[name].flops
+        for name in ("student's body, forward + backward", "head, matrix products")
+    )
+    found = on_paper(suite, rows=1, length=512, gpu=False, mean_length=100, mean_response=40)
+    assert found["flops"] == pytest.approx(suite.recipe.steps * per_step)
 
 
 def test_a_stage_is_bound_by_its_slowest_part() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import doctor
+from kdbench import cost, doctor
 from kdbench.cli.objectives import command as objectives_command
 from kdbench.errors import UserError
+from kdbench.plan import Request, make_plan
 from tests.conftest import Cli
 
 PLUGIN = """
@@ -140,6 +141,26 @@ def test_plan_counts_trials_and_writes_nothing(micro: Path, cli: Cli, tmp_path: 
     assert figures["answers_to_generate"] == 34 * (8 + 6) * 2
     assert not (tmp_path / "results").exists()
     assert "34 of 34 to do" in cli("run", *arguments, "--dry-run").stdout
+
+
+def test_answers_of_a_larger_student_take_longer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One layer more: by two operations a parameter of it, for all that it reads and writes."""
+    speed = 1e9
+    monkeypatch.setattr(cost, "_flops_per_second", lambda: speed)
+    counts = cost.Counts(30.0, 10.0, 0, 40, exact=True)
+    cached = {"teacher": True, "initial student": True}
+    seconds = []
+    for layers in (1, 2):
+        more = (f"student.architecture.layers={layers}",)
+        asked = Request(
+            "instruct", "sft", settings=more, jobs=1, backend="transformers", out=tmp_path
+        )
+        seconds.append(cost._seconds(make_plan(asked), counts, 0.0, 0, 1000, cached))
+    layer = 4 * 64 * 64 + 3 * 64 * 192
+    expected = 1000 * 30 * 2 * layer / (cost.EFFICIENCY * speed)
+    assert seconds[1] - seconds[0] == pytest.approx(expected)
 
 
 def test_doctor_names_backend_device_and_suites(cli: Cli) -> None:

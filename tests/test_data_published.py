@@ -1,7 +1,6 @@
 """Token ids as the papers' preprocessing makes them, against a rewrite of it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
 from kdbench.errors import UserError
 from kdbench.spec import Suite, canonical, differences
 from kdbench.suites import load_suite
+from tests.conftest import DATA_DIR
 
-DATA_DIR = Path(os.environ.get("KDBENCH_DATA_DIR", Path(__file__).parents[2] / "shared/data"))
 GPT2 = DATA_DIR.parent / "tokenizers/gpt2/tokenizer.json"
 OPENING = "Below is an instruction that describes a task"
 MIDDLE = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
@@ -99,6 +98,11 @@ def test_a_broken_record_is_refused(small: Tokenizer, row: dict[str, Any]) -> No
 def test_a_truncation_that_does_not_exist_is_refused(small: Tokenizer) -> None:
     with pytest.raises(UserError, match="ours or published"):
         encode_record(small, Record("a", "", ("b",)), truncation="left")  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_leaves_no_room_for_a_response_is_refused(small: Tokenizer) -> None:
+    with pytest.raises(UserError, match="max_prompt=256 has to be below max_length=256"):
+        encode_record(small, Record("a", "", ("b",)), max_length=256)
 
 
 def test_defaults_stay_out_of_a_suites_digest() -> None:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdbench.artifacts import Artifacts
-from kdbench.data.records import locate, read_split
+from kdbench.data.files import locate
+from kdbench.data.records import read_split
 from kdbench.publish import publish
 from kdbench.report import build_board, write_report
 from kdbench.report.html import to_html, withhold
@@ -154,6 +155,11 @@ def test_every_view_shows_the_figures_of_the_table(run: Run, page: str) -> None:
         place = [entry["name"] for entry in data["variants"]].index(variant)
         assert view["cells"][place][2][1] == row.mean
         assert view["intervals"][place]["mean"] == row.mean
+
+
+def test_trials_that_were_taken_from_a_board_are_named(page: str) -> None:
+    taken = "taken from the board &lt;b&gt;there (commit c0ffee; archive aaaaaaaaaaaa): sft seed 0."
+    assert taken in page
 
 
 def test_default_page_stays_below_five_megabytes(tmp_path: Path) -> None:

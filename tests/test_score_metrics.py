@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def test_distinct_2_is_over_the_whole_set_and_within_answers() -> None:
 
 def test_distinct_2_without_bigrams_is_zero() -> None:
     assert distinct_2(["one", ""]) == 0.0
+
+
+def test_a_trial_is_scored_without_a_warning_for_each_of_its_files(trial: TrialFiles) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score_trial(trial, {**REFERENCES, "vicuna": [["привет"]]})
 
 
 def test_every_sample_seed_and_metric_has_its_row(trial: TrialFiles) -> None:

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -11,14 +12,17 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from kdbench.artifacts import Artifacts, check_models
-from kdbench.data.records import Record, locate, read_split
+from kdbench.data.files import locate
+from kdbench.data.records import Record, read_split
 from kdbench.data.tokenizer import train_tokenizer
 from kdbench.errors import UserError
+from kdbench.plan import Request, make_plan
+from kdbench.run import run
 from kdbench.spec import differences, digest
+from kdbench.store import write_jsonl
 from kdbench.suites import installed_suites, load_suite
-from tests.conftest import MICRO_SUITE, Cli
+from tests.conftest import DATA_DIR, MICRO_SUITE, Cli
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 GUIDE = Path(__file__).parents[1] / "docs" / "add-a-suite.md"
 SMALLER = (
     *("data.max_prompt=64", "data.max_length=96", "recipe.steps=6", "recipe.batch=8"),
@@ -109,10 +113,10 @@ def test_a_model_that_ends_elsewhere_than_its_tokenizer_is_refused(tmp_path: Pat
         check_models(Artifacts(suite, tmp_path), "transformers")
 
 
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the real Dolly records are not here")
+@pytest.mark.skipif(not DATA_DIR.is_dir(), reason="KDBENCH_DATA_DIR names no folder with Dolly")
 def test_real_records_are_read_and_fit(tmp_path: Path) -> None:
     suite = load_suite("dolly-tiny")
-    folder = locate(suite, SHARED_DATA)
+    folder = locate(suite, DATA_DIR)
     assert len(read_split(folder, suite.data.train)) == 11_435
     assert len(read_split(folder, suite.data.evaluation["vicuna"])) == 80
     assert len(read_split(folder, suite.data.evaluation["dolly"])) == 100
@@ -170,6 +174,7 @@ def test_records_that_change_while_a_run_is_on_are_not_read(
     artifacts = Artifacts(load_suite(str(tmp_path / "own.yaml")), tmp_path)
     assert artifacts.data_key
     worker = pickle.loads(pickle.dumps(artifacts))  # where the references are read
+    write_records(tmp_path / "train.jsonl", 6)  # of no account for what is read here
     assert len(worker.references()["mine"]) == 5
     write_records(tmp_path / "test.jsonl", 6)
     with pytest.raises(UserError, match="have changed since the command began"):
@@ -179,6 +184,25 @@ def test_records_that_change_while_a_run_is_on_are_not_read(
         (tmp_path / "test.jsonl").write_text(content)
     with pytest.raises(UserError, match="have changed since the command began"):
         worker.references()
+
+
+def test_a_run_says_once_which_records_rouge_cannot_score(
+    micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("teacher", "train", "dev", "dolly", "vicuna"):
+        word = "да" if name == "dolly" else "yes"
+        write_jsonl(tmp_path / f"data/{name}.jsonl", [{"instruction": "a", "output": word}])
+    monkeypatch.setattr("kdbench.run.execute", lambda *_, **__: [])
+    request = Request(
+        str(micro), "sft", backend="transformers", data_dir=tmp_path / "data", out=tmp_path / "out"
+    )
+    said: list[tuple[str, bool]] = []
+    display = Mock(say=lambda text, warning=False: said.append((text, warning)))
+    run(make_plan(request), display)
+    ((text, warning),) = said
+    assert text.startswith("dolly: 1 of 1 records have only references without a-z and 0-9")
+    assert warning
 
 
 def test_digest_is_pinned() -> None:

@@ -17,8 +17,9 @@ from kdbench import build, store
 from kdbench.artifacts import Artifacts, check_models
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import Encoded, encode_prompt
+from kdbench.data.files import locate
 from kdbench.data.template import frame_of, user_turn
-from kdbench.data.tokenizer import end_id, read_frame
+from kdbench.data.tokenizer import end_id, read_frame, stop_ids
 from kdbench.errors import UserError
 from kdbench.generate.student import read_student
 from kdbench.spec import Suite, digest
@@ -97,8 +98,6 @@ def folder(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
 def chatty(folder: Path, *settings_: str) -> Artifacts:
     path = folder.parent / "chatty.yaml"
     path.write_text(SUITE.format(folder=folder))
-    from kdbench.data.records import locate
-
     suite = load_suite(str(path), settings_)
     return Artifacts(suite, locate(suite, None))
 
@@ -192,6 +191,28 @@ def test_training_generation_and_the_models_folder_end_at_the_same_token(folder:
         .tokenizer.decode(train.prompt(0), skip_special_tokens=False)
         .endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     )
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "stops"),
+    [
+        ({"eos_token_id": [0, 2]}, {"eos_token_id": 2}, {0, 2}),
+        ({"temperature": 0.7}, {"eos_token_id": 2}, {2}),
+        ({"temperature": 0.7}, {"eos_token_id": None}, {1}),
+        (None, {"eos_token_id": 2}, {2}),
+    ],
+    ids=["generation", "generation-silent", "tokenizer", "config"],
+)
+def test_answers_stop_where_the_models_files_say_or_else_where_the_tokenizers_do(
+    folder: Path, generation: dict[str, Any] | None, config: dict[str, Any], stops: set[int]
+) -> None:
+    edit_config(folder, eos_token="<|im_start|>")
+    path = folder / "config.json"
+    store.write_json(path, {**store.read_json(path), **config})
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if generation is not None:
+        store.write_json(folder / "generation_config.json", generation)
+    assert stop_ids(folder) == read_student(folder, 8).eos_ids == stops
 
 
 def test_a_student_carries_the_suites_tokenizer(folder: Path) -> None:
@@ -309,12 +330,11 @@ def test_a_students_folder_is_made_again_where_the_suites_end_is_another(folder:
 
 def test_a_template_moves_no_key_of_a_suite_that_does_not_use_it(folder: Path) -> None:
     edit_config(folder, eos_token="<|endoftext|>")
-    before = _alpaca(folder).encoded
-    parts = [_alpaca(folder).data_key, _alpaca(folder).tokenizer_key]
+    before = _alpaca(folder)
+    expected = digest("tokenizer", store.file_digest(folder / "tokenizer.json"))
+    assert before.tokenizer_key == expected
     (folder / "chat_template.jinja").unlink()
-    after = _alpaca(folder)
-    assert after.encoded == before
-    assert parts[1] == digest("tokenizer", store.file_digest(folder / "tokenizer.json"))
+    assert _alpaca(folder).encoded == before.encoded
 
 
 def test_the_default_template_stays_out_of_a_suites_digest() -> None:

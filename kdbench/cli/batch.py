@@ -22,7 +22,7 @@ def command(
     """Show the batch of one step of RUN, for example one at which a loss spiked (spikes.csv)."""
     from kdbench.artifacts import Artifacts
     from kdbench.batch import batch_of, shared_of
-    from kdbench.data.records import locate
+    from kdbench.data.files import locate
     from kdbench.store import find_run
 
     run = find_run(name, out)

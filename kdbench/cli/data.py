@@ -23,13 +23,14 @@ def command() -> None:
 @SETTINGS
 def pull(suite: str, settings: tuple[str, ...]) -> None:
     """Fetch or make the files of SUITE (a name or a .yaml file) and show their licences."""
-    from kdbench.data.records import from_hub, locate, splits_of
+    from kdbench.data.files import from_hub, locate
+    from kdbench.data.records import splits_of
     from kdbench.suites import load_suite
 
     data = load_suite(suite, settings)
     if not data.data.generator and not from_hub(data.data):
         raise UserError(
-            f"suite {data.name}: its records are on no hub (data.*.hub); "
+            f"suite {data.name}: not all of its files name a dataset on the hub (data.*.hub); "
             "--data-dir FOLDER says where they lie"
         )
     folder = locate(data, None)
@@ -48,7 +49,8 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
     Below stands what is allowed and yet moves scores, such as prompts that are trained on too.
     Nothing is fetched. Exit code 2 where a file is missing, broken or not the pinned one.
     """
-    from kdbench.data.records import is_local, place, splits_of
+    from kdbench.data.files import is_local, place
+    from kdbench.data.records import splits_of
     from kdbench.data.remarks import remarks
     from kdbench.suites import load_suite
 
@@ -72,7 +74,8 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
 
 def _state(folder: Path, split: "Split", name: str, local: bool) -> tuple[list["Record"], str, str]:
     """The records that are used of a file, what to say of it, and what is wrong with it."""
-    from kdbench.data.records import check_file, read_split
+    from kdbench.data.pins import check_file
+    from kdbench.data.records import read_split
 
     try:
         records = read_split(folder, split)

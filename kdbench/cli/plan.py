@@ -78,7 +78,7 @@ def _show(figures: dict[str, Any]) -> None:
 
 def _show_on_paper(request: Request, suite: Suite, away: list[str], *, as_json: bool) -> None:
     """Records are guessed from where they lie, and without them every row is the longest."""
-    from kdbench.data.records import place
+    from kdbench.data.files import place
 
     counts = None
     folder = place(suite.data, request.data_dir)
@@ -90,6 +90,7 @@ def _show_on_paper(request: Request, suite: Suite, away: list[str], *, as_json: 
         rows=request.micro_batch or suite.recipe.batch,
         length=length,
         mean_length=None if counts is None else counts.mean_length,
+        mean_response=None if counts is None else counts.mean_response,
         gpu=has_gpu(),
     )
     memory |= device_memory(memory, 1)

@@ -24,7 +24,7 @@ TINY_SUITE = "instruct"
     type=click.Choice(["published", "tiny"]),
     default="published",
     show_default=True,
-    help=f"tiny: the same rows on the suite {TINY_SUITE}; rank agreement only.",
+    help=f"tiny: the same rows on the suite {TINY_SUITE}, in minutes; rank agreement only.",
 )
 @click.option("--from", "finished", metavar="RUN", help="Compare a finished run; run nothing.")
 @click.option(
@@ -112,11 +112,13 @@ def _list(published: "Published") -> None:
     known = installed_suites()
     for table in published.tables:
         lacking = [name for name, row in table.rows.items() if row.variant is None]
-        rows = f"{len(table.rows)} rows" + (f", {len(lacking)} lacking here" if lacking else "")
+        rows = f"rows: {len(table.rows)}" + (f", {len(lacking)} lacking here" if lacking else "")
         suites = [s if s in known else f"{s} (not installed)" for s in table.suites]
         arxiv = f"arXiv:{table.paper.arxiv}" if table.paper.arxiv else table.paper.title
         click.echo(f"{table.id:22} {arxiv}; {table.source}")
-        click.echo(f"{'':22} {rows} x {', '.join(table.columns)}; suites {', '.join(suites)}")
+        click.echo(
+            f"{'':22} {rows}; columns: {', '.join(table.columns)}; suites: {', '.join(suites)}"
+        )
         click.echo(
             f"{'':22} confidence {table.confidence} ({CONFIDENCE[table.confidence]}); "
             f"sd: {table.std or 'none published'}"

@@ -102,6 +102,7 @@ def show_study(folder: Path) -> None:
 def run_and_report(plan: "Plan") -> "list[Failure]":
     """Runs what is not done yet, and writes the run's report."""
     from kdbench.cli.progress import Progress
+    from kdbench.publish import reporting
     from kdbench.report import write_report
     from kdbench.run import run
 
@@ -113,5 +114,6 @@ def run_and_report(plan: "Plan") -> "list[Failure]":
         sys.exit(130)
     finished = any(trial.files(plan.run).done is not None for trial in plan.trials)
     if finished and (progress.worked or not (plan.run.path / "leaderboard.csv").exists()):
-        write_report(plan.run)
+        with reporting(plan.run):
+            write_report(plan.run)
     return failures

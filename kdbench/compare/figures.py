@@ -52,10 +52,20 @@ class Figures:
 
     def means(self, name: str, metric: str, variants: Sequence[str]) -> Floats:
         """[variants], over training seeds."""
-        if self.side.is_board:
-            return self._column("mean", name, metric, variants)
-        means: Floats = self.table(name, metric, variants).mean(axis=1)
+        means: Floats
+        if self.side.is_board:  # whose own average may be over more sets than these
+            columns = [self._column("mean", one, metric, variants) for one in self.members(name)]
+            means = np.mean(columns, axis=0)
+        else:
+            means = self.table(name, metric, variants).mean(axis=1)
         return means
+
+    def decoding_sd(self, name: str, metric: str, variant: str) -> float:
+        """Over decoding seeds (ddof 0), the mean over trainings; NaN for one, or if not known."""
+        if self.side.is_board:
+            return float(self._column("sd_decoding", name, metric, [variant])[0])
+        trials, sets = self.side.trials[variant], self.members(name)
+        return float(np.mean([trials[s].decoding_sd(sets, metric) for s in self._seeds(variant)]))
 
     def apart(self, variants: Sequence[str]) -> list[bool]:
         """Did a training of the variant diverge? Its errors are of another kind."""
@@ -99,8 +109,12 @@ class Figures:
         ]
 
     def _column(self, key: str, name: str, metric: str, variants: Sequence[str]) -> Floats:
+        """Of a board; NaN for an average over other sets, and for what older boards lack."""
+        if name == AVERAGE and set(self.sets) != set(self.side.sets):
+            return np.full(len(variants), np.nan)
         rows = self.side.rows
-        return np.array([rows[variant, name, metric][key] for variant in variants], np.float64)
+        found = [rows[variant, name, metric].get(key, np.nan) for variant in variants]
+        return np.array(found, np.float64)
 
 
 def sample_errors(rows: Sequence[Sequence[Floats]]) -> Errors:

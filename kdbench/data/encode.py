@@ -75,16 +75,19 @@ def encode_record(
     Raises:
         UserError: the frame alone is longer than `max_prompt`, and is to be kept; the record lacks
             a field; the tokenizer has no end of sequence or, for `chat`, no template that can be
-            used; a chat is to be cut as published.
+            used; a chat is to be cut as published; `max_prompt` leaves no room for a response.
     """
     if truncation not in get_args(Truncation):
         raise UserError(f"truncation={truncation!r}: ours or published")
     if template == "chat" and truncation == "published":
         raise UserError("template: chat needs truncation: ours, which keeps the template whole")
+    if max_prompt >= max_length:
+        raise UserError(f"max_prompt={max_prompt} has to be below max_length={max_length}")
     if isinstance(record, Mapping):
         record = Record.of(record, "the record")
     frame = frame_of(tokenizer, template, template_options)
-    return _pair(frame, record, max_prompt, max_length, truncation)
+    prompt, response = _pair(frame, record, max_prompt, truncation)
+    return prompt, response[: max_length - len(prompt)]
 
 
 @dataclass(frozen=True)
@@ -184,23 +187,24 @@ def encode_split(
     """
     rows = []
     for record in records:
-        longest = max_length + (truncation == "ours")
-        prompt, response = _pair(frame, record, max_prompt, longest, truncation)
-        if len(prompt) + len(response) <= max_length:
-            rows.append((prompt, response))
+        prompt, response = _pair(frame, record, max_prompt, truncation)
+        room = max_length - len(prompt)
+        if len(response) <= room or truncation == "published":
+            rows.append((prompt, response[:room]))
     if not rows:
         raise UserError(f"{name}: no record fits into data.max_length={max_length} tokens")
     return Encoded.of(rows)
 
 
 def _pair(
-    frame: Frame, record: Record, max_prompt: int, max_length: int, truncation: Truncation
+    frame: Frame, record: Record, max_prompt: int, truncation: Truncation
 ) -> tuple[list[int], list[int]]:
+    """A prompt that is cut, and its response, which is not."""
     prompt = encode_prompt(frame, record, max_prompt, truncation)
     text = frame.render(record.instruction, record.input)
     both = _ids(frame, text + record.target)
     response = [*both[len(_ids(frame, text)) :], frame.end]
-    return prompt, response[: max_length - len(prompt)]
+    return prompt, response
 
 
 def _ids(frame: Frame, text: str) -> list[int]:

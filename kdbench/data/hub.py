@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from kdbench import store
-from kdbench.data.records import check_digest, check_file, field_of, splits_of
-from kdbench.errors import UserError
+from kdbench.data.pins import check_digest, check_file
+from kdbench.data.records import field_of, splits_of
+from kdbench.errors import UserError, first_line
 from kdbench.spec import Data, Split, digest
 
 
@@ -13,8 +14,7 @@ def fetch(data: Data) -> Path:
     """Copies the files of a suite into the cache, unless they are there; all of them or none.
 
     The lines are copied as they stand; of Parquet, the three fields of a record are written as
-    lines. `HF_ENDPOINT` names another hub. A file whose digest is
-    wrong is downloaded once more.
+    lines. A file whose digest is wrong is downloaded once more. `HF_ENDPOINT` names another hub.
 
     Raises:
         UserError: a file cannot be had, or is not the one that the suite pins.
@@ -71,17 +71,13 @@ def _download(split: Split, name: str, *, again: bool) -> Path:
     except Exception as error:  # the library passes on those of its HTTP client, which changes
         raise UserError(
             f"{name}: {split.hub}/{_file(split)} could not be loaded from the hub "
-            f"({type(error).__name__}: {_first_line(error)}). Without a network, --data-dir FOLDER "
+            f"({type(error).__name__}: {first_line(error)}). Without a network, --data-dir FOLDER "
             f"reads a local copy: FOLDER/{split.path}"
         ) from error
 
 
 def _file(split: Split) -> str:
     return split.hub_file or Path(split.path).name
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), "no message")
 
 
 def _copy_rows(source: Path, path: Path, rows: str) -> None:

@@ -27,14 +27,22 @@ def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
                 found.append(f"{name}: {again:,} {total} have a prompt that stands in {other} too")
         if empty := sum(any(not text.strip() for text in row.outputs) for row in rows):
             found.append(f"{name}: {empty:,} {total} have an empty output")
-        foreign = sum(all(map(_unreadable, row.outputs)) for row in rows)
-        if foreign and name not in (*trained, "dev"):
-            found.append(
-                f"{name}: {foreign:,} {total} have only references without a-z and 0-9 (another "
-                "script): ROUGE-L is 0 for them, whatever is answered"
-            )
+        if name not in (*trained, "dev"):
+            found += foreign(name, rows)
     return found
 
 
-def _unreadable(text: str) -> bool:
+def foreign(name: str, rows: Sequence[Record]) -> list[str]:
+    """A sentence on the records of a set that ROUGE-L cannot score, where there are any."""
+    count = sum(all(map(unreadable, row.outputs)) for row in rows)
+    if not count:
+        return []
+    return [
+        f"{name}: {count:,} of {len(rows):,} records have only references without a-z and 0-9 "
+        "(another script): ROUGE-L is 0 for them, whatever is answered"
+    ]
+
+
+def unreadable(text: str) -> bool:
+    """Has a text letters, but none that ROUGE-L reads?"""
     return any(map(str.isalpha, text)) and not re.search("[a-z0-9]", text.lower())

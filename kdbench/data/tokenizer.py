@@ -83,6 +83,23 @@ def end_id(folder: Path) -> int:
     return int(found)
 
 
+def stop_ids(folder: Path) -> frozenset[int]:
+    """The ids at which a model's own answers stop, on policy and in generation.
+
+    Those that the model states, of which `end_id` is one; `end_id` alone where it states none.
+    """
+    return stated_ends(folder) or frozenset([end_id(folder)])
+
+
+def stated_ends(folder: Path) -> frozenset[int]:
+    """The `eos_token_id` of a saved model: of its generation configuration, else of its other."""
+    for name in ("generation_config.json", "config.json"):
+        config = store.read_json(folder / name) if (folder / name).is_file() else {}
+        if (ids := config.get("eos_token_id")) is not None:
+            return frozenset(ids if isinstance(ids, list) else [ids])
+    return frozenset()
+
+
 def read_frame(folder: Path, data: Data) -> Frame:
     """How a suite turns its records into token ids.
 

@@ -8,9 +8,9 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoConfig, PretrainedConfig
 
+from kdbench.data.tokenizer import stop_ids
 from kdbench.errors import UserError
 from kdbench.generate import Answer
-from kdbench.store import read_json
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_student(path: Path, max_length: int) -> Student:
         config=config,
         config_text=(path / "config.json").read_text(encoding="utf-8"),
         tensors=tensors,
-        eos_ids=_eos_ids(path, config),
+        eos_ids=stop_ids(path),
         tokenizer=Tokenizer.from_file(str(path / "tokenizer.json")),
     )
 
@@ -86,11 +86,3 @@ def answer_room(
                 f"it must have 1 to {max_length - 1}"
             )
     return [min(max_new_tokens, max_length - len(prompt)) for prompt in prompts]
-
-
-def _eos_ids(path: Path, config: PretrainedConfig) -> frozenset[int]:
-    """The generation configuration counts where there is one, as in transformers."""
-    generation = path / "generation_config.json"
-    source = read_json(generation) if generation.exists() else config.to_dict()
-    ids: int | list[int] | None = source.get("eos_token_id")
-    return frozenset([ids] if isinstance(ids, int) else ids or [])

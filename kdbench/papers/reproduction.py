@@ -2,52 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from kdbench.compare.figures import Figures
 from kdbench.compare.sides import Side, read_side
 from kdbench.errors import UserError
 from kdbench.expressions import parse
-from kdbench.papers.tables import Published, PublishedRow, Table
-from kdbench.papers.verdict import judge
-from kdbench.report.table import AVERAGE
+from kdbench.papers.cells import Cell, read_cells
+from kdbench.papers.tables import Published, Table
 from kdbench.spec import differences
 from kdbench.stats.intervals import Interval
 from kdbench.stats.two_runs import kendall_tau
 from kdbench.store import Run
 from kdbench.suites import installed_suites, load_suite
-
-METRIC = "rouge_l"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table, beside ours; NaN where something is not known.
-
-    Attributes:
-        low: our mean's 95 % interval, over `interval`.
-        decoding_sd: ours over decoding seeds (ddof 0), the mean over trainings.
-        half: the difference of one more training would lie within minus and plus this.
-    """
-
-    row: str
-    variant: str
-    set: str
-    published: float
-    published_sd: float
-    ours: float
-    low: float
-    high: float
-    interval: str
-    decoding_sd: float
-    difference: float = math.nan
-    half: float = math.nan
-    verdict: str = ""
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,14 +127,18 @@ def reproduce(
             names = _each_once(names, missing)
         present = {name: v for name, v in names.items() if v in (*side.variants, *side.references)}
         missing |= {name: "not in the run" for name in names if name not in present}
-        cells += _cells(published, table, side, sets, present, judged=not tiny)
+        cells += read_cells(published, table, side, sets, present, judged=not tiny)
     if not cells:
         needed = [row.variant for row in table.rows.values() if row.variant]
         raise UserError(
             f"{', '.join(str(run.path) for run in runs.values())}: no row of {table.id} is "
             f"finished there; it needs one of {', '.join(dict.fromkeys(needed))}"
         )
-    ranked = [cell for cell in cells if not table.rows[cell.row].is_reference]
+    ranked = [
+        cell
+        for cell in cells
+        if not table.rows[cell.row].is_reference and not math.isnan(cell.published)
+    ]
     columns = list(dict.fromkeys(cell.set for cell in cells))
     tau = {name: _tau([cell for cell in ranked if cell.set == name]) for name in columns}
     return Reproduction(
@@ -203,146 +175,10 @@ def _each_once(names: Mapping[str, str], missing: dict[str, str]) -> dict[str, s
     return first
 
 
-def _cells(
-    published: Published,
-    table: Table,
-    side: Side,
-    sets: list[str],
-    names: Mapping[str, str],
-    *,
-    judged: bool,
-) -> list[Cell]:
-    trained = [name for name in dict.fromkeys(names.values()) if name in side.variants]
-    seeds = side.seeds(trained) if trained else []
-    if trained and not seeds and not side.is_board:
-        raise UserError(f"{side.run.path}: no training seed is finished for all rows; run it again")
-    figures = Figures(side, seeds, sets)
-    columns = [*sets, AVERAGE] if table.sets else [AVERAGE]
-    cells = [
-        _ours(figures, row, variant, column, *_published(table, table.rows[row], column, sets))
-        for row, variant in names.items()
-        for column in columns
-    ]
-    if not judged:
-        return cells
-    if not table.sets and len(sets) < len(published.sizes):
-        return [replace(cell, reason="the run lacks sets of this average") for cell in cells]
-    errors = {column: _errors(figures, column, trained) for column in columns}
-    return [
-        cell
-        if math.isnan(cell.published)
-        else _judged(cell, figures, errors[cell.set].get(cell.variant), published.sizes)
-        for cell in cells
-    ]
-
-
-def _errors(
-    figures: Figures, column: str, variants: Sequence[str]
-) -> dict[str, tuple[float, float]]:
-    """Squared standard error over training seeds and its df; none where a variant has one seed."""
-    if not variants or any(figures.count(name) < 2 for name in variants):
-        return {}
-    errors = figures.over_seeds(column, METRIC, variants)[0]
-    pairs = zip(errors.squared, errors.df, strict=True)
-    return {
-        name: (float(squared), float(df))
-        for name, (squared, df) in zip(variants, pairs, strict=True)
-    }
-
-
-def _judged(
-    cell: Cell,
-    figures: Figures,
-    error: tuple[float, float] | None,
-    sizes: Mapping[str, int],
-) -> Cell:
-    difference = cell.ours - cell.published
-    verdict = judge(
-        difference,
-        figures.count(cell.variant),
-        error,
-        cell.published_sd,
-        _prompts(sizes, figures, cell.set, cell.variant),
-    )
-    return replace(
-        cell,
-        difference=difference,
-        half=verdict.half,
-        verdict=verdict.word,
-        reason=verdict.reason,
-    )
-
-
-def _published(
-    table: Table, row: PublishedRow, column: str, sets: Sequence[str]
-) -> tuple[float, float]:
-    """A published cell; an average is over the sets that the run has too."""
-    if column != AVERAGE or not table.sets or set(sets) == set(table.sets):
-        return table.cell(row, column)
-    cells = [table.cell(row, name) for name in sets]
-    mean = math.fsum(cell[0] for cell in cells) / len(cells)
-    return mean, math.hypot(*(cell[1] for cell in cells)) / len(cells)
-
-
-def _ours(
-    figures: Figures, row: str, variant: str, column: str, mean: float, deviation: float
-) -> Cell:
-    ours = float(figures.means(column, METRIC, [variant])[0])
-    several = figures.count(variant) > 1
-    errors = (
-        figures.over_seeds(column, METRIC, [variant])[0]
-        if several
-        else figures.over_samples(column, METRIC, [variant])
-    )
-    half = float(stats.t.ppf(0.975, errors.df[0]) * math.sqrt(errors.squared[0]))
-    return Cell(
-        row=row,
-        variant=variant,
-        set=column,
-        published=mean,
-        published_sd=deviation,
-        ours=ours,
-        low=ours - half,
-        high=ours + half,
-        interval="" if math.isnan(half) else "training seeds" if several else "samples",
-        decoding_sd=_decoding_sd(figures, column, variant),
-    )
-
-
-def _decoding_sd(figures: Figures, column: str, variant: str) -> float:
-    """As papers give it (ddof 0), the mean over trainings; NaN for one decoding seed or a board."""
-    if figures.side.is_board:
-        return math.nan
-    trials = figures.side.trials[variant]
-    seeds = figures.seeds if variant in figures.side.variants else list(trials)
-    tables = [
-        np.mean([trials[s].scores[n, METRIC].mean(axis=1) for n in figures.members(column)], axis=0)
-        for s in seeds
-    ]
-    return float(np.mean([table.std() for table in tables])) if len(tables[0]) > 1 else math.nan
-
-
-def _prompts(
-    sizes: Mapping[str, int], figures: Figures, column: str, variant: str
-) -> tuple[float, float]:
-    """The error over prompts where ours are not all of the published ones, else none."""
-    if all(_samples(figures.side, name) == sizes.get(name) for name in figures.members(column)):
-        return 0.0, math.inf
-    errors = figures.over_samples(column, METRIC, [variant])
-    return float(errors.squared[0]), float(errors.df[0])
-
-
-def _samples(side: Side, name: str) -> int:
-    if side.is_board:
-        return int(next(row["n_samples"] for key, row in side.rows.items() if key[1] == name))
-    return len(next(iter(next(iter(side.trials.values())).values())).values[name, METRIC])
-
-
 def _tau(cells: Sequence[Cell]) -> Interval:
-    known = [cell for cell in cells if not math.isnan(cell.published)]
-    if len(known) < 2:
+    if len(cells) < 2:
         return Interval(math.nan, math.nan, math.nan)
-    return kendall_tau([cell.published for cell in known], [cell.ours for cell in known])
+    return kendall_tau([cell.published for cell in cells], [cell.ours for cell in cells])
 
 
 def _deviations(side: Side, tiny: bool) -> list[str]:

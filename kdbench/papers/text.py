@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from rich.console import Group
 
 from kdbench.compare.text import Block, Grid, block_console, block_markdown
-from kdbench.papers.reproduction import Cell, Reproduction
+from kdbench.papers.cells import Cell
+from kdbench.papers.reproduction import Reproduction
 from kdbench.papers.tables import Table
 from kdbench.papers.verdict import CANNOT_TELL, LEVEL, NOT_REPRODUCED, REPRODUCED, RULE
 from kdbench.report.table import AVERAGE
@@ -19,8 +20,6 @@ CONFIDENCE = {
     "B": "an independent re-run",
     "C": "a transcription of the paper by others",
 }
-SD = 5
-"""The column of our deviation over decoding seeds."""
 INTERVAL = "95 %: interval of our mean over training seeds, or over samples where marked †"
 COLUMNS = (
     f"{INTERVAL}; sd: ours over decoding seeds (ddof 0); diff: ours minus published; limits: how "
@@ -65,7 +64,7 @@ def blocks(found: Reproduction) -> Iterator[Block]:
     else:
         yield _verdicts(found)
         yield [f"[{mark}] {reason}" for mark, reason in enumerate(_reasons(found), 1)]
-    yield "## Rank agreement of the rows"
+    yield "## Rank agreement of the rows: Kendall's tau"
     yield [*_agreement(found)]
     if found.deviations:
         yield "## What is not as the suite says"
@@ -82,9 +81,7 @@ def blocks(found: Reproduction) -> Iterator[Block]:
 
 def _answer(found: Reproduction) -> str:
     """The outcome in two sentences."""
-    order = (
-        f"Order of {found.ranked} rows on the average: Kendall's tau {_tau(found.tau[AVERAGE])}."
-    )
+    order = f"Kendall's tau of {found.ranked} rows, on the average: {_tau(found.tau[AVERAGE])}."
     if found.tiny:
         return f"{order} Nothing else is compared."
     words = Counter(cell.verdict for cell in found.cells if cell.verdict)
@@ -99,7 +96,7 @@ def _reasons(found: Reproduction) -> list[str]:
 def source(table: Table) -> Iterator[str]:
     """Where a table comes from, how sure it is, and what its deviations cover."""
     paper = table.paper
-    where = ", ".join(text for text in (paper.venue, f"arXiv:{paper.arxiv}") if text[-1:] != ":")
+    where = ", ".join(filter(None, (paper.venue, paper.arxiv and f"arXiv:{paper.arxiv}")))
     yield f"{paper.title}{f' ({where})' if where else ''}; {table.source}"
     yield f"confidence {table.confidence}: {CONFIDENCE[table.confidence]}"
     if table.std:
@@ -123,7 +120,9 @@ def inferred(found: Reproduction) -> list[str]:
 
 
 def _verdicts(found: Reproduction) -> Grid:
-    header = ["row", "set", "published", "ours", "95 %", "sd", "diff", "± limits", "verdict"]
+    decodings = not all(math.isnan(cell.decoding_sd) for cell in found.cells)
+    sd = ["sd"] if decodings else []
+    header = ["row", "set", "published", "ours", "95 %", *sd, "diff", "± limits", "verdict"]
     reasons, rows, marked = _reasons(found), [], []
     for cell in found.cells:
         note = f"[{reasons.index(cell.reason) + 1}]" if cell.reason else ""
@@ -134,17 +133,13 @@ def _verdicts(found: Reproduction) -> Grid:
                 _with_sd(cell),
                 number(cell.ours),
                 _limits(cell),
-                number(cell.decoding_sd),
+                *([number(cell.decoding_sd)] if decodings else []),
                 "" if math.isnan(cell.difference) else f"{cell.difference:+.2f}",
-                "" if math.isnan(cell.half) else f"{cell.half:.2f}",
+                number(cell.half),
                 f"{cell.verdict} {note}".strip(),
             ]
         )
         marked.append({len(header) - 1} if cell.verdict == NOT_REPRODUCED else set())
-    if not any(row[SD] for row in rows):  # one decoding seed, or a board
-        header.pop(SD)
-        rows = [row[:SD] + row[SD + 1 :] for row in rows]
-        marked = [{index - 1 for index in row} for row in marked]
     return Grid(header, rows, marked)
 
 
@@ -162,8 +157,8 @@ def _orders(found: Reproduction) -> Grid:
     ]
     cells.sort(key=lambda cell: (cell.row in ranks[0], cell.published), reverse=True)
     columns = list(dict.fromkeys(cell.set for cell in found.cells if cell.set != AVERAGE))
-    over = f", mean of {len(columns)} sets" if columns else ", mean of all sets"
-    header = ["row", "variant", f"published{over}", "published rank", "our rank", "ours", "95 %"]
+    published = f"published, mean of {', '.join(columns) or 'all sets'}"
+    header = ["row", "variant", published, "published rank", "our rank", "ours", "95 %"]
     rows = [
         [
             cell.row,
@@ -187,15 +182,11 @@ def _ranks(figures: dict[str, float]) -> dict[str, str]:
 
 
 def _agreement(found: Reproduction) -> Iterator[str]:
-    yield (
-        f"Kendall's tau of {found.ranked} rows without the teacher (95 % over rows; near-ties "
-        f"lower it): {_tau(found.tau.get(AVERAGE))} on the average"
-    )
-    single = [f"{name} {_tau(tau)}" for name, tau in found.tau.items() if name != AVERAGE]
-    if single:
-        yield f"by set: {'; '.join(single)}"
+    for name, tau in found.tau.items():
+        yield f"{name}: {_tau(tau)}"
+    yield "tau runs from -1 to 1; the teacher is left out, and near-ties lower it"
     if found.ranked < 3:
-        yield f"{found.ranked} rows say nothing about an order"
+        yield "fewer than three rows say nothing about an order"
     if found.lacking:
         yield (
             f"sets that the run does not have: {', '.join(found.lacking)}; averages are over the "
@@ -218,7 +209,7 @@ def _limits(cell: Cell) -> str:
     return f"{cell.low:.2f} to {cell.high:.2f}{mark}"
 
 
-def _tau(tau: Interval | None) -> str:
-    if tau is None or math.isnan(tau.mean):
+def _tau(tau: Interval) -> str:
+    if math.isnan(tau.mean):
         return "not defined"
-    return f"{tau.mean:.2f} ({tau.low:.2f} to {tau.high:.2f})"
+    return f"{tau.mean:.2f} (95 % over rows: {tau.low:.2f} to {tau.high:.2f})"

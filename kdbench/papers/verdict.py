@@ -17,15 +17,14 @@ DECODINGS = 5
 LEVEL = 0.95
 
 RULE = (
-    "rule: a published figure is one checkpoint, decoded with five seeds; its sd covers those "
-    "decodings and nothing else, so its training variance has to come from ours. The difference "
-    "is held against the 95 % limits within which the figure of ONE more training would lie: our "
-    "spread over training seeds s (pooled over the rows where it is homogeneous), as "
-    "s^2 (1 + 1/n), plus the published decoding error sd^2 / 4 (ddof 0), plus our error over "
-    "prompts where ours are other ones; Student-t, degrees of freedom by Satterthwaite. not "
-    "reproduced: beyond these limits. reproduced: within them, and they are at most 1 ROUGE-L "
-    "point on each side, so that a slip of the protocol would have shown. cannot tell: within "
-    "wider limits, or one training seed, whose variance is not known"
+    "rule: could the published figure be ONE more training of ours? It is one checkpoint, and its "
+    "sd covers five decodings of it, so the variance of trainings has to come from ours. The 95 % "
+    "limits of the difference are t sqrt(s^2 (1 + 1/n) + sd^2 / 4 + e^2): s over our n training "
+    "seeds (pooled over the rows where it is homogeneous), the published sd (ddof 0), and e, our "
+    "error over prompts, where ours are other ones; degrees of freedom by Satterthwaite. not "
+    "reproduced: beyond the limits. reproduced: within them, and they are at most 1 ROUGE-L point "
+    "on each side, so that a slip of the protocol would have shown. cannot tell: within wider "
+    "limits, or nothing says how far trainings spread"
 )
 
 
@@ -66,7 +65,9 @@ def judge(
         parts.append(prompts[0])
         freedom.append(prompts[1])
     if not np.isfinite(parts).all():
-        return Verdict(math.nan, CANNOT_TELL, "other prompts, and their noise is not known")
+        return Verdict(
+            math.nan, CANNOT_TELL, "other prompts or sets, whose noise a board does not hold"
+        )
     quantile = stats.t.ppf((1 + LEVEL) / 2, satterthwaite(parts, freedom))
     half = float(quantile * math.sqrt(math.fsum(parts)))
     if abs(difference) > half:

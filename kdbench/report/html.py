@@ -47,7 +47,9 @@ def to_html(
         written: the run's evidence, where it has some.
     """
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
-    spec, commands = _spec(run), _commands(run)
+    spec, provenance = _spec(run), _provenance(run)
+    origins = [*map(_accepted, provenance.get("accepted", []))]
+    origins += map(_command, provenance.get("commands", []))
     header, rows = cells(board, columns(board))
     data = page_data(board, run, samples)
     if written is not None:
@@ -66,7 +68,7 @@ def to_html(
         "figures": scrolling(_plain_table(stability_frame(board)), "Stability figures"),
         "costs": scrolling(_plain_table(cost_frame(board.costs())), "Costs"),
         "parameters": table(["variant", "objective", "parameters"], _parameters(board)),
-        "commands": "\n".join(map(_command, commands)) or "<p>Not recorded.</p>",
+        "commands": "\n".join(origins) or "<p>Not recorded.</p>",
         "spec": escape(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
         if spec
         else "Not recorded.",
@@ -113,10 +115,9 @@ def _spec(run: Run) -> dict[str, Any]:
     return spec
 
 
-def _commands(run: Run) -> list[dict[str, Any]]:
+def _provenance(run: Run) -> dict[str, Any]:
     path = run.path / "provenance.json"
-    commands: list[dict[str, Any]] = read_json(path)["commands"] if path.exists() else []
-    return commands
+    return read_json(path) if path.exists() else {}
 
 
 def _about(spec: dict[str, Any]) -> str:
@@ -124,6 +125,16 @@ def _about(spec: dict[str, Any]) -> str:
         return ""
     suite = spec["shared"]["suite"]
     return f"Suite {suite['name']}. {suite['description']}"
+
+
+def _accepted(entry: dict[str, Any]) -> str:
+    """The trials that the run took from one board."""
+    commits = ", ".join(commit[:12] for commit in entry["commits"] if commit)
+    text = (
+        f"Not made here but taken from the board {entry['board']} (commit "
+        f"{commits or 'not known'}; archive {entry['archive'][:12]}): {', '.join(entry['trials'])}."
+    )
+    return f"<p>{escape(text)}</p>"
 
 
 def _command(entry: dict[str, Any]) -> str:

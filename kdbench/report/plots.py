@@ -5,6 +5,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import matplotlib as mpl
 import numpy as np
@@ -63,10 +64,11 @@ def draw_leaderboard(board: Board) -> Figure | None:
         axes.plot(row.mean_undiverged, place - 0.12, "x", color=colour)
         if row.mean < left:
             axes.text(left, place - 0.2, f" ← {row.mean:.1f}", color=colour, va="bottom")
-    for name, mean in lines.items():
+    sides = ["right", "left"] if len(lines) == 2 else ["center"] * len(lines)  # never on each other
+    for (name, mean), side in zip(sorted(lines.items(), key=itemgetter(1)), sides, strict=True):
         axes.axvline(mean, color="#555555", linestyle="--", linewidth=1)
         axes.text(
-            mean, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", color="#555555"
+            mean, 1.01, f" {name} ", transform=axes.get_xaxis_transform(), ha=side, color="#555555"
         )
     axes.set_xlim(left, right)
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows])

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdbench.errors import UserError
-from kdbench.score.rouge import check_pairs, rouge_l
+from kdbench.score.rouge import best_scores, check_pairs
 from kdbench.store import TrialFiles, read_jsonl, write_bytes
 
 WHOLE_SET = -1
@@ -47,7 +47,7 @@ def score_trial(trial: TrialFiles, sets: Mapping[str, Sequence[Sequence[str]]]) 
         if greedy:
             path = trial.generations(name, greedy=True)
             texts = _read_answers(path, len(references), only_seed=GREEDY)[GREEDY]
-            values = enumerate(rouge_l(texts, references))
+            values = enumerate(best_scores(texts, references))
             rows += [(name, sample, GREEDY, "rouge_l_greedy", value) for sample, value in values]
     if len(set(map(tuple, seeds_of.values()))) > 1:
         raise UserError(f"{trial.path}: the sets have different decoding seeds: {seeds_of}")
@@ -104,7 +104,7 @@ def _sampled_rows(
     name: str, seed: int, texts: Sequence[str], references: Sequence[Sequence[str]]
 ) -> Iterator[Row]:
     per_sample = {
-        "rouge_l": rouge_l(texts, references),
+        "rouge_l": best_scores(texts, references),
         "exact_match": exact_match(texts, references),
         "length": length(texts),
     }

@@ -10,6 +10,7 @@ from nltk.stem.porter import PorterStemmer
 from rapidfuzz.distance import LCSseq
 from rouge_score.tokenize import tokenize
 
+from kdbench.data.remarks import unreadable
 from kdbench.errors import UserError
 
 
@@ -30,8 +31,19 @@ def rouge_l(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> 
     Raises:
         UserError: the lengths differ, or a prediction has no reference.
     """
+    scores = best_scores(predictions, references)
+    if unread := sum(unreadable(text) for texts in references for text in texts):
+        warnings.warn(
+            f"{unread} references have letters but no [a-z0-9] token (a non-Latin script): "
+            "ROUGE-L is 0 against them, whatever is generated",
+            stacklevel=2,
+        )
+    return scores
+
+
+def best_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """`rouge_l` without its warning, for a run, which gives it once."""
     check_pairs(predictions, references)
-    _warn_of_other_scripts(references)
     return [
         100 * max(_f_measure(_ids(prediction), _reference_ids(text)) for text in texts)
         for prediction, texts in zip(predictions, references, strict=True)
@@ -80,17 +92,3 @@ def _ids(text: str) -> list[int]:
 
 
 _reference_ids = lru_cache(maxsize=2**17)(_ids)
-
-
-def _warn_of_other_scripts(references: Sequence[Sequence[str]]) -> None:
-    unreadable = sum(
-        not _reference_ids(text) and any(map(str.isalpha, text))
-        for texts in references
-        for text in texts
-    )
-    if unreadable:
-        warnings.warn(
-            f"{unreadable} references have letters but no [a-z0-9] token (a non-Latin script): "
-            "ROUGE-L is 0 against them, whatever is generated",
-            stacklevel=3,
-        )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from kdbench.data.encode import Encoded
-from kdbench.data.tokenizer import end_id
+from kdbench.data.tokenizer import stop_ids
 from kdbench.models import Head, load
 from kdbench.objective import State, Variant
 from kdbench.spec import Diagnostics, Lora, Loss, Recipe
@@ -106,7 +106,7 @@ def source_of(
             factor=job.loss.factor,
             on_student=on_student,
             vocabulary=job.vocabulary,
-            end_ids=frozenset({end_id(job.initial)}),
+            end_ids=stop_ids(job.initial),
             max_new_tokens=job.max_new_tokens,
             max_length=job.max_length,
         )
