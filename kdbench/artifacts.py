@@ -118,7 +118,7 @@ class Artifacts:
         """
         spec = self.spec_of(role)
         given = self.checkpoint(role)
-        weights = {} if given is None else _content(given)
+        weights = {} if given is None else _content(given, code=spec.trust_remote_code)
         name = self.suite.name  # seeds the initial weights and the order of the fit
         parts: list[Any] = [role, name, spec, weights, self.encoded.name if spec.fit else ""]
         parts += [init_seed] if init_seed else []  # so that older caches are found
@@ -130,9 +130,14 @@ class Artifacts:
         return f"{self.suite.name}/{role}" + (f"/{init_seed}" if init_seed else "")
 
     @property
+    def _teacher_content(self) -> dict[str, str]:
+        code = self.suite.teacher.trust_remote_code
+        return _content(self.model("teacher") / "model", code=code)
+
+    @property
     def teacher_cache(self) -> Path:
         """The teacher's hidden states; known once the teacher exists."""
-        key = digest("cache", _content(self.model("teacher") / "model"), self.encoded.name)
+        key = digest("cache", self._teacher_content, self.encoded.name)
         return store.cache_dir() / "teacher" / key
 
     def teacher_answers(self, backend: str, version: str) -> Path:
@@ -140,7 +145,7 @@ class Artifacts:
 
         The folder gets `train.safetensors`, and `cache` with the hidden states on them.
         """
-        teacher = _content(self.model("teacher") / "model")
+        teacher = self._teacher_content
         data, room = self.suite.data, self.suite.decoding.max_new_tokens
         key = digest("answers", teacher, self.encoded.name, backend, version, data.max_length, room)
         return store.cache_dir() / "answers" / key
@@ -210,123 +215,17 @@ class Artifacts:
         return int(load_tokenizer(self.tokenizer).get_vocab_size())
 
 
-def check_models(artifacts: Artifacts, backend: str) -> None:
-    """Refuses, before anything runs, models that do not fit together or cannot be served.
-
-    Raises:
-        UserError: a folder is missing or incomplete, tokenizers differ, the tokenizer has no chat
-            template that the suite can use, or vLLM cannot serve the head dimension.
-    """
-    from kdbench.data.tokenizer import read_frame
-    from kdbench.generate import check_head_dim
-
-    suite = artifacts.suite
-    if artifacts.tokenizer_source is not None:
-        _vocabulary(artifacts.tokenizer_source)
-    paths = {}
-    roles: tuple[tuple[Role, str], ...] = (("teacher", "teacher"), ("init", "student"))
-    for role, label in roles:
-        spec = artifacts.spec_of(role)
-        given = artifacts.checkpoint(role)
-        if given is not None:
-            paths[label] = given
-            _check_code(given, label)
-            _check_end_token(given, artifacts.tokenizer_source)
-        try:
-            if backend == "vllm":
-                check_head_dim(_head_dim(spec, given))
-        except UserError as error:
-            raise UserError(f"{label}: {error}") from error
-    if len(paths) == 2:
-        _check_same_vocabulary(paths["teacher"], paths["student"])
-    if suite.tokenizer.path:
-        for label, path in paths.items():
-            if _vocabulary(path) != _vocabulary(Path(suite.tokenizer.path)):
-                raise UserError(
-                    f"{label} {path} and tokenizer.path {suite.tokenizer.path} have different "
-                    "tokens; leave tokenizer.path out, or give the models' own"
-                )
-    if artifacts.tokenizer_source is not None:
-        read_frame(artifacts.tokenizer_source, suite.data)
-
-
-def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
-    """A student has to be trained to end where generation stops.
-
-    Raises:
-        UserError: the model's end-of-sequence token is not the tokenizer's.
-    """
-    from kdbench.data.tokenizer import end_id, stated_ends
-
-    ends = stated_ends(folder)
-    if not ends or tokenizer is None:
-        return
-    ours = end_id(tokenizer)
-    if ours not in ends:
-        stops = ", ".join(map(str, sorted(ends)))
-        raise UserError(
-            f"{folder}: generation ends at id {stops} (eos_token_id), but "
-            f"responses would be trained to end with id {ours} of {tokenizer}; set eos_token_id"
-        )
-
-
-def _check_code(folder: Path, label: str) -> None:
-    """Refuses a model that cannot be loaded without Python code that comes with it.
-
-    Raises:
-        UserError: transformers does not know the architecture.
-    """
-    config = store.read_json(folder / "config.json")
-    if not config.get("auto_map"):
-        return
-    from transformers import CONFIG_MAPPING
-
-    if config.get("model_type") not in CONFIG_MAPPING:
-        raise UserError(
-            f"{label}: {folder} needs Python code that comes with it (trust_remote_code), and "
-            "kdbench runs no code from a checkpoint; take a model whose architecture transformers "
-            "knows"
-        )
-
-
 @cache
-def _content(folder: Path) -> dict[str, str]:
-    """Digests of all that a checkpoint's behaviour depends on: weights, configurations, tokenizer.
+def _content(folder: Path, *, code: bool = False) -> dict[str, str]:
+    """Digests of all that a checkpoint's behaviour depends on: weights, settings, tokenizer.
+
+    Args:
+        folder: the checkpoint.
+        code: the Python files that come with it run, and count too.
 
     Raises:
         UserError: the folder is not a checkpoint.
     """
     paths = [*weights_files(folder, pickle=True), *sorted(folder.glob("*.json"))]
+    paths += sorted(folder.glob("*.py")) if code else []
     return {path.name: store.file_digest(path) for path in paths}
-
-
-def _head_dim(spec: Model, folder: Path | None) -> int:
-    if spec.architecture is not None:
-        return spec.architecture.width // spec.architecture.heads
-    assert folder is not None
-    config = store.read_json(folder / "config.json")
-    width = int(config.get("hidden_size") or config.get("n_embd") or 0)
-    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
-    return int(config.get("head_dim") or width // heads)
-
-
-def _check_same_vocabulary(teacher: Path, student: Path) -> None:
-    first, second = _vocabulary(teacher), _vocabulary(student)
-    if first != second:
-        raise UserError(
-            f"teacher {teacher} ({len(first)} tokens) and student {student} ({len(second)} tokens) "
-            "have different tokenizers; the objectives here compare distributions over one "
-            "vocabulary, and none of them supports two"
-        )
-
-
-def _vocabulary(folder: Path) -> dict[str, int]:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: no tokenizer.json; where the tokenizer lies there in another form, "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(COPY) writes it into a copy of "
-            "the folder, to be given as the model's path"
-        )
-    vocabulary: dict[str, int] = store.read_json(path)["model"]["vocab"]
-    return vocabulary

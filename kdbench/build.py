@@ -84,12 +84,10 @@ def _one_file(given: Path, folder: Path, spec: Model) -> Path:
     files = weights_files(given, pickle=spec.pickle)
     if [path.name for path in files] == ["model.safetensors"] and not spec.keep_layers:
         return given
-    from transformers import AutoModelForCausalLM
+    from kdbench.models import keep_layers, read
 
-    from kdbench.models import keep_layers
-
-    safe = not any(path.suffix == ".bin" for path in files)
-    model = AutoModelForCausalLM.from_pretrained(given, dtype="auto", use_safetensors=safe)
+    pickled = any(path.suffix == ".bin" for path in files)
+    model = read(given, "auto", pickle=pickled, trust_remote_code=spec.trust_remote_code)
     if spec.keep_layers:
         keep_layers(model, spec.keep_layers)
     with store.new_folder(folder) as temporary:
@@ -124,7 +122,10 @@ def answer_with_teacher(artifacts: Artifacts, shared: Shared) -> None:
         if folder.exists():
             return
         generator = open_generator(shared.backend, artifacts.sequence_length)
-        generator.load(artifacts.model("teacher") / "model")
+        generator.load(
+            artifacts.model("teacher") / "model",
+            trust_remote_code=artifacts.suite.teacher.trust_remote_code,
+        )
         gold = Encoded.load(artifacts.encoded / "train.safetensors")
         prompts = [gold.prompt(row) for row in range(len(gold))]
         longest, room = artifacts.suite.data.max_length, artifacts.suite.decoding.max_new_tokens
@@ -163,6 +164,7 @@ def _fill_cache(artifacts: Artifacts, splits: dict[str, Encoded], folder: Path) 
         pick_device(),
         own_dtype=True,
         dtype=artifacts.suite.teacher.dtype,
+        trust_remote_code=artifacts.suite.teacher.trust_remote_code,
     )
     fill(model, artifacts.vocabulary, splits, folder)
 
@@ -229,5 +231,6 @@ def _fit(
         compile=False,
         lora=spec.lora,
         gradient_checkpointing=spec.gradient_checkpointing,
+        trust_remote_code=spec.trust_remote_code,
     )
     train(job, progress)

@@ -1,7 +1,7 @@
 """What a run takes, before it starts: trials, tokens, bytes, and roughly how long."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,19 @@ class Counts:
     exact: bool
 
 
-def cost(plan: Plan) -> dict[str, Any]:
-    """Everything `kdbench plan` shows, as JSON values."""
+def cost(plan: Plan, accepted: Collection[Trial] = ()) -> dict[str, Any]:
+    """Everything `kdbench plan` shows, as JSON values.
+
+    Args:
+        plan: what is to run.
+        accepted: trials that a board has already.
+    """
     suite, artifacts = plan.artifacts.suite, plan.artifacts
-    todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
+    todo = [
+        trial
+        for trial in plan.trials
+        if trial.files(plan.run).done is None and trial not in accepted
+    ]
     trainings = sum(trial.variant is not None for trial in todo)
     counts = _counts(artifacts)
     prompts = sum(len(references) for references in artifacts.references().values())

@@ -72,7 +72,14 @@ def build(architecture: Architecture, tokenizer: "Tokenizer", eos: int, *, seed_
         return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
 
 
-def load(folder: Path, device: torch.device, *, own_dtype: bool = False, dtype: str = "") -> Any:
+def load(
+    folder: Path,
+    device: torch.device,
+    *,
+    own_dtype: bool = False,
+    dtype: str = "",
+    trust_remote_code: bool = False,
+) -> Any:
     """A causal language model from a folder, in float32 or, on a GPU, in its own dtype.
 
     Args:
@@ -80,21 +87,47 @@ def load(folder: Path, device: torch.device, *, own_dtype: bool = False, dtype: 
         device: where it will be.
         own_dtype: not float32, on a GPU.
         dtype: in the place of its own.
+        trust_remote_code: run the Python code in the folder, where it names any.
 
     Raises:
         UserError: the folder holds no model that transformers can load from safetensors.
     """
+    kept = (dtype or "auto") if own_dtype and device.type != "cpu" else torch.float32
+    return read(folder, kept, trust_remote_code=trust_remote_code).to(device)
+
+
+def read(
+    folder: Path,
+    dtype: torch.dtype | str,
+    *,
+    pickle: bool = False,
+    trust_remote_code: bool = False,
+) -> Any:
+    """A causal language model from a folder, as transformers reads it.
+
+    Args:
+        folder: of a checkpoint, in one file or several.
+        dtype: of the weights; "auto" for that of the files.
+        pickle: read pickled weights.
+        trust_remote_code: run the Python code in the folder, where it names any.
+
+    Raises:
+        UserError: the folder holds no model that transformers can load.
+    """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    kept = (dtype or "auto") if own_dtype and device.type != "cpu" else torch.float32
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kept, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=not pickle,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"{folder}: cannot be loaded as a causal language model: {error}"
         ) from error
-    moved: Any = model.to(device)  # type: ignore[arg-type]
-    return moved
 
 
 def layer_list(model: Any) -> tuple[Any, str]:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import yaml
 
 from kdbench import store
-from kdbench.artifacts import Artifacts, check_models
+from kdbench.artifacts import Artifacts
+from kdbench.checks import check_models
 from kdbench.data.files import locate
 from kdbench.data.records import read_split, splits_of
 from kdbench.errors import UserError

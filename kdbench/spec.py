@@ -210,6 +210,8 @@ class Model(_Fields):
     """Of given weights only these layers, counted from 0, in rising order."""
     pickle: Annotated[bool, _unless(False)] = False
     """Load pickled weights where there are no safetensors. A pickle can run any code."""
+    trust_remote_code: Annotated[bool, _unless(False)] = False
+    """Run the Python code that comes with the model and that its config.json names."""
     dtype: Annotated[Literal["", "float32", "bfloat16", "float16"], _unless("")] = ""
     """Of a teacher's weights on a GPU; their own where it is left out."""
     shape: Annotated[Shape | None, Field(exclude=True)] = None

@@ -172,6 +172,8 @@ def job_of(artifacts: Artifacts, variant: Variant, seed: int, out: Path, answers
         lora=suite.student.lora,
         gradient_checkpointing=suite.student.gradient_checkpointing,
         live_dtype=suite.teacher.dtype,
+        trust_remote_code=suite.student.trust_remote_code,
+        live_trust_remote_code=suite.teacher.trust_remote_code,
     )
 
 
@@ -191,7 +193,9 @@ def generate_answers(artifacts: Artifacts, trial: Trial, run: Run, shared: Share
                 shared.backend, artifacts.sequence_length, decoding.no_repeat_ngram_size
             )
         generator = _generators[shared.backend]
-        generator.load(model_of(artifacts, trial, files))
+        spec = artifacts.spec_of("teacher" if trial.row == "teacher" else "init")
+        model = model_of(artifacts, trial, files)
+        generator.load(model, trust_remote_code=spec.trust_remote_code)
         prompts = artifacts.prompts()
         for name, greedy in missing:
             write_generations(

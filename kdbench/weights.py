@@ -12,6 +12,7 @@ DESCRIBED = ["*.json", "*.jinja", "*.model", "*.txt"]
 """Configurations and tokenizer; small."""
 SAFE = ["*.safetensors"]
 PICKLED = ["*.bin"]
+CODE = ["*.py"]
 
 
 def checkpoint(model: Model, role: str) -> Path:
@@ -36,6 +37,7 @@ def checkpoint(model: Model, role: str) -> Path:
     if not (folder / "config.json").is_file():
         raise UserError(f"{role}: {folder}: no model folder (config.json is missing)")
     weights_files(folder, pickle=model.pickle)
+    _check_code(folder, model, role)
     _check_layers(folder, model, role)
     return folder
 
@@ -80,6 +82,44 @@ def _check_whole(folder: Path, name: str) -> None:
         raise UserError(f"{folder}: {', '.join(missing)} is missing, which {index.name} names")
 
 
+def _check_code(folder: Path, model: Model, role: str) -> None:
+    """Refuses a model that needs Python code of its own, unless the suite trusts it by name."""
+    config = read_json(folder / "config.json")
+    if not (named := _code_files(folder)):
+        return
+    if not model.trust_remote_code:
+        from transformers import CONFIG_MAPPING
+
+        if config.get("model_type") in CONFIG_MAPPING:
+            return  # transformers' own class is taken
+        raise UserError(
+            f"{role}: {folder} needs the Python code that comes with it ({', '.join(named)}); it "
+            "can do whatever you can do on this machine. If you have read it and trust it, say "
+            "`trust_remote_code: true` beside the model "
+            f"(--set {role}.trust_remote_code=true)"
+        )
+    for name in named:
+        if "--" in name:
+            raise UserError(
+                f"{role}: {folder}: config.json takes its code from another repository ({name}), "
+                "which nothing pins; copy those files beside it and name them there without "
+                "`OWNER/NAME--`"
+            )
+        if not (folder / name).is_file():
+            raise UserError(f"{role}: {folder}: {name} is missing, which config.json names")
+
+
+def _code_files(folder: Path) -> list[str]:
+    """The files that config.json names for the classes of configuration and model."""
+    named: dict[str, str] = read_json(folder / "config.json").get("auto_map") or {}
+    modules = {
+        place.rpartition(".")[0]
+        for key, place in named.items()
+        if key in {"AutoConfig", "AutoModelForCausalLM"}
+    }
+    return sorted(f"{module}.py" for module in modules)
+
+
 def _check_layers(folder: Path, model: Model, role: str) -> None:
     if model.keep_layers:
         config = read_json(folder / "config.json")
@@ -95,7 +135,8 @@ def _check_layers(folder: Path, model: Model, role: str) -> None:
 def _downloaded(model: Model, role: str) -> Path:
     folder = _cached(model)
     if folder is None:
-        folder = _fetch(model, [*DESCRIBED, *SAFE], role)
+        code = CODE if model.trust_remote_code else []
+        folder = _fetch(model, [*DESCRIBED, *SAFE, *code], role)
     if not list(folder.glob("*.safetensors")):
         # Which files there are is known now; pickles are not even downloaded unless asked for.
         if not model.pickle:
@@ -128,7 +169,11 @@ def _cached(model: Model) -> Path | None:
         weights_files(folder, pickle=True)
     except UserError:
         return None
-    return folder if (folder / "config.json").is_file() else None
+    if not (folder / "config.json").is_file():
+        return None
+    # Code is not downloaded before it is trusted.
+    named = _code_files(folder) if model.trust_remote_code else []
+    return folder if all((folder / name).is_file() for name in named) else None
 
 
 def _fetch(model: Model, patterns: list[str], role: str) -> Path:

@@ -47,7 +47,9 @@ def main(
     data = Encoded.load(artifacts.encoded / "train.safetensors")
     rows = min(rows, len(data))
     batches = list(micro_batches(data, torch.arange(rows), ROWS_AT_A_TIME))
-    model, vocabulary = load(folder, pick_device()).eval(), artifacts.vocabulary
+    trusted = loaded.student.trust_remote_code
+    model = load(folder, pick_device(), trust_remote_code=trusted).eval()
+    vocabulary = artifacts.vocabulary
     parent, name = layer_list(model)
     layers = list(getattr(parent, name))
     if drop >= len(layers):

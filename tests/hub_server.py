@@ -6,12 +6,18 @@ same of models without `/datasets`, and what `/api/models/<id>` says of them.
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from kdbench.spec import Model
 
 COMMIT = "c" * 40
 
@@ -131,3 +137,26 @@ def _describe(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)
+
+
+def ask_hub(endpoint: str, home: Path, *models: Model, offline: bool = False) -> list[str]:
+    """What a fresh process gets for each model: its folder, or the message of the refusal."""
+    code = (
+        "import json, sys\n"
+        "from kdbench.errors import UserError\n"
+        "from kdbench.spec import Model\n"
+        "from kdbench.weights import checkpoint\n"
+        "for fields in json.load(sys.stdin):\n"
+        "    try: print(checkpoint(Model(**fields), 'teacher'))\n"
+        "    except UserError as error: print(str(error).replace('\\n', ' '))\n"
+    )
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([model.model_dump(exclude_defaults=True) for model in models]),
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return said.stdout.splitlines()

@@ -12,6 +12,7 @@ import pytest
 from kdbench import provenance
 from kdbench.accept import accept, find_board, judge, unlike
 from kdbench.archive import ARCHIVE, pack, unpack
+from kdbench.cost import cost
 from kdbench.errors import UserError
 from kdbench.plan import Plan, Request, make_plan, write_spec
 from kdbench.publish import PAGE, TABLES, check_nothing_is_lost, publish, publish_latest
@@ -121,6 +122,13 @@ def member(board: Path, trial: str, name: str) -> str:
 def of(plan: Plan, row: str) -> TrialFiles:
     (trial,) = [trial for trial in plan.trials if trial.row.startswith(row)]
     return trial.files(plan.run)
+
+
+def test_what_a_board_has_is_not_left_to_do(plan_in: PlanIn, board: Path) -> None:
+    plan = plan_in("here")
+    accepted = [trial for trial, _ in judge(plan, board).fitting]
+    assert cost(plan)["trials_to_do"] == 4
+    assert cost(plan, accepted)["trials_to_do"] == 1
 
 
 def test_the_same_trials_give_the_same_bytes(plan_in: PlanIn, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Models from the hub and from folders: what is refused, what is trained, what they take."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +12,7 @@ from safetensors import safe_open
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from kdbench import build, paper, weights
-from kdbench.artifacts import Artifacts, check_models
+from kdbench.artifacts import Artifacts
 from kdbench.cost import device_memory, guess_counts
 from kdbench.data.template import prompt_text
 from kdbench.errors import UserError
@@ -26,7 +25,7 @@ from kdbench.suites import installed_suites, load_suite
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.trial import job_of
 from tests.conftest import Cli
-from tests.hub_server import COMMIT, serve
+from tests.hub_server import COMMIT, ask_hub, serve
 from tests.peak_memory import prepare
 
 SHAPE = Shape(layers=2, width=32, mlp=64, heads=2, vocabulary=320)
@@ -45,29 +44,6 @@ def tiny_llama(layers: int = 2) -> LlamaForCausalLM:
         tie_word_embeddings=True,
     )
     return LlamaForCausalLM(config)
-
-
-def ask_hub(endpoint: str, home: Path, *models: Model, offline: bool = False) -> list[str]:
-    """What a fresh process gets for each model: its folder, or the message of the refusal."""
-    code = (
-        "import json, sys\n"
-        "from kdbench.errors import UserError\n"
-        "from kdbench.spec import Model\n"
-        "from kdbench.weights import checkpoint\n"
-        "for fields in json.load(sys.stdin):\n"
-        "    try: print(checkpoint(Model(**fields), 'teacher'))\n"
-        "    except UserError as error: print(str(error).replace('\\n', ' '))\n"
-    )
-    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps([model.model_dump(exclude_defaults=True) for model in models]),
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return said.stdout.splitlines()
 
 
 def write_config(folder: Path, **fields: object) -> Path:
@@ -154,16 +130,6 @@ def test_a_folder_takes_the_place_of_the_hub(tmp_path: Path) -> None:
     model = Model(hub="no/such", path=str(folder))
     assert weights.at_hand(model)
     assert weights.checkpoint(model, "teacher") == folder
-
-
-def test_a_model_that_brings_its_own_code_is_refused(tmp_path: Path) -> None:
-    folder = write_config(tmp_path / "own", model_type="mine", auto_map={"AutoConfig": "x.y"})
-    (folder / "model.safetensors").write_bytes(b"")
-    (folder / "tokenizer.json").write_text('{"model": {"vocab": {"<|endoftext|>": 0}}}')
-    settings = [f"{role}={{path: {folder}}}" for role in ("teacher", "student")]
-    suite = load_suite("instruct", [*settings, "tokenizer={}"])
-    with pytest.raises(UserError, match="Python code that comes with it"):
-        check_models(Artifacts(suite, tmp_path), "transformers")
 
 
 def test_weights_in_several_files_become_one(tmp_path: Path) -> None:

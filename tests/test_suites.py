@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kdbench.artifacts import Artifacts, check_models
+from kdbench.artifacts import Artifacts
+from kdbench.checks import check_models
 from kdbench.data.files import locate
 from kdbench.data.records import Record, read_split
 from kdbench.data.tokenizer import train_tokenizer

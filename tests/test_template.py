@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kdbench import build, store
-from kdbench.artifacts import Artifacts, check_models
+from kdbench.artifacts import Artifacts
+from kdbench.checks import check_models
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import Encoded, encode_prompt
 from kdbench.data.files import locate

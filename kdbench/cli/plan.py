@@ -1,6 +1,7 @@
 """`kdbench plan`: what a run would do, before it does."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from kdbench.paper import on_paper
 from kdbench.plan import Plan, Request, make_plan
 from kdbench.spec import Suite
 from kdbench.suites import load_suite
+from kdbench.trial import Trial
 from kdbench.weights import at_hand
 
 
@@ -36,9 +38,15 @@ def show_request(request: Request, *, as_json: bool = False) -> None:
         show(make_plan(request), as_json=as_json)
 
 
-def show(plan: Plan, *, as_json: bool) -> None:
-    """Prints the cost of a plan, and first that of the candidates it has to choose from."""
-    figures = cost(plan)
+def show(plan: Plan, *, as_json: bool, accepted: Collection[Trial] = ()) -> None:
+    """Prints the cost of a plan, and first that of the candidates it has to choose from.
+
+    Args:
+        plan: what is to run.
+        as_json: print JSON.
+        accepted: trials that a board has already.
+    """
+    figures = cost(plan, accepted)
     if plan.tuning is not None:
         from kdbench.tuning.nested import nested_plan
 

@@ -58,7 +58,8 @@ def command(
     if dry_run:
         from kdbench.cli.plan import show
 
-        show(plan, as_json=False)
+        accepted = [] if offer is None else [trial for trial, _ in offer.fitting]
+        show(plan, as_json=False, accepted=accepted)
         for line in [] if offer is None else tell(offer):
             click.echo(f"  {line}")
         return

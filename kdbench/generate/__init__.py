@@ -33,8 +33,12 @@ class Answer:
 class Generator(Protocol):
     """One student at a time, many students one after another."""
 
-    def load(self, model_dir: Path) -> None:
+    def load(self, model_dir: Path, *, trust_remote_code: bool = False) -> None:
         """Makes the student saved in `model_dir` (with its tokenizer.json) the current one.
+
+        Args:
+            model_dir: the folder.
+            trust_remote_code: run the Python code in it, where it names any.
 
         Raises:
             UserError: the folder is incomplete, or the backend cannot serve such a model.

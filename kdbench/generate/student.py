@@ -23,6 +23,7 @@ class Student:
     tensors: frozenset[str]
     eos_ids: frozenset[int]
     tokenizer: Tokenizer
+    trust_remote_code: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -43,8 +44,13 @@ class Student:
         return Answer(kept, text, "length" if end is None else "stop")
 
 
-def read_student(path: Path, max_length: int) -> Student:
+def read_student(path: Path, max_length: int, *, trust_remote_code: bool = False) -> Student:
     """Reads a folder written by `save_pretrained` of a model and of its tokenizer.
+
+    Args:
+        path: the folder.
+        max_length: the most tokens of a prompt and its answer.
+        trust_remote_code: run the Python code in the folder, where it names any.
 
     Raises:
         UserError: a file is missing, or the model has fewer than `max_length` positions.
@@ -52,7 +58,7 @@ def read_student(path: Path, max_length: int) -> Student:
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (path / name).exists():
             raise UserError(f"{path}: not a saved model with its tokenizer, {name} is missing")
-    config = AutoConfig.from_pretrained(path)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions < max_length:
         raise UserError(
@@ -68,6 +74,7 @@ def read_student(path: Path, max_length: int) -> Student:
         tensors=tensors,
         eos_ids=stop_ids(path),
         tokenizer=Tokenizer.from_file(str(path / "tokenizer.json")),
+        trust_remote_code=trust_remote_code,
     )
 
 

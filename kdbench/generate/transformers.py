@@ -24,9 +24,13 @@ class TransformersGenerator:
         self._model: Any = None
         self._student: Student | None = None
 
-    def load(self, model_dir: Path) -> None:
-        self._student = read_student(model_dir, self._max_length)
-        self._model = models.load(model_dir, models.pick_device(), own_dtype=True).eval()
+    def load(self, model_dir: Path, *, trust_remote_code: bool = False) -> None:
+        self._student = read_student(
+            model_dir, self._max_length, trust_remote_code=trust_remote_code
+        )
+        self._model = models.load(
+            model_dir, models.pick_device(), own_dtype=True, trust_remote_code=trust_remote_code
+        ).eval()
 
     def generate(
         self,

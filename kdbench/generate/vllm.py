@@ -47,8 +47,8 @@ class VllmGenerator:
         self._engine: Any = None
         self._student: Student | None = None
 
-    def load(self, model_dir: Path) -> None:
-        student = read_student(model_dir, self._max_length)
+    def load(self, model_dir: Path, *, trust_remote_code: bool = False) -> None:
+        student = read_student(model_dir, self._max_length, trust_remote_code=trust_remote_code)
         if self._student is not None and _swappable(self._student, student):
             _swap_weights(self._engine, student)
         else:
@@ -137,6 +137,7 @@ def _engine(student: Student, max_length: int, options: dict[str, Any]) -> Any:
             enable_prefix_caching=False,
             generation_config="vllm",
             use_tqdm_on_load=False,
+            trust_remote_code=student.trust_remote_code,
             **options,
         )
 

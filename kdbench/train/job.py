@@ -53,6 +53,10 @@ class Job:
     gradient_checkpointing: bool = False
     live_dtype: str = ""
     """Of the live teacher's weights on a GPU; their own where it is empty."""
+    trust_remote_code: bool = False
+    """Run the Python code in `initial`."""
+    live_trust_remote_code: bool = False
+    """Run the Python code in `live_teacher`."""
 
 
 def per_token_of(job: Job, objective: State | None) -> PerToken:
@@ -85,7 +89,13 @@ def source_of(
         gold = gold.first(job.train_rows)
     live = None
     if job.live_teacher is not None:
-        body = load(job.live_teacher, model.device, own_dtype=True, dtype=job.live_dtype)
+        body = load(
+            job.live_teacher,
+            model.device,
+            own_dtype=True,
+            dtype=job.live_dtype,
+            trust_remote_code=job.live_trust_remote_code,
+        )
         live = LiveTeacher(body, job.vocabulary)
     return make_source(
         Setting(

@@ -211,7 +211,7 @@ def _restore(path: Path, state: _State, source: Source) -> None:
 
 
 def _initial_state(job: Job, device: torch.device) -> _State:
-    model = load(job.initial, device)
+    model = load(job.initial, device, trust_remote_code=job.trust_remote_code)
     adapters = None if job.lora is None else adapt(model, job.lora, seed_key=job.suite)
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

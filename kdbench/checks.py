@@ -1,0 +1,101 @@
+"""Whether a suite's models fit together and can be loaded and served, before anything runs."""
+
+from pathlib import Path
+
+from kdbench import store
+from kdbench.artifacts import Artifacts, Role
+from kdbench.errors import UserError
+from kdbench.spec import Model
+
+
+def check_models(artifacts: Artifacts, backend: str) -> None:
+    """Refuses, before anything runs, models that do not fit together or cannot be served.
+
+    Raises:
+        UserError: a folder is missing or incomplete, tokenizers differ, the tokenizer has no chat
+            template that the suite can use, or vLLM cannot serve the head dimension.
+    """
+    from kdbench.data.tokenizer import read_frame
+    from kdbench.generate import check_head_dim
+
+    suite = artifacts.suite
+    if artifacts.tokenizer_source is not None:
+        _vocabulary(artifacts.tokenizer_source)
+    paths = {}
+    roles: tuple[tuple[Role, str], ...] = (("teacher", "teacher"), ("init", "student"))
+    for role, label in roles:
+        spec = artifacts.spec_of(role)
+        given = artifacts.checkpoint(role)
+        if given is not None:
+            paths[label] = given
+            _check_end_token(given, artifacts.tokenizer_source)
+        try:
+            if backend == "vllm":
+                check_head_dim(_head_dim(spec, given))
+        except UserError as error:
+            raise UserError(f"{label}: {error}") from error
+    if len(paths) == 2:
+        _check_same_vocabulary(paths["teacher"], paths["student"])
+    if suite.tokenizer.path:
+        for label, path in paths.items():
+            if _vocabulary(path) != _vocabulary(Path(suite.tokenizer.path)):
+                raise UserError(
+                    f"{label} {path} and tokenizer.path {suite.tokenizer.path} have different "
+                    "tokens; leave tokenizer.path out, or give the models' own"
+                )
+    if artifacts.tokenizer_source is not None:
+        read_frame(artifacts.tokenizer_source, suite.data)
+
+
+def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
+    """A student has to be trained to end where generation stops.
+
+    Raises:
+        UserError: the model's end-of-sequence token is not the tokenizer's.
+    """
+    from kdbench.data.tokenizer import end_id, stated_ends
+
+    ends = stated_ends(folder)
+    if not ends or tokenizer is None:
+        return
+    ours = end_id(tokenizer)
+    if ours not in ends:
+        stops = ", ".join(map(str, sorted(ends)))
+        raise UserError(
+            f"{folder}: generation ends at id {stops} (eos_token_id), but "
+            f"responses would be trained to end with id {ours} of {tokenizer}; set eos_token_id"
+        )
+
+
+def _head_dim(spec: Model, folder: Path | None) -> int:
+    if spec.architecture is not None:
+        return spec.architecture.width // spec.architecture.heads
+    assert folder is not None
+    config = store.read_json(folder / "config.json")
+    width = int(config.get("hidden_size") or config.get("n_embd") or 0)
+    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
+    return int(config.get("head_dim") or width // heads)
+
+
+def _check_same_vocabulary(teacher: Path, student: Path) -> None:
+    first, second = _vocabulary(teacher), _vocabulary(student)
+    if first != second:
+        raise UserError(
+            f"teacher {teacher} ({len(first)} tokens) and student {student} ({len(second)} tokens) "
+            "have different tokenizers; the objectives here compare distributions over one "
+            "vocabulary, and none of them supports two"
+        )
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: no tokenizer.json; where the tokenizer lies there in another form, "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(COPY) writes it into a copy of "
+            "the folder, to be given as the model's path"
+        )
+    tokenizer = store.read_json(path)
+    # Added tokens stand in the vocabulary, too, or only in their own list.
+    added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
+    return {**tokenizer["model"]["vocab"], **added}
