@@ -127,11 +127,10 @@ def step(bench: Bench, per_token: PerToken, teacher: TeacherSide) -> Callable[[]
         batch = GlobalBatch.by_tokens(portion)
         for part in micro_batches(data, rows, len(rows)):
             beside = teacher.batch(data, part.rows)
+            moved = part.to(device)
             with half_precision(device):
-                inputs, positions = part.tokens.to(device), part.positions.to(device)
-                hidden = hidden_states(student, inputs, positions)
-                labels = part.labels.to(device)
-                loss = portion.loss(hidden, head, part, labels, beside) / batch.normaliser
+                hidden = hidden_states(student, moved.tokens, moved.positions)
+                loss = portion.loss(hidden, head, moved, beside) / batch.normaliser
             loss.backward()  # type: ignore[no-untyped-call]
 
     return call
@@ -141,8 +140,8 @@ def floor(bench: Bench) -> Callable[[], None]:
     """See the module's text."""
     student, device = bench.student, bench.student.device
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    batch = collate(bench.data, bench.rows)
-    inputs, positions = batch.tokens.to(device), batch.positions.to(device)
+    batch = collate(bench.data, bench.rows).to(device)
+    inputs, positions = batch.tokens, batch.positions
     head = head_of(student, bench.shape.vocabulary)
     weight, size = head.weight.detach().to(dtype), min(chunk_size(head), len(positions))
     other = bench.cache.batch(bench.data, batch.rows)

@@ -130,14 +130,19 @@ class Artifacts:
         return f"{self.suite.name}/{role}" + (f"/{init_seed}" if init_seed else "")
 
     @property
-    def _teacher_content(self) -> dict[str, str]:
-        code = self.suite.teacher.trust_remote_code
-        return _content(self.model("teacher") / "model", code=code)
+    def _teacher_parts(self) -> list[Any]:
+        """All that the teacher's hidden states depend on, but for what it reads."""
+        from kdbench.models import pick_device
+
+        spec = self.suite.teacher
+        content = _content(self.model("teacher") / "model", code=spec.trust_remote_code)
+        # On a CPU everything runs in float32.
+        return [content] if pick_device().type == "cpu" else [content, spec.dtype or "own"]
 
     @property
     def teacher_cache(self) -> Path:
         """The teacher's hidden states; known once the teacher exists."""
-        key = digest("cache", self._teacher_content, self.encoded.name)
+        key = digest("cache", *self._teacher_parts, self.encoded.name)
         return store.cache_dir() / "teacher" / key
 
     def teacher_answers(self, backend: str, version: str) -> Path:
@@ -145,9 +150,9 @@ class Artifacts:
 
         The folder gets `train.safetensors`, and `cache` with the hidden states on them.
         """
-        teacher = self._teacher_content
         data, room = self.suite.data, self.suite.decoding.max_new_tokens
-        key = digest("answers", teacher, self.encoded.name, backend, version, data.max_length, room)
+        parts = [*self._teacher_parts, self.encoded.name, backend, version, data.max_length, room]
+        key = digest("answers", *parts)
         return store.cache_dir() / "answers" / key
 
     def spec_of(self, role: Role) -> Model:
@@ -227,5 +232,5 @@ def _content(folder: Path, *, code: bool = False) -> dict[str, str]:
         UserError: the folder is not a checkpoint.
     """
     paths = [*weights_files(folder, pickle=True), *sorted(folder.glob("*.json"))]
-    paths += sorted(folder.glob("*.py")) if code else []
-    return {path.name: store.file_digest(path) for path in paths}
+    paths += sorted(folder.rglob("*.py")) if code else []
+    return {str(path.relative_to(folder)): store.file_digest(path) for path in paths}

@@ -17,7 +17,7 @@ from kdbench.data.tokenizer import (
 from kdbench.expressions import parse
 from kdbench.generate import open_generator
 from kdbench.seeds import derive
-from kdbench.spec import Loss, Model, Shared
+from kdbench.spec import Loss, Model, Shared, digest
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
 from kdbench.weights import weights_files
@@ -66,14 +66,38 @@ def make_model(
             _build(artifacts, role, init_seed, start)
         else:
             start = _one_file(given, folder / "start", spec)
+            _check_computation(artifacts, start, role)
         if spec.fit is None:
             shutil.copytree(start, folder / "model", dirs_exist_ok=True)
         else:
             _fit(artifacts, role, init_seed, start, micro_batch, progress)
         # The suite's tokenizer, the teacher's as a rule, decides where answers end.
         _copy_tokenizer(artifacts.tokenizer, folder / "model")
-        weights = store.file_digest(folder / "model" / "model.safetensors")
-        store.write_text(folder / "weights.sha256", weights)
+        store.write_text(folder / "weights.sha256", _weights_digest(folder / "model", spec))
+
+
+def _weights_digest(folder: Path, spec: Model) -> str:
+    """What a trial records of the model: its weights, and the code of its own that runs."""
+    weights = store.file_digest(folder / "model.safetensors")
+    if not spec.trust_remote_code:
+        return weights
+    code = {path.name: store.file_digest(path) for path in sorted(folder.glob("*.py"))}
+    return digest(weights, code)
+
+
+def _check_computation(artifacts: Artifacts, folder: Path, role: Role) -> None:
+    from kdbench.models import load, pick_device
+    from kdbench.probe import check_computation
+
+    spec = artifacts.spec_of(role)
+    model = load(
+        folder,
+        pick_device(),
+        own_dtype=True,
+        dtype=spec.dtype,
+        trust_remote_code=spec.trust_remote_code,
+    )
+    check_computation(model.eval(), artifacts.vocabulary, role)
 
 
 def _one_file(given: Path, folder: Path, spec: Model) -> Path:

@@ -1,5 +1,6 @@
 """Whether a suite's models fit together and can be loaded and served, before anything runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from kdbench import store
@@ -12,7 +13,8 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
     """Refuses, before anything runs, models that do not fit together or cannot be served.
 
     Raises:
-        UserError: a folder is missing or incomplete, tokenizers differ, the tokenizer has no chat
+        UserError: a folder is missing or incomplete, its weights are pickled or it needs code of
+            its own and the suite does not say so, tokenizers differ, the tokenizer has no chat
             template that the suite can use, or vLLM cannot serve the head dimension.
     """
     from kdbench.data.tokenizer import read_frame
@@ -35,7 +37,7 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
         except UserError as error:
             raise UserError(f"{label}: {error}") from error
     if len(paths) == 2:
-        _check_same_vocabulary(paths["teacher"], paths["student"])
+        check_same_vocabulary(paths["teacher"], paths["student"])
     if suite.tokenizer.path:
         for label, path in paths.items():
             if _vocabulary(path) != _vocabulary(Path(suite.tokenizer.path)):
@@ -77,14 +79,27 @@ def _head_dim(spec: Model, folder: Path | None) -> int:
     return int(config.get("head_dim") or width // heads)
 
 
-def _check_same_vocabulary(teacher: Path, student: Path) -> None:
+def check_same_vocabulary(teacher: Path, student: Path) -> None:
+    """Refuses two tokenizers that do not give every token the same id.
+
+    Raises:
+        UserError: naming a token that tells them apart.
+    """
     first, second = _vocabulary(teacher), _vocabulary(student)
     if first != second:
         raise UserError(
             f"teacher {teacher} ({len(first)} tokens) and student {student} ({len(second)} tokens) "
-            "have different tokenizers; the objectives here compare distributions over one "
-            "vocabulary, and none of them supports two"
+            f"have different tokenizers{_example(first, second)}; the objectives here compare "
+            "distributions over one vocabulary, and none of them supports two"
         )
+
+
+def _example(first: Mapping[str, int], second: Mapping[str, int]) -> str:
+    """A token that tells two vocabularies apart."""
+    ids = {token: (first.get(token), second.get(token)) for token in {*first, *second}}
+    token = min(token for token, (one, other) in ids.items() if one != other)
+    one, other = ("no id" if found is None else f"id {found}" for found in ids[token])
+    return f" (for example {token!r}: {one} and {other})"
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
@@ -96,6 +111,9 @@ def _vocabulary(folder: Path) -> dict[str, int]:
             "the folder, to be given as the model's path"
         )
     tokenizer = store.read_json(path)
+    vocabulary = tokenizer["model"]["vocab"]
+    if isinstance(vocabulary, list):  # of a Unigram model: pairs of token and score
+        vocabulary = {token: index for index, (token, _) in enumerate(vocabulary)}
     # Added tokens stand in the vocabulary, too, or only in their own list.
     added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
-    return {**tokenizer["model"]["vocab"], **added}
+    return {**vocabulary, **added}

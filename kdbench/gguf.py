@@ -64,9 +64,11 @@ def _convert(source: Path, folder: Path, role: str) -> None:
 
     try:
         read = AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, dtype=torch.float32
+            source.parent, gguf_file=source.name, dtype=torch.float32, trust_remote_code=False
         )
-        tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            source.parent, gguf_file=source.name, trust_remote_code=False
+        )
     except Exception as error:  # what a torn or unknown file raises is the reader's own affair
         raise UserError(
             f"{role}.gguf: {source} cannot be read ({type(error).__name__}: {error})"

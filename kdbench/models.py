@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import UserError
+from kdbench.own_code import forget_classes
 from kdbench.seeds import derive
 from kdbench.spec import Architecture, Lora
 
@@ -117,6 +118,8 @@ def read(
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    if trust_remote_code:
+        forget_classes()
     try:
         return AutoModelForCausalLM.from_pretrained(
             folder,
@@ -124,7 +127,7 @@ def read(
             use_safetensors=not pickle,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"{folder}: cannot be loaded as a causal language model: {error}"
         ) from error

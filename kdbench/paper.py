@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench import store
+from kdbench.errors import UserError
 from kdbench.formulas import Transformer
 from kdbench.spec import Model, Shape, Suite
 from kdbench.train.head import BLOCK_ELEMENTS, CHUNK_ELEMENTS
@@ -148,30 +149,43 @@ def _shape(model: Model, suite: Suite) -> Shape:
             tied=given.tied,
         )
     if model.path or model.shape is None:
-        shape = shape_of(checkpoint(model, "model"))
+        role = "teacher" if model is suite.teacher else "student"
+        shape = shape_of(checkpoint(model, role))
         kept = len(model.keep_layers) or shape.layers
         return shape.model_copy(update={"layers": kept})
     return model.shape
 
 
 def shape_of(folder: Path) -> Shape:
-    """The shape that a checkpoint's config.json describes."""
+    """The shape that a checkpoint's config.json describes.
+
+    Raises:
+        UserError: it does not say so under any name that is known here.
+    """
     config = store.read_json(folder / "config.json")
 
     def first(*names: str) -> Any:
         return next((config[name] for name in names if config.get(name) is not None), None)
 
-    width = first("hidden_size", "n_embd")
+    width, vocabulary = first("hidden_size", "n_embd"), first("vocab_size")
+    layers = first("num_hidden_layers", "n_layer")
+    heads = first("num_attention_heads", "n_head")
+    if None in (layers, width, heads, vocabulary):
+        raise UserError(
+            f"{folder / 'config.json'}: kdbench finds no layers, width, heads or vocabulary under "
+            "the names it knows, so it cannot reckon what the model takes; `kdbench run` does not "
+            "need that"
+        )
     learned = config.get("model_type") in ("gpt2", "opt")
     return Shape(
-        layers=first("num_hidden_layers", "n_layer"),
+        layers=layers,
         width=width,
         mlp=first("intermediate_size", "ffn_dim", "n_inner") or 4 * width,
-        heads=first("num_attention_heads", "n_head"),
+        heads=heads,
         kv_heads=first("num_key_value_heads"),
         head_dim=first("head_dim"),
         gate=not learned,
-        vocabulary=config["vocab_size"],
+        vocabulary=vocabulary,
         positions=first("max_position_embeddings", "n_positions") if learned else 0,
         tied=bool(config.get("tie_word_embeddings", learned)),
     )
@@ -195,6 +209,6 @@ def _teacher_bytes(model: Model, *, gpu: bool) -> int:
         return 4
     dtype: str = model.dtype
     if not (dtype or model.fit or model.architecture) and at_hand(model):
-        config = store.read_json(checkpoint(model, "model") / "config.json")
+        config = store.read_json(checkpoint(model, "teacher") / "config.json")
         dtype = config.get("dtype") or config.get("torch_dtype") or ""
     return 2 if dtype in ("bfloat16", "float16") else 4

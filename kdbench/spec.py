@@ -248,6 +248,8 @@ class Model(_Fields):
             raise ValueError("keep_layers: an architecture says its number of layers itself")
         if self.architecture is not None and self.fit is None:
             raise ValueError("an architecture needs a recipe in fit")
+        if self.trust_remote_code and not (self.path or self.hub):
+            raise ValueError("trust_remote_code: only a path or a hub brings code of its own")
         if self.revision and not self.hub:
             raise ValueError("revision: of which hub?")
         return self

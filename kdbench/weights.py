@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kdbench.errors import UserError, first_line
 from kdbench.gguf import dequantised
+from kdbench.own_code import check_code, code_files
 from kdbench.spec import Model
 from kdbench.store import read_json
 
@@ -37,7 +38,7 @@ def checkpoint(model: Model, role: str) -> Path:
     if not (folder / "config.json").is_file():
         raise UserError(f"{role}: {folder}: no model folder (config.json is missing)")
     weights_files(folder, pickle=model.pickle)
-    _check_code(folder, model, role)
+    check_code(folder, model, role)
     _check_layers(folder, model, role)
     return folder
 
@@ -82,48 +83,12 @@ def _check_whole(folder: Path, name: str) -> None:
         raise UserError(f"{folder}: {', '.join(missing)} is missing, which {index.name} names")
 
 
-def _check_code(folder: Path, model: Model, role: str) -> None:
-    """Refuses a model that needs Python code of its own, unless the suite trusts it by name."""
-    config = read_json(folder / "config.json")
-    if not (named := _code_files(folder)):
-        return
-    if not model.trust_remote_code:
-        from transformers import CONFIG_MAPPING
-
-        if config.get("model_type") in CONFIG_MAPPING:
-            return  # transformers' own class is taken
-        raise UserError(
-            f"{role}: {folder} needs the Python code that comes with it ({', '.join(named)}); it "
-            "can do whatever you can do on this machine. If you have read it and trust it, say "
-            "`trust_remote_code: true` beside the model "
-            f"(--set {role}.trust_remote_code=true)"
-        )
-    for name in named:
-        if "--" in name:
-            raise UserError(
-                f"{role}: {folder}: config.json takes its code from another repository ({name}), "
-                "which nothing pins; copy those files beside it and name them there without "
-                "`OWNER/NAME--`"
-            )
-        if not (folder / name).is_file():
-            raise UserError(f"{role}: {folder}: {name} is missing, which config.json names")
-
-
-def _code_files(folder: Path) -> list[str]:
-    """The files that config.json names for the classes of configuration and model."""
-    named: dict[str, str] = read_json(folder / "config.json").get("auto_map") or {}
-    modules = {
-        place.rpartition(".")[0]
-        for key, place in named.items()
-        if key in {"AutoConfig", "AutoModelForCausalLM"}
-    }
-    return sorted(f"{module}.py" for module in modules)
-
-
 def _check_layers(folder: Path, model: Model, role: str) -> None:
     if model.keep_layers:
         config = read_json(folder / "config.json")
         layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 0)
+        if not layers:
+            raise UserError(f"{role}.keep_layers: {folder}: config.json names no number of layers")
         if model.keep_layers[-1] >= layers:
             raise UserError(
                 f"{role}.keep_layers: {folder} has {layers} layers, 0 to {layers - 1}; there is no "
@@ -154,11 +119,12 @@ def _cached(model: Model) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    code = CODE if model.trust_remote_code else []  # not downloaded before it is trusted
     try:
         found = snapshot_download(
             model.hub,
             revision=model.revision or None,
-            allow_patterns=[*DESCRIBED, *SAFE],
+            allow_patterns=[*DESCRIBED, *SAFE, *code],
             ignore_patterns=["*/*"],
             local_files_only=True,
         )
@@ -171,8 +137,7 @@ def _cached(model: Model) -> Path | None:
         return None
     if not (folder / "config.json").is_file():
         return None
-    # Code is not downloaded before it is trusted.
-    named = _code_files(folder) if model.trust_remote_code else []
+    named = code_files(folder) if code else []
     return folder if all((folder / name).is_file() for name in named) else None
 
 

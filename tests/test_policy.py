@@ -74,7 +74,7 @@ def test_the_expected_gradient_is_that_of_the_sequence_level_reverse_kl() -> Non
             0, data, student_logp.detach(), torch.ones(2).double(), rewards_to_come(reward, 1.0)
         )
         loss = portion(data, rollout).loss(
-            hidden, Head(head), micro_batch(data), labels, Teacher(beside, Head(teacher_head))
+            hidden, Head(head), micro_batch(data), Teacher(beside, Head(teacher_head))
         )
         found += log_q.exp().detach() * torch.autograd.grad(loss, head)[0]
     torch.testing.assert_close(found, torch.autograd.grad(wanted, head)[0])
@@ -103,7 +103,7 @@ def test_the_loss_is_the_plain_clipped_surrogate_plus_the_weighted_divergence() 
     clipped = torch.minimum(ratio * rollout.advantage, ratio.clamp(0.8, 1.2) * rollout.advantage)
     divergence = (q.exp() * (q - p)).sum(-1)
     wanted = (rollout.importance * (divergence - clipped)).sum()
-    found = portion(data, rollout).loss(hidden, Head(head), batch, labels, beside)
+    found = portion(data, rollout).loss(hidden, Head(head), batch, beside)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(
         torch.autograd.grad(found, [hidden, head]), torch.autograd.grad(wanted, [hidden, head])

@@ -5,23 +5,28 @@ import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 
 from kdbench.artifacts import Artifacts
+from kdbench.build import _weights_digest
 from kdbench.checks import check_models
 from kdbench.errors import UserError
 from kdbench.generate import Answer, Backend, open_generator
 from kdbench.models import load
+from kdbench.probe import check_computation
 from kdbench.spec import Model
-from kdbench.store import write_jsonl
+from kdbench.store import file_digest, write_jsonl
 from kdbench.suites import load_suite
+from kdbench.weights import checkpoint
 from tests.conftest import Cli
-from tests.generate_models import MAX_LENGTH, llama, prompts, save
-from tests.hub_server import ask_hub, serve
+from tests.generate_models import MAX_LENGTH, gpt2, llama, prompts, save
+from tests.hub_server import COMMIT, ask_hub, serve
 
 CODE = """\
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
@@ -58,6 +63,8 @@ NAMED = {
     "AutoModelForCausalLM": "modeling_twice.TwiceForCausalLM",
 }
 CPU = torch.device("cpu")
+ARCHITECTURE = {"layers": 1, "width": 32, "mlp": 64, "heads": 1}
+FIT = {"steps": 2, "batch": 4, "lr": 0.001}
 
 
 def save_twice(folder: Path, seed: int, **fields: object) -> Path:
@@ -128,14 +135,28 @@ def test_code_that_the_suite_does_not_trust_is_refused_with_the_flag(
         ("a/b--modeling_twice.TwiceConfig", "from another repository"),
     ],
 )
+@pytest.mark.parametrize("key", ["AutoConfig", "AutoModel", "AutoModelForTokenClassification"])
 def test_code_that_is_not_in_the_models_folder_is_refused(
-    place: str, said: str, tmp_path: Path
+    key: str, place: str, said: str, tmp_path: Path
 ) -> None:
-    folder = save_twice(tmp_path / "own", 0, auto_map=NAMED | {"AutoConfig": place})
+    folder = save_twice(tmp_path / "own", 0, auto_map=NAMED | {key: place})
     trusted: dict[str, object] = {"path": str(folder), "trust_remote_code": True}
     suite = load_suite(str(write_suite(tmp_path, trusted, trusted)))
     with pytest.raises(UserError, match=said):
         check_models(Artifacts(suite, tmp_path), "transformers")
+
+
+def test_a_file_that_the_code_imports_is_missed_before_anything_is_loaded(tmp_path: Path) -> None:
+    folder = save_twice(tmp_path / "own", 0)
+    (folder / "modeling_twice.py").write_text("from .helper import help\n" + CODE)
+    with pytest.raises(UserError, match=r"helper\.py is missing, which modeling_twice\.py imports"):
+        checkpoint(Model(path=str(folder), trust_remote_code=True), "teacher")
+
+
+@pytest.mark.parametrize("origin", [{"gguf": "a.gguf"}, {"architecture": ARCHITECTURE, "fit": FIT}])
+def test_trust_beside_what_brings_no_code_is_refused(origin: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="only a path or a hub brings code"):
+        Model(**origin, trust_remote_code=True)
 
 
 def test_untrusted_code_does_not_run_even_where_a_model_is_loaded_directly(tmp_path: Path) -> None:
@@ -150,6 +171,79 @@ def test_trusted_code_computes_what_it_says(tmp_path: Path) -> None:
     plain = load(save_doubled(tmp_path / "plain", 0), CPU).eval()
     tokens = torch.arange(1, 12)[None]
     assert torch.equal(own(tokens).logits, plain(tokens).logits)
+
+
+def test_models_that_share_a_configuration_run_each_its_own_code(tmp_path: Path) -> None:
+    """As a teacher and a student of one family do, whose folders have one name."""
+    config, model = CODE.split("class TwiceModel")
+    head = "from transformers import LlamaForCausalLM, LlamaModel\n"
+    head += "from .configuration_twice import TwiceConfig\n\n\nclass TwiceModel"
+    logits = []
+    for factor in (2, 3):
+        (tmp_path / str(factor)).mkdir()
+        folder = tmp_path / str(factor) / "model"
+        named = NAMED | {"AutoConfig": "configuration_twice.TwiceConfig"}
+        save_twice(folder, 0, auto_map=named)
+        (folder / "configuration_twice.py").write_text(config)
+        code = model.replace("2 *", f"{factor} *")
+        (folder / "modeling_twice.py").write_text(head + code)
+        loaded = load(folder, CPU, trust_remote_code=True).eval()
+        logits.append(loaded(torch.arange(1, 12)[None]).logits / factor)
+    torch.testing.assert_close(logits[0], logits[1])
+
+
+BETWEEN = """
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits / 4
+        return output
+"""
+WITHOUT_MASK = """
+
+    def forward(self, attention_mask=None, position_ids=None, **kwargs):
+        return super().forward(**kwargs)
+"""
+FEW_ARGUMENTS = """
+
+    def forward(self, input_ids=None):
+        return super().forward(input_ids)
+"""
+
+
+@pytest.mark.parametrize(
+    ("addition", "said"),
+    [
+        (BETWEEN, "does something between its body and its head"),
+        (WITHOUT_MASK, "does not heed the positions or the mask"),
+        (FEW_ARGUMENTS, "cannot be called as transformers' own models are"),
+    ],
+    ids=["between", "without mask", "few arguments"],
+)
+def test_code_that_computes_something_else_than_is_trained_is_refused(
+    addition: str, said: str, tmp_path: Path
+) -> None:
+    folder = save_twice(tmp_path / "own", 0)
+    (folder / "modeling_twice.py").write_text(CODE.rstrip("\n") + addition)
+    model = load(folder, CPU, trust_remote_code=True).eval()
+    with pytest.raises(UserError, match=f"student: TwiceForCausalLM {said}"):
+        check_computation(model, model.config.vocab_size, "student")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_transformers_own_models_pass_the_same_check(tied: bool) -> None:
+    for model in (llama(0, tied=tied), gpt2(0)):
+        check_computation(model.eval(), model.config.vocab_size - 3, "student")
+
+
+def test_a_finished_trial_records_the_code_beside_the_weights(tmp_path: Path) -> None:
+    folder = save_twice(tmp_path / "own", 0)
+    plain, trusted = (Model(path="x", trust_remote_code=trust) for trust in (False, True))
+    before = [_weights_digest(folder, spec) for spec in (plain, trusted)]
+    (folder / "modeling_twice.py").write_text(CODE.replace("2 *", "3 *"))
+    after = [_weights_digest(folder, spec) for spec in (plain, trusted)]
+    assert before[0] == after[0] == file_digest(folder / "model.safetensors")
+    assert before[1] != after[1]
 
 
 def test_another_code_is_another_model(tmp_path: Path) -> None:
@@ -176,16 +270,22 @@ def test_code_is_fetched_from_the_hub_only_where_it_is_trusted(tmp_path: Path) -
         "a/own/model.safetensors": b"1234",
         "a/own/tokenizer.json": b"{}",
         "a/own/modeling_twice.py": CODE.encode(),
+        "a/own/helper.py": b"",
         "a/own/unused.bin": b"x",
     }
     untrusted, trusted = Model(hub="a/own"), Model(hub="a/own", trust_remote_code=True)
     with serve(files) as hub:
         (refused,) = ask_hub(hub.endpoint, tmp_path, untrusted)
-        assert "--set teacher.trust_remote_code=true" in refused
+        pinned = f"--set teacher.trust_remote_code=true --set teacher.revision={COMMIT}"
+        assert f"a/own, revision {COMMIT}," in refused
+        assert pinned in refused
         assert not [path for _, path, _ in hub.asked if path.endswith(".py")]
         (got,) = ask_hub(hub.endpoint, tmp_path, trusted)
-    assert (Path(got) / "modeling_twice.py").read_text() == CODE
-    assert ask_hub(hub.endpoint, tmp_path, trusted, offline=True) == [got]
+        assert (Path(got) / "modeling_twice.py").read_text() == CODE
+        assert ask_hub(hub.endpoint, tmp_path, trusted, offline=True) == [got]
+        (Path(got) / "helper.py").unlink()  # a download that was cut off
+        assert ask_hub(hub.endpoint, tmp_path, trusted) == [got]
+    assert (Path(got) / "helper.py").is_file()
 
 
 @pytest.mark.slow
@@ -195,8 +295,7 @@ def test_a_run_with_such_models_ends_in_a_board_and_in_students_that_carry_the_c
     teacher: dict[str, object] = {"path": str(save_twice(tmp_path / "teacher", 0))}
     student: dict[str, object] = {"path": str(save_twice(tmp_path / "student", 1))}
     trusted = {"trust_remote_code": True}
-    fit = {"fit": {"steps": 2, "batch": 4, "lr": 0.001}}
-    suite = write_suite(tmp_path, teacher | trusted, student | trusted | fit)
+    suite = write_suite(tmp_path, teacher | trusted, student | trusted | {"fit": FIT})
     objectives = ("--objectives", "forward-kl,gkd")  # gkd asks both models for their own samples
     cli("run", "--suite", str(suite), "--backend", "transformers", *objectives)
     results = tmp_path / "results/own-code"
@@ -218,8 +317,10 @@ def greedy_answers(backend: Backend, folder: Path, trust_remote_code: bool) -> l
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-def test_vllm_serves_such_a_model_through_transformers_code(tmp_path: Path) -> None:
-    own = save_twice(tmp_path / "own", 0)
+def test_vllm_runs_the_code_even_where_it_knows_a_class_of_that_name(tmp_path: Path) -> None:
+    named = {key: place.replace("TwiceForC", "LlamaForC") for key, place in NAMED.items()}
+    own = save_twice(tmp_path / "own", 0, auto_map=named, architectures=["LlamaForCausalLM"])
+    (own / "modeling_twice.py").write_text(CODE.replace("TwiceForC", "LlamaForC"))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
         answers = child.submit(greedy_answers, "vllm", own, True).result()
     assert answers == greedy_answers("transformers", save_doubled(tmp_path / "plain", 0), False)

@@ -2,13 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from kdbench import models
 from kdbench.artifacts import Artifacts, _content
 from kdbench.build import cache_teacher
 from kdbench.data.batches import batch_rows, collate
@@ -18,7 +21,9 @@ from kdbench.expressions import parse
 from kdbench.models import head_of, hidden_states, load
 from kdbench.objective import OBJECTIVES
 from kdbench.spec import Lora
+from kdbench.train import loop
 from kdbench.train.checkpoint import load_checkpoint
+from kdbench.train.job import Job
 from kdbench.train.loop import learning_rate, train
 from kdbench.train.teacher import open_cache
 from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
@@ -82,6 +87,21 @@ def test_cache_of_another_teacher_is_not_reused(artifacts: Artifacts) -> None:
     finally:
         config.write_text(kept)
         _content.cache_clear()
+
+
+def test_a_cache_in_another_precision_is_not_reused(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = artifacts.teacher_cache.name
+    monkeypatch.setattr(models, "pick_device", lambda: torch.device("cuda"))
+    seen = {before, artifacts.teacher_cache.name}
+    # The same weights, as teacher.dtype changes neither its shape nor its fit.
+    weights, kept = artifacts.model("teacher"), Artifacts.model
+    monkeypatch.setattr(Artifacts, "model", lambda *a: weights if a[1] == "teacher" else kept(*a))
+    teacher = artifacts.suite.teacher.model_copy(update={"dtype": "float32"})
+    suite = artifacts.suite.model_copy(update={"teacher": teacher})
+    seen.add(replace(artifacts, suite=suite).teacher_cache.name)
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
@@ -211,6 +231,69 @@ def test_a_nan_loss_ends_the_trial_and_keeps_its_last_checkpoint(
         torch.testing.assert_close(weights(job)[name], value, rtol=0, atol=0)
 
 
+@pytest.fixture
+def read_late(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes the loop read a step's figures while the next one runs, as it does on a GPU."""
+    return lambda: monkeypatch.setattr(loop, "_reads_late", lambda *_: True)
+
+
+def without_seconds(job: Job) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in log(job)]
+
+
+def test_figures_that_are_read_late_change_neither_log_nor_weights(
+    artifacts: Artifacts, tmp_path: Path, read_late: Callable[[], None]
+) -> None:
+    jobs = [make_job(artifacts, tmp_path / name) for name in ("at-once", "late")]
+    train(jobs[0])
+    read_late()
+    train(jobs[1])
+    assert_same_training(*jobs, exactly=True)
+    assert without_seconds(jobs[0]) == without_seconds(jobs[1])
+
+
+def test_training_killed_with_a_step_unread_goes_on_to_the_same_weights(
+    artifacts: Artifacts, tmp_path: Path, read_late: Callable[[], None]
+) -> None:
+    whole, killed = (make_job(artifacts, tmp_path / name) for name in ("whole", "killed"))
+    train(whole)
+    read_late()
+    train_until(killed, 6)
+    train(killed)
+    assert_same_training(whole, killed, exactly=True)
+
+
+@pytest.fixture
+def steep() -> Iterator[str]:
+    """An objective of finite values whose gradient is NaN in its seventh call."""
+    calls = 0
+
+    @divergence("steep", source="this test")
+    def steep(teacher_logp: torch.Tensor, student_logp: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        value = (teacher_logp.exp() * (teacher_logp - student_logp)).sum(-1)
+        return value + (0 * student_logp).sqrt().sum(-1) if calls == 7 else value
+
+    yield "steep"
+    del OBJECTIVES._items["steep"]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+def test_a_nan_gradient_ends_the_trial_at_its_step_and_leaves_the_weights_to_be_explained(
+    artifacts: Artifacts, tmp_path: Path, steep: str, read_late: Callable[[], None], late: bool
+) -> None:
+    if late:
+        read_late()
+    job = make_job(artifacts, tmp_path, variant=parse(steep))
+    train(job)
+    trained = json.loads((job.out / "trained.json").read_text())
+    assert trained["diverged_at"] == 5  # two of the seven calls were measurements on dev
+    assert [row["step"] for row in log(job)] == [1, 2, 3, 4]
+    # Had the optimizer taken the step, the student's own logits would be to blame.
+    assert trained["reason"].endswith("gradient norm nan: in the gradient")
+
+
 def test_learning_rate_warms_up_and_ends_at_the_minimum(artifacts: Artifacts) -> None:
     recipe = artifacts.suite.recipe.model_copy(
         update={"steps": 100, "warmup": 10, "lr": 1.0, "min_lr": 0.1}
@@ -225,7 +308,6 @@ def test_learning_rate_warms_up_and_ends_at_the_minimum(artifacts: Artifacts) ->
 def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
     artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench import models
     from kdbench.errors import UserError
 
     real = models.load

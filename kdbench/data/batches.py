@@ -5,7 +5,7 @@ number of processes. That is what makes comparisons paired.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,6 +46,22 @@ class MicroBatch:
     tokens: Tensor
     positions: Tensor
     labels: Tensor
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """On a device, but for `rows`, which index what stays in the machine's memory."""
+        return replace(
+            self,
+            tokens=to_device(self.tokens, device),
+            positions=to_device(self.positions, device),
+            labels=to_device(self.labels, device),
+        )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; a GPU fetches it from pinned memory, and nobody waits for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def micro_batches(data: Encoded, rows: Tensor, size: int) -> Iterator[MicroBatch]:

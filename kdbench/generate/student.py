@@ -11,6 +11,7 @@ from transformers import AutoConfig, PretrainedConfig
 from kdbench.data.tokenizer import stop_ids
 from kdbench.errors import UserError
 from kdbench.generate import Answer
+from kdbench.own_code import code_files
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Student:
     tensors: frozenset[str]
     eos_ids: frozenset[int]
     tokenizer: Tokenizer
-    trust_remote_code: bool = False
+    own_code: bool = False
+    """The Python code in its folder runs."""
 
     @property
     def head_dim(self) -> int:
@@ -74,7 +76,7 @@ def read_student(path: Path, max_length: int, *, trust_remote_code: bool = False
         tensors=tensors,
         eos_ids=stop_ids(path),
         tokenizer=Tokenizer.from_file(str(path / "tokenizer.json")),
-        trust_remote_code=trust_remote_code,
+        own_code=trust_remote_code and bool(code_files(path)),
     )
 
 

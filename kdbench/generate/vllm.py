@@ -15,6 +15,7 @@ from typing import Any
 from kdbench.errors import UserError
 from kdbench.generate import Answer, check_head_dim
 from kdbench.generate.student import Student, answer_room, read_student
+from kdbench.own_code import forget_classes
 
 MAX_SEQUENCES = 128
 """Sequences decoded at a time on a CPU; 256 are 10 % faster and take twice the cache."""
@@ -126,8 +127,12 @@ def _engine(student: Student, max_length: int, options: dict[str, Any]) -> Any:
 
     if not torch.cuda.is_available():
         check_head_dim(student.head_dim)
-        _register_in_process(student)
+        if not student.own_code:
+            _register_in_process(student)
         options = options | _cpu_options(student, max_length)
+    if student.own_code:  # where vLLM knows a class of the same name, it would take that
+        forget_classes()
+        options = options | {"model_impl": "transformers"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return LLM(
@@ -137,7 +142,7 @@ def _engine(student: Student, max_length: int, options: dict[str, Any]) -> Any:
             enable_prefix_caching=False,
             generation_config="vllm",
             use_tqdm_on_load=False,
-            trust_remote_code=student.trust_remote_code,
+            trust_remote_code=student.own_code,
             **options,
         )
 
@@ -233,6 +238,7 @@ def _swappable(old: Student, new: Student) -> bool:
 
     return (
         not torch.cuda.is_available()
+        and not (new.own_code or old.own_code)
         and new.config.model_type in EMBEDDINGS
         and new.config_text == old.config_text
         and new.tensors == old.tensors

@@ -34,22 +34,53 @@ from kdbench.train.teacher import open_cache
 Progress = Callable[[dict[str, float]], None]
 
 
+class _AdamW(torch.optim.AdamW):
+    """AdamW, whose fused kernel leaves everything as it is where `found_inf` is 1.
+
+    PyTorch's gradient scaler tells it so; here the loop does.
+    """
+
+    found_inf: torch.Tensor
+
+
 @dataclass
 class _State:
     """What changes from step to step."""
 
     model: Any
     head: Head
-    optimizer: torch.optim.AdamW
+    optimizer: _AdamW
     objective: State | None
     """Of a stateful objective."""
     adapters: Any = None
     """peft's, which have changed the model's layers in place."""
     step: int = 0
+    read_at: float = 0.0
+    """When the last figures were read from the device; seconds of `time.perf_counter`."""
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A step that the device may still be at work on.
+
+    Attributes:
+        row: its line of the log, but for what has to be read from the device.
+        figures: loss and gradient norm, [2].
+        begun: seconds of `time.perf_counter`.
+    """
+
+    batch: GlobalBatch
+    row: dict[str, Any]
+    figures: torch.Tensor
+    begun: float
 
 
 class _DivergedError(Exception):
     """The loss or its gradient is not finite; a result, not a crash."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(reason)
+        self.step = step
 
 
 def train(job: Job, progress: Progress = lambda _: None) -> None:
@@ -73,6 +104,8 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
     checkpoint = job.out / "checkpoint.safetensors"
     if checkpoint.exists():
         _restore(checkpoint, state, source)
+    reads_late = _reads_late(state, source, device)
+    late: _Launched | None = None
     store.repair_jsonl(job.out / "train.jsonl", keep_rows=state.step)
     diverged: dict[str, Any] = {"diverged_at": None, "reason": None}
     with (job.out / "train.jsonl").open("a", encoding="utf-8") as log:
@@ -80,8 +113,16 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
             if state.step == 0:
                 source.begin(diagnostics)
             while state.step < job.recipe.steps:
-                row = _step(job, state, source, device)
+                launched = _launch(job, state, source, device)
+                if late is not None:
+                    row = _read(job, state, late, device)
+                    _write(log, row)
+                    progress({**row, "steps": job.recipe.steps})
                 due = state.step % job.diagnostics.every == 0 or state.step == job.recipe.steps
+                late = launched if reads_late and not due and state.step > 1 else None
+                if late is not None:
+                    continue
+                row = _read(job, state, launched, device)
                 if due or state.step == 1:
                     row |= diagnostics()
                 if due:
@@ -92,7 +133,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
                     _save(checkpoint, state, source)
                 progress({**row, "steps": job.recipe.steps})
         except _DivergedError as error:
-            diverged = {"diverged_at": state.step + 1, "reason": str(error)}
+            diverged = {"diverged_at": error.step, "reason": str(error)}
             state = _initial_state(job, device)
             if checkpoint.exists():
                 _restore(checkpoint, state, source)
@@ -108,8 +149,22 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def _step(job: Job, state: _State, source: Source, device: torch.device) -> dict[str, Any]:
-    """One global batch: the gradient is the sum over its tokens, divided by their number."""
+def _reads_late(state: _State, source: Source, device: torch.device) -> bool:
+    """Are a step's figures read while the device is at work on the next one?
+
+    On a GPU, unless the next step depends on them: on the loss as a schedule does, or on weights
+    that are known to be finite as sampling does.
+    """
+    waits = state.objective is not None or source.setting.live is not None
+    return device.type == "cuda" and not waits
+
+
+def _launch(job: Job, state: _State, source: Source, device: torch.device) -> _Launched:
+    """One global batch: the gradient is the sum over its tokens, divided by their number.
+
+    Nothing here waits for the device. From the first loss or gradient on that is not finite the
+    optimizer leaves the weights as they are, for `_read` to explain.
+    """
     begun = time.perf_counter()
     recipe, model, live = job.recipe, state.model, source.setting.live
     passes = 0 if live is None else live.passes
@@ -119,7 +174,7 @@ def _step(job: Job, state: _State, source: Source, device: torch.device) -> dict
     try:
         batch = source.batch(state.step)
     except FloatingPointError as error:  # a student that cannot even be sampled from
-        raise _DivergedError(f"while sampling: {error}") from error
+        raise _DivergedError(state.step + 1, f"while sampling: {error}") from error
     torch.manual_seed(derive("dropout", job.suite, job.seed, state.step))
     model.train()
     state.optimizer.zero_grad(set_to_none=True)
@@ -128,60 +183,66 @@ def _step(job: Job, state: _State, source: Source, device: torch.device) -> dict
         for part in micro_batches(portion.data, portion.rows, job.micro_batch):
             loss += _backward(state, portion, part, batch.normaliser, device)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-    # The one synchronisation of a step: whether to go on depends on both.
-    loss_value, norm_value = torch.stack([loss, norm]).tolist()
+    figures = torch.stack([loss, norm])
+    state.optimizer.found_inf = torch.maximum(
+        state.optimizer.found_inf, 1.0 - torch.isfinite(figures).all().float()
+    )
+    state.optimizer.step()
+    state.step += 1
     row = {
-        "step": state.step + 1,
-        "loss": loss_value,
-        "grad_norm": norm_value,
-        "clipped": norm_value > recipe.clip,
+        "step": state.step,
         "lr": lr,
         "tokens": batch.tokens,
         "generated": batch.generated,
         "teacher_passes": 0 if live is None else live.passes - passes,
     }
-    if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-        raise _DivergedError(_explain(job, state, batch, row, device))
-    state.optimizer.step()
-    state.step += 1
+    return _Launched(batch, row, figures, begun)
+
+
+def _read(job: Job, state: _State, launched: _Launched, device: torch.device) -> dict[str, Any]:
+    """A step's line of the log; the one place of a step that waits for the device."""
+    loss, norm = launched.figures.tolist()
+    now, step = time.perf_counter(), launched.row["step"]
+    seconds = now - max(launched.begun, state.read_at)
+    state.read_at = now
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        place = _explain(state, launched.batch, job.micro_batch, device)
+        raise _DivergedError(step, f"loss {loss}, gradient norm {norm}: {place}")
     if state.objective is not None:
-        state.objective.after_step(loss_value, state.step / recipe.steps)
-    return row | {"seconds": round(time.perf_counter() - begun, 6)}
+        state.objective.after_step(loss, step / job.recipe.steps)
+    figures = {"loss": loss, "grad_norm": norm, "clipped": norm > job.recipe.clip}
+    return {"step": step, **figures, **launched.row, "seconds": round(seconds, 6)}
 
 
 def _backward(
     state: _State, portion: Portion, batch: MicroBatch, normaliser: float, device: torch.device
 ) -> torch.Tensor:
     teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
+    batch = batch.to(device)
     with mixed_precision(device):
-        inputs, positions = batch.tokens.to(device), batch.positions.to(device)
-        hidden = hidden_states(state.model, inputs, positions)
-        labels = batch.labels.to(device)
-        loss = portion.loss(hidden, state.head, batch, labels, teacher) / normaliser
+        hidden = hidden_states(state.model, batch.tokens, batch.positions)
+        loss = portion.loss(hidden, state.head, batch, teacher) / normaliser
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
-def _explain(
-    job: Job, state: _State, batch: GlobalBatch, row: dict[str, Any], device: torch.device
-) -> str:
+def _explain(state: _State, batch: GlobalBatch, micro_batch: int, device: torch.device) -> str:
     places = (
         _explain_part(state, portion, part, device)
         for portion in batch.portions
-        for part in micro_batches(portion.data, portion.rows, job.micro_batch)
+        for part in micro_batches(portion.data, portion.rows, micro_batch)
     )
-    place = next((place for place in places if place), "in the gradient")
-    return f"loss {row['loss']}, gradient norm {row['grad_norm']}: {place}"
+    return next((place for place in places if place), "in the gradient")
 
 
 def _explain_part(
     state: _State, portion: Portion, batch: MicroBatch, device: torch.device
 ) -> str | None:
+    batch = batch.to(device)
     with torch.no_grad(), mixed_precision(device):
-        hidden = hidden_states(state.model, batch.tokens.to(device), batch.positions.to(device))
+        hidden = hidden_states(state.model, batch.tokens, batch.positions)
     teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
-    labels = batch.labels.to(device)
-    return explain_non_finite(portion.per_token, hidden, state.head, labels, teacher)
+    return explain_non_finite(portion.per_token, hidden, state.head, batch.labels, teacher)
 
 
 def _memory(state: _State, source: Source) -> dict[str, torch.Tensor]:
@@ -216,13 +277,14 @@ def _initial_state(job: Job, device: torch.device) -> _State:
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     recipe = job.recipe
-    optimizer = torch.optim.AdamW(
+    optimizer = _AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=recipe.lr,
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    optimizer.found_inf = torch.zeros((), device=device)
     head = head_of(model, job.vocabulary)
     return _State(model, head, optimizer, job.variant.begin(), adapters)
 
@@ -230,12 +292,10 @@ def _initial_state(job: Job, device: torch.device) -> _State:
 def _held_out(job: Job, device: torch.device) -> HeldOut:
     dev = Encoded.load(job.dev)
     rows = torch.arange(min(job.diagnostics.rows, len(dev)))
-    batch = collate(dev, rows)
     teacher = None
     if job.teacher is not None:
         teacher = open_cache(job.teacher, "dev", device).batch(dev, rows)
-    moved = (part.to(device) for part in (batch.tokens, batch.positions, batch.labels))
-    return HeldOut(MicroBatch(rows, *moved), teacher)
+    return HeldOut(collate(dev, rows).to(device), teacher)
 
 
 def _write(log: IO[str], row: dict[str, Any]) -> None:

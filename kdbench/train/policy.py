@@ -45,13 +45,13 @@ class PolicyPortion(Portion):
     """Of the surrogate; the single-step term has its own."""
 
     def loss(
-        self, hidden: Tensor, head: Head, batch: MicroBatch, labels: Tensor, teacher: Teacher | None
+        self, hidden: Tensor, head: Head, batch: MicroBatch, teacher: Teacher | None
     ) -> Tensor:
         """-sum w min(ratio A, clipped ratio A), and the single-step term.
 
         A clipped token has no gradient; the others have that of -log q(y), w ratio A times.
         """
-        single_step = super().loss(hidden, head, batch, labels, teacher)
+        single_step = super().loss(hidden, head, batch, teacher)
         assert self.rollout is not None
         old, importance, advantage = (
             self.of_batch(values, batch, hidden.device)
@@ -61,12 +61,12 @@ class PolicyPortion(Portion):
                 self.rollout.advantage,
             )
         )
-        ratio = (label_logp(hidden.detach(), head, labels) - old).exp()
+        ratio = (label_logp(hidden.detach(), head, batch.labels) - old).exp()
         plain = ratio * advantage
         clipped = ratio.clamp(1.0 - self.clip, 1.0 + self.clip) * advantage
         importance = self.factor * importance
         weights = importance * plain * (plain <= clipped)
-        moved = chunked_loss(_cross_entropy, hidden, head, labels, None, weights=weights)
+        moved = chunked_loss(_cross_entropy, hidden, head, batch.labels, None, weights=weights)
         surrogate = -(importance * torch.minimum(plain, clipped)).sum()
         # The gradient of the weighted cross-entropy, with the value of the surrogate.
         return single_step + moved - moved.detach() + surrogate
@@ -148,15 +148,13 @@ class PolicyGradient(Source):
         assert setting.live is not None
         student, teacher = [], []
         for rows in torch.split(torch.arange(len(data)), ROWS):
-            batch = collate(data, rows)
             device = setting.model.device
-            tokens, positions = batch.tokens.to(device), batch.positions.to(device)
-            labels = batch.labels.to(device)
+            batch = collate(data, rows).to(device)
             side = setting.live.batch(data, rows)
             with mixed_precision(device):  # as in the loop: the first ratio is 1
-                hidden = hidden_states(setting.model, tokens, positions)
-                student.append(label_logp(hidden, setting.head, labels).cpu())
-                teacher.append(label_logp(side.hidden, side.head, labels).cpu())
+                hidden = hidden_states(setting.model, batch.tokens, batch.positions)
+                student.append(label_logp(hidden, setting.head, batch.labels).cpu())
+                teacher.append(label_logp(side.hidden, side.head, batch.labels).cpu())
         return torch.cat(student), torch.cat(teacher)
 
 

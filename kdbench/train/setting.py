@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdbench.data.batches import MicroBatch, batch_rows, response_indices
+from kdbench.data.batches import MicroBatch, batch_rows, response_indices, to_device
 from kdbench.data.encode import Encoded
 from kdbench.decode import decode, draw, streams_of
 from kdbench.models import Head
@@ -42,17 +42,17 @@ class Portion:
     weights: Tensor | None = None
 
     def loss(
-        self, hidden: Tensor, head: Head, batch: MicroBatch, labels: Tensor, teacher: Teacher | None
+        self, hidden: Tensor, head: Head, batch: MicroBatch, teacher: Teacher | None
     ) -> Tensor:
-        """The weighted sum over the tokens of a micro-batch."""
+        """The weighted sum over the tokens of a micro-batch, which lies where `hidden` does."""
         weights = (
             None if self.weights is None else self.of_batch(self.weights, batch, hidden.device)
         )
-        return chunked_loss(self.per_token, hidden, head, labels, teacher, weights=weights)
+        return chunked_loss(self.per_token, hidden, head, batch.labels, teacher, weights=weights)
 
     def of_batch(self, values: Tensor, batch: MicroBatch, device: torch.device) -> Tensor:
         """A micro-batch's part of something that has one value a response token."""
-        return values[response_indices(self.data, batch.rows)].to(device)
+        return to_device(values[response_indices(self.data, batch.rows)], device)
 
 
 @dataclass(frozen=True)

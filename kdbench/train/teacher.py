@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdbench import store
-from kdbench.data.batches import MicroBatch, collate, response_indices
+from kdbench.data.batches import MicroBatch, collate, response_indices, to_device
 from kdbench.data.encode import Encoded
 from kdbench.errors import UserError
 from kdbench.models import Head, head_of, hidden_states, mixed_precision
@@ -37,7 +37,7 @@ class TeacherCache:
         It lies on the head's device; the cache itself stays in the machine's memory.
         """
         hidden = self.hidden[response_indices(data, rows)]
-        return Teacher(hidden.to(self.head.weight.device, non_blocking=True), self.head)
+        return Teacher(to_device(hidden, self.head.weight.device), self.head)
 
 
 class LiveTeacher:
@@ -56,9 +56,10 @@ class LiveTeacher:
     def batch(self, data: Encoded, rows: Tensor) -> Teacher:
         """The teacher's side of some rows, in the order of `collate(data, rows).labels`."""
         self.passes += len(rows)
-        batch, device = collate(data, rows), self.model.device
+        device = self.model.device
+        batch = collate(data, rows).to(device)
         with mixed_precision(device):
-            hidden = hidden_states(self.model, batch.tokens.to(device), batch.positions.to(device))
+            hidden = hidden_states(self.model, batch.tokens, batch.positions)
         return Teacher(hidden, self._head)
 
 
@@ -114,8 +115,8 @@ def _all_hidden(model: Any, data: Encoded) -> Tensor:
 
 def _hidden(model: Any, batch: MicroBatch) -> Tensor:
     """Runs where the model is; the result lies in the machine's memory."""
-    device = model.device
-    return hidden_states(model, batch.tokens.to(device), batch.positions.to(device)).cpu()
+    moved = batch.to(model.device)
+    return hidden_states(model, moved.tokens, moved.positions).cpu()
 
 
 def _verify(model: Any, data: Encoded, cache: TeacherCache, name: str) -> None:
