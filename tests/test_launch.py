@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdbench.errors import UserError
-from kdbench.launch.local import Failure, Task, execute
+from kdbench.launch.local import Failure, Task, early_worker, execute
 
 
 def touch(path: Path) -> None:
@@ -106,6 +106,33 @@ def test_a_worker_that_died_idle_is_replaced(tmp_path: Path) -> None:
     )
     assert failures == []
     assert (tmp_path / "second").exists()
+
+
+def write_pid(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+
+
+def test_a_worker_that_was_started_early_does_the_first_task(tmp_path: Path) -> None:
+    with early_worker():
+        (started,) = multiprocessing.active_children()
+        failures, _ = run([Task("pid", "work", write_pid, (tmp_path / "pid",))])
+    assert failures == []
+    assert (tmp_path / "pid").read_text() == str(started.pid)
+
+
+def test_a_worker_that_nobody_needs_is_ended_with_the_command() -> None:
+    before = dict(os.environ)
+    with early_worker():
+        (started,) = multiprocessing.active_children()
+        assert dict(os.environ) == before
+    assert started.exitcode is not None
+
+
+def test_a_run_with_nothing_to_do_ends_it_at_once() -> None:
+    with early_worker():
+        (started,) = multiprocessing.active_children()
+        assert run([]) == ([], [])
+        assert started.exitcode is not None
 
 
 def test_a_users_mistake_arrives_as_such(tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ def command(
     The same command again goes on where it stopped; more objectives or seeds extend the run. On
     another machine, --accept BOARD goes on from what --publish left in the committed board.
     """
+    from kdbench.launch.local import early_worker
+
+    if not dry_run:
+        click.get_current_context().with_resource(early_worker())
     from kdbench.accept import find_board, judge, tell
     from kdbench.plan import make_plan
     from kdbench.publish import check_nothing_is_lost, publish_latest

@@ -5,16 +5,17 @@ both at once. Both live as long as the run, so that torch is imported once and v
 Leaving vLLM to a process of its own keeps its thread settings out of training.
 """
 
+import gc
 import multiprocessing
 import os
 import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -57,23 +58,30 @@ class Failure:
 
 
 class _Lane:
-    def __init__(self, events: "Queue[Event]", plugins: Sequence[Path]) -> None:
-        self._arguments = (events, os.getpid(), tuple(plugins))
+    def __init__(self, events: "Queue[Event]") -> None:
+        self.events = events
         self._workers: dict[str, ProcessPoolExecutor] = {}
 
-    def submit(self, task: Task) -> "Future[None]":
-        if task.worker not in self._workers:
-            self._workers[task.worker] = ProcessPoolExecutor(
+    def submit(self, task: Task, plugins: Sequence[Path]) -> "Future[None]":
+        try:
+            return self._worker(task.worker).submit(_call, task, plugins)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            self.replace_broken(task.worker)
+            return self.submit(task, plugins)
+
+    def start(self) -> None:
+        """Starts the process that trains, which imports what it will need."""
+        self._worker("work").submit(_import_training)
+
+    def _worker(self, kind: str) -> ProcessPoolExecutor:
+        if kind not in self._workers:
+            self._workers[kind] = ProcessPoolExecutor(
                 max_workers=1,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=self._arguments,
+                initargs=(self.events, os.getpid()),
             )
-        try:
-            return self._workers[task.worker].submit(_call, task)
-        except BrokenProcessPool:  # it died while it had nothing to do
-            self.replace_broken(task.worker)
-            return self.submit(task)
+        return self._workers[kind]
 
     def replace_broken(self, worker: str) -> None:
         """Forgets a process that died, so that the next task gets a new one."""
@@ -88,6 +96,49 @@ def _kill_workers() -> None:
     """Ends the workers at once: what they were writing is made again, from the last checkpoint."""
     for process in multiprocessing.active_children():
         process.kill()
+
+
+_early: "_Lane | None" = None
+"""Started by `early_worker`, until `execute` takes it."""
+
+
+@contextmanager
+def early_worker() -> Iterator[None]:
+    """Starts a worker at once, to import torch and transformers while this process still plans.
+
+    It becomes the first lane of the next `execute`. Where there is none, as after a user's mistake,
+    it is ended without waiting for it.
+    """
+    global _early
+    before = dict(os.environ)
+    os.environ.update(WORKER_ENVIRONMENT)
+    try:
+        _early = _Lane(_new_events())
+        _early.start()
+    finally:  # this process keeps its own, such as the progress bars of downloads
+        for name in WORKER_ENVIRONMENT.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+    try:
+        yield
+    finally:
+        _end_early()
+
+
+def _end_early() -> None:
+    if (lane := _take_early()) is not None:
+        _kill_workers()
+        lane.close()
+
+
+def _take_early() -> "_Lane | None":
+    global _early
+    lane, _early = _early, None
+    return lane
+
+
+def _new_events() -> "Queue[Event]":
+    return multiprocessing.get_context("spawn").Queue()
 
 
 def execute(
@@ -113,9 +164,13 @@ def execute(
     Returns:
         The tasks that raised; those that needed them were left out.
     """
+    if not tasks:
+        _end_early()
+        return []
     os.environ.update(WORKER_ENVIRONMENT)
-    events: Queue[Event] = multiprocessing.get_context("spawn").Queue()
-    pool = [_Lane(events, plugins) for _ in range(max(1, lanes))]
+    first = _take_early() or _Lane(_new_events())
+    events = first.events
+    pool = [first, *(_Lane(events) for _ in range(1, lanes))]
     free, running = list(pool), dict[Future[None], tuple[Task, _Lane, float]]()
     waiting = {task.name: task for task in tasks}
     failures: list[Failure] = []
@@ -125,7 +180,7 @@ def execute(
                 if not free:
                     break
                 lane = free.pop(0)
-                running[lane.submit(task)] = (task, lane, time.monotonic())
+                running[lane.submit(task, plugins)] = (task, lane, time.monotonic())
                 del waiting[task.name]
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             _drain(events, on_event)
@@ -167,17 +222,24 @@ def _drain(events: "Queue[Event]", on_event: Callable[[str, Mapping[str, float]]
 
 
 _events: "Queue[Event] | None" = None
+_plugins: set[Path] = set()
 
 
-def _start_worker(events: "Queue[Event]", parent: int, plugins: Sequence[Path]) -> None:
-    from kdbench.expressions import load_plugin
-
+def _start_worker(events: "Queue[Event]", parent: int) -> None:
     global _events
     _events = events
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    for path in plugins:
-        load_plugin(path.resolve())
+
+
+def _import_training() -> None:
+    gc.disable()  # modules stay: it would find nothing in them, and take a tenth of the time
+    try:
+        import transformers.modeling_utils  # noqa: F401 - most of what any model imports
+
+        import kdbench.train.loop  # noqa: F401
+    finally:
+        gc.enable()
 
 
 def _die_with(parent: int) -> None:
@@ -187,7 +249,13 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _call(task: Task) -> None:
+def _call(task: Task, plugins: Sequence[Path]) -> None:
+    from kdbench.expressions import load_plugin
+
+    for path in plugins:
+        if path not in _plugins:
+            load_plugin(path.resolve())
+            _plugins.add(path)
     if not task.reports:
         task.call(*task.arguments)
         return
