@@ -125,13 +125,20 @@ class Artifacts:
         parts += [self.tokenizer_key] if self._whole_tokenizer and spec.fit is None else []
         return store.cache_dir() / "models" / digest(*parts)
 
+    def weights_digest(self, role: Role, init_seed: int = 0) -> Path:
+        """The last file that a model gets: it is made once this exists."""
+        return self.model(role, init_seed) / "weights.sha256"
+
     def seed_key(self, role: Role, init_seed: int) -> str:
         """The name that seeds a model's initial weights and the order of its fit."""
         return f"{self.suite.name}/{role}" + (f"/{init_seed}" if init_seed else "")
 
-    @property
+    @cached_property
     def _teacher_parts(self) -> list[Any]:
-        """All that the teacher's hidden states depend on, but for what it reads."""
+        """All that the teacher's hidden states depend on, but for what it reads.
+
+        Where it is known before the tasks are handed out, no worker reads the weights again.
+        """
         from kdbench.models import pick_device
 
         spec = self.suite.teacher
@@ -232,5 +239,5 @@ def _content(folder: Path, *, code: bool = False) -> dict[str, str]:
         UserError: the folder is not a checkpoint.
     """
     paths = [*weights_files(folder, pickle=True), *sorted(folder.glob("*.json"))]
-    paths += sorted(folder.rglob("*.py")) if code else []
-    return {str(path.relative_to(folder)): store.file_digest(path) for path in paths}
+    paths += sorted(folder.glob("*.py")) if code else []
+    return {path.name: store.file_digest(path) for path in paths}

@@ -22,9 +22,6 @@ from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
 from kdbench.weights import weights_files
 
-MADE = "weights.sha256"
-"""The last file that a model gets."""
-
 
 def prepare(artifacts: Artifacts) -> None:
     """Makes the tokenizer and the token ids of every split."""
@@ -61,18 +58,13 @@ def is_prepared(artifacts: Artifacts) -> bool:
     return artifacts.tokenizer.exists() and artifacts.encoded.exists()
 
 
-def model_exists(artifacts: Artifacts, role: Role, init_seed: int) -> bool:
-    """Is the teacher or an initial student there?"""
-    return (artifacts.model(role, init_seed) / MADE).exists()
-
-
 def make_model(
     artifacts: Artifacts, role: Role, init_seed: int, micro_batch: int, progress: Progress
 ) -> None:
     """Makes the teacher or an initial student: loaded or built, then fitted on gold responses."""
     folder = artifacts.model(role, init_seed)
     with store.locked(folder.with_suffix(".lock")):
-        if model_exists(artifacts, role, init_seed):
+        if artifacts.weights_digest(role, init_seed).exists():
             return
         spec = artifacts.spec_of(role)
         given = artifacts.checkpoint(role)
@@ -88,7 +80,8 @@ def make_model(
             _fit(artifacts, role, init_seed, start, micro_batch, progress)
         # The suite's tokenizer, the teacher's as a rule, decides where answers end.
         _copy_tokenizer(artifacts.tokenizer, folder / "model")
-        store.write_text(folder / MADE, _weights_digest(folder / "model", spec))
+        digest_file = artifacts.weights_digest(role, init_seed)
+        store.write_text(digest_file, _weights_digest(folder / "model", spec))
 
 
 def _weights_digest(folder: Path, spec: Model) -> str:

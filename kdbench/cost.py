@@ -54,9 +54,9 @@ def cost(plan: Plan, accepted: Collection[Trial] = ()) -> dict[str, Any]:
     answers = len(todo) * prompts * (len(suite.decoding.seeds) + suite.decoding.greedy)
     sampled = sum(_samples(trial) for trial in todo) * _sequences(suite.recipe)
     cached = {
-        "teacher": (artifacts.model("teacher") / "weights.sha256").exists(),
+        "teacher": artifacts.weights_digest("teacher").exists(),
         **{
-            _student(seed): (artifacts.model("init", seed) / "weights.sha256").exists()
+            _student(seed): artifacts.weights_digest("init", seed).exists()
             for seed in range(plan.init_seeds)
         },
     }

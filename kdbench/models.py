@@ -1,6 +1,7 @@
 """Models as the loop sees them: a body that gives hidden states, and a head that gives logits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,8 +211,25 @@ def hidden_states(model: Any, tokens: Tensor, positions: Tensor) -> Tensor:
     Returns:
         [N, D].
     """
-    states: Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    with _unpacked():
+        states: Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return states.flatten(0, 1)[positions]
+
+
+@contextmanager
+def _unpacked() -> Iterator[None]:
+    """Spares transformers its search for several sequences in one row, which kdbench never has.
+
+    It asks the device for a number in every forward pass, and a GPU would stand still for that.
+    """
+    from transformers import masking_utils
+
+    search = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = search
 
 
 def head_of(model: Any, vocabulary: int) -> Head:

@@ -49,7 +49,10 @@ def check_code(folder: Path, model: Model, role: str) -> None:
 
 
 def code_files(folder: Path) -> list[str]:
-    """The files that config.json names for classes of configurations and models."""
+    """The files that config.json names for classes of configurations and models.
+
+    For whatever task: vLLM imports them all.
+    """
     named: dict[str, str] = read_json(folder / "config.json").get("auto_map") or {}
     modules = {
         place.rpartition(".")[0]

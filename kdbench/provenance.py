@@ -138,10 +138,9 @@ def hardware() -> dict[str, Any]:
 
 def weights(plan: Plan) -> dict[str, str]:
     """Digests of the teacher and of the initial students, as far as they exist."""
-    made = {"teacher": plan.artifacts.model("teacher")}
+    paths = {"teacher": plan.artifacts.weights_digest("teacher")}
     for seed in range(plan.init_seeds):
-        made[initial_student(seed)] = plan.artifacts.model("init", seed)
-    paths = {name: folder / "weights.sha256" for name, folder in made.items()}
+        paths[initial_student(seed)] = plan.artifacts.weights_digest("init", seed)
     return {name: path.read_text() for name, path in paths.items() if path.exists()}
 
 

@@ -16,7 +16,6 @@ from kdbench.build import (
     cache_teacher,
     is_prepared,
     make_model,
-    model_exists,
     prepare,
 )
 from kdbench.data.remarks import foreign
@@ -157,7 +156,9 @@ def _models(plan: Plan) -> list[tuple[str, Role, int]]:
 def _made(plan: Plan) -> set[str]:
     """The tasks whose results lie in the cache: without them, a trial starts at once."""
     artifacts, shared = plan.artifacts, plan.shared
-    made = {name for name, role, seed in _models(plan) if model_exists(artifacts, role, seed)}
+    made = {
+        name for name, role, seed in _models(plan) if artifacts.weights_digest(role, seed).exists()
+    }
     if is_prepared(artifacts):
         made.add("prepare")
     if "teacher" in made:

@@ -257,12 +257,11 @@ def dropout_of(model: Path, lora: Lora | None) -> float:
 
 def _weights(artifacts: Artifacts, trial: Trial) -> dict[str, str]:
     """Digests of the shared models that a trial depends on, as far as they are known."""
-    models = {"teacher": artifacts.model("teacher")}
+    paths = {"teacher": artifacts.weights_digest("teacher")}
     if trial.row != "teacher":
-        models[initial_student(trial.init_seed)] = artifacts.model("init", trial.init_seed)
+        paths[initial_student(trial.init_seed)] = artifacts.weights_digest("init", trial.init_seed)
     if trial.row == "init":
-        del models["teacher"]
-    paths = {name: folder / "weights.sha256" for name, folder in models.items()}
+        del paths["teacher"]
     return {name: path.read_text() for name, path in paths.items() if path.exists()}
 
 

@@ -4,11 +4,14 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdbench.errors import UserError
+from kdbench.expressions import load_plugin, parse
 from kdbench.launch.local import Failure, Task, early_worker, execute
+from kdbench.objective import OBJECTIVES, Variant
 
 
 def touch(path: Path) -> None:
@@ -37,12 +40,14 @@ def meet(mine: Path, other: Path) -> None:
         time.sleep(0.02)
 
 
-def run(tasks: list[Task], lanes: int = 1) -> tuple[list[Failure], list[str]]:
+def run(
+    tasks: list[Task], lanes: int = 1, plugins: tuple[Path, ...] = ()
+) -> tuple[list[Failure], list[str]]:
     done: list[str] = []
     failures = execute(
         tasks,
         lanes=lanes,
-        plugins=(),
+        plugins=plugins,
         on_event=lambda name, row: None,
         on_done=lambda task, seconds: done.append(task.name),
     )
@@ -128,11 +133,38 @@ def test_a_worker_that_nobody_needs_is_ended_with_the_command() -> None:
     assert started.exitcode is not None
 
 
-def test_a_run_with_nothing_to_do_ends_it_at_once() -> None:
+def test_a_run_with_nothing_to_do_leaves_it_for_the_next(tmp_path: Path) -> None:
     with early_worker():
         (started,) = multiprocessing.active_children()
         assert run([]) == ([], [])
-        assert started.exitcode is not None
+        run([Task("pid", "work", write_pid, (tmp_path / "pid",))])
+    assert (tmp_path / "pid").read_text() == str(started.pid)
+
+
+PLUGIN = """
+from kdbench.api import divergence
+
+@divergence("NAME", source="this test")
+def launched(teacher_logp, student_logp):
+    return (teacher_logp - student_logp).abs().sum(-1)
+"""
+
+
+def write_name(path: Path, variant: Variant) -> None:
+    path.write_text(variant.name)
+
+
+@pytest.mark.parametrize("worker", ["work", "generate"])
+def test_a_workers_first_task_may_be_of_a_plugins_objective(tmp_path: Path, worker: Any) -> None:
+    plugin, name = tmp_path / "plugin.py", f"launched-{worker}"
+    plugin.write_text(PLUGIN.replace("NAME", name))
+    load_plugin(plugin)
+    try:
+        task = Task("a", worker, write_name, (tmp_path / "name", parse(name)))
+        assert run([task], plugins=(plugin,)) == ([], ["a"])
+    finally:
+        del OBJECTIVES._items[name]
+    assert (tmp_path / "name").read_text() == name
 
 
 def test_a_users_mistake_arrives_as_such(tmp_path: Path) -> None:

@@ -204,6 +204,12 @@ WITHOUT_MASK = """
     def forward(self, attention_mask=None, position_ids=None, **kwargs):
         return super().forward(**kwargs)
 """
+WITHOUT_CACHE = """
+
+    def forward(self, input_ids=None, attention_mask=None, past_key_values=None, **kwargs):
+        mask = attention_mask if input_ids.shape[1] > 1 else None
+        return super().forward(input_ids, attention_mask=mask, **kwargs)
+"""
 FEW_ARGUMENTS = """
 
     def forward(self, input_ids=None):
@@ -215,10 +221,11 @@ FEW_ARGUMENTS = """
     ("addition", "said"),
     [
         (BETWEEN, "does something between its body and its head"),
-        (WITHOUT_MASK, "does not heed the positions or the mask"),
+        (WITHOUT_MASK, "does not heed the positions, the mask or the cache"),
+        (WITHOUT_CACHE, "does not heed the positions, the mask or the cache"),
         (FEW_ARGUMENTS, "cannot be called as transformers' own models are"),
     ],
-    ids=["between", "without mask", "few arguments"],
+    ids=["between", "without mask", "without cache", "few arguments"],
 )
 def test_code_that_computes_something_else_than_is_trained_is_refused(
     addition: str, said: str, tmp_path: Path
@@ -234,6 +241,25 @@ def test_code_that_computes_something_else_than_is_trained_is_refused(
 def test_transformers_own_models_pass_the_same_check(tied: bool) -> None:
     for model in (llama(0, tied=tied), gpt2(0)):
         check_computation(model.eval(), model.config.vocab_size - 3, "student")
+
+
+def test_weights_that_are_not_finite_are_named_as_such() -> None:
+    model = llama(0, tied=True).eval()
+    with torch.no_grad():
+        model.model.norm.weight[3] = float("nan")
+    with pytest.raises(UserError, match="student: the logits are not finite"):
+        check_computation(model, model.config.vocab_size, "student")
+
+
+def test_an_id_that_never_comes_is_no_difference() -> None:
+    model = gpt2(0).eval()
+    head = torch.nn.Linear(64, model.config.vocab_size)
+    with torch.no_grad():
+        head.weight.copy_(model.lm_head.weight)
+        head.bias.zero_()
+        head.bias[7] = torch.finfo(torch.float32).min
+    model.lm_head = head
+    check_computation(model, model.config.vocab_size, "student")
 
 
 def test_a_finished_trial_records_the_code_beside_the_weights(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import masking_utils
 
 from kdbench import models
 from kdbench.artifacts import Artifacts, _content
@@ -23,7 +24,7 @@ from kdbench.objective import OBJECTIVES
 from kdbench.spec import Lora
 from kdbench.train import loop
 from kdbench.train.checkpoint import load_checkpoint
-from kdbench.train.job import Job
+from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import learning_rate, train
 from kdbench.train.teacher import open_cache
 from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
@@ -83,7 +84,7 @@ def test_cache_of_another_teacher_is_not_reused(artifacts: Artifacts) -> None:
     _content.cache_clear()
     try:
         assert config.read_text() != kept
-        assert artifacts.teacher_cache != before
+        assert replace(artifacts).teacher_cache != before
     finally:
         config.write_text(kept)
         _content.cache_clear()
@@ -94,7 +95,7 @@ def test_a_cache_in_another_precision_is_not_reused(
 ) -> None:
     before = artifacts.teacher_cache.name
     monkeypatch.setattr(models, "pick_device", lambda: torch.device("cuda"))
-    seen = {before, artifacts.teacher_cache.name}
+    seen = {before, replace(artifacts).teacher_cache.name}
     # The same weights, as teacher.dtype changes neither its shape nor its fit.
     weights, kept = artifacts.model("teacher"), Artifacts.model
     monkeypatch.setattr(Artifacts, "model", lambda *a: weights if a[1] == "teacher" else kept(*a))
@@ -102,6 +103,16 @@ def test_a_cache_in_another_precision_is_not_reused(
     suite = artifacts.suite.model_copy(update={"teacher": teacher})
     seen.add(replace(artifacts, suite=suite).teacher_cache.name)
     assert len(seen) == 3
+
+
+def test_hidden_states_are_those_of_transformers_own_masks(artifacts: Artifacts) -> None:
+    student = load(artifacts.model("init") / "model", CPU)
+    batch = collate(Encoded.load(artifacts.encoded / "train.safetensors"), torch.arange(5))
+    search = masking_utils.find_packed_sequence_indices
+    found = hidden_states(student, batch.tokens, batch.positions)
+    assert masking_utils.find_packed_sequence_indices is search
+    wanted = student.base_model(input_ids=batch.tokens, use_cache=False).last_hidden_state
+    assert torch.equal(found, wanted.flatten(0, 1)[batch.positions])
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
@@ -263,9 +274,24 @@ def test_training_killed_with_a_step_unread_goes_on_to_the_same_weights(
     assert_same_training(whole, killed, exactly=True)
 
 
+@pytest.mark.parametrize(
+    ("variant", "late"),
+    [("forward-kl", True), ("sft", True), ("taid", False), ("jsd@student", False)],
+)
+def test_on_a_gpu_only_what_the_next_step_depends_on_is_waited_for(
+    artifacts: Artifacts, tmp_path: Path, variant: str, late: bool
+) -> None:
+    job = make_job(artifacts, tmp_path, variant=parse(variant))
+    state = loop._initial_state(job, CPU)
+    per_token = per_token_of(job, state.objective)
+    source = source_of(job, state.model, state.head, per_token, state.objective)
+    assert loop._reads_late(state, source, torch.device("cuda")) == late
+    assert not loop._reads_late(state, source, CPU)
+
+
 @pytest.fixture
 def steep() -> Iterator[str]:
-    """An objective of finite values whose gradient is NaN in its seventh call."""
+    """An objective of finite values whose gradient is NaN in its ninth call."""
     calls = 0
 
     @divergence("steep", source="this test")
@@ -273,7 +299,7 @@ def steep() -> Iterator[str]:
         nonlocal calls
         calls += 1
         value = (teacher_logp.exp() * (teacher_logp - student_logp)).sum(-1)
-        return value + (0 * student_logp).sqrt().sum(-1) if calls == 7 else value
+        return value + (0 * student_logp).sqrt().sum(-1) if calls == 9 else value
 
     yield "steep"
     del OBJECTIVES._items["steep"]
@@ -288,8 +314,10 @@ def test_a_nan_gradient_ends_the_trial_at_its_step_and_leaves_the_weights_to_be_
     job = make_job(artifacts, tmp_path, variant=parse(steep))
     train(job)
     trained = json.loads((job.out / "trained.json").read_text())
-    assert trained["diverged_at"] == 5  # two of the seven calls were measurements on dev
-    assert [row["step"] for row in log(job)] == [1, 2, 3, 4]
+    assert trained["diverged_at"] == 7  # two of the nine calls were measurements on dev
+    # The step before a checkpoint: what it holds must not be saved.
+    assert [row["step"] for row in log(job)] == [1, 2, 3, 4, 5, 6]
+    assert all(torch.isfinite(value).all() for value in weights(job).values())
     # Had the optimizer taken the step, the student's own logits would be to blame.
     assert trained["reason"].endswith("gradient norm nan: in the gradient")
 

@@ -46,7 +46,7 @@ def command(
     The same command again goes on where it stopped; more objectives or seeds extend the run. On
     another machine, --accept BOARD goes on from what --publish left in the committed board.
     """
-    from kdbench.launch.local import early_worker
+    from kdbench.launch.local import early_worker, end_early_worker
 
     if not dry_run:
         click.get_current_context().with_resource(early_worker())
@@ -76,6 +76,7 @@ def command(
     if plan.tuning is not None:
         plan = _tuned(plan)
     progress, failures = _run(plan, chosen, folder, boards)
+    end_early_worker()  # there was nothing to run
     if any(trial.files(plan.run).done is not None for trial in plan.trials):
         from kdbench.cli.report import show_report
 

@@ -8,6 +8,7 @@ Leaving vLLM to a process of its own keeps its thread settings out of training.
 import gc
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -64,7 +65,8 @@ class _Lane:
 
     def submit(self, task: Task, plugins: Sequence[Path]) -> "Future[None]":
         try:
-            return self._worker(task.worker).submit(_call, task, plugins)
+            # Its arguments may name a plugin's objectives, which are not there before it is loaded.
+            return self._worker(task.worker).submit(_call, pickle.dumps(task), plugins)
         except BrokenProcessPool:  # it died while it had nothing to do
             self.replace_broken(task.worker)
             return self.submit(task, plugins)
@@ -122,10 +124,11 @@ def early_worker() -> Iterator[None]:
     try:
         yield
     finally:
-        _end_early()
+        end_early_worker()
 
 
-def _end_early() -> None:
+def end_early_worker() -> None:
+    """Ends the worker of `early_worker`, if no `execute` has taken it."""
     if (lane := _take_early()) is not None:
         _kill_workers()
         lane.close()
@@ -165,7 +168,6 @@ def execute(
         The tasks that raised; those that needed them were left out.
     """
     if not tasks:
-        _end_early()
         return []
     os.environ.update(WORKER_ENVIRONMENT)
     first = _take_early() or _Lane(_new_events())
@@ -249,13 +251,14 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _call(task: Task, plugins: Sequence[Path]) -> None:
+def _call(pickled: bytes, plugins: Sequence[Path]) -> None:
     from kdbench.expressions import load_plugin
 
     for path in plugins:
         if path not in _plugins:
             load_plugin(path.resolve())
             _plugins.add(path)
+    task: Task = pickle.loads(pickled)
     if not task.reports:
         task.call(*task.arguments)
         return

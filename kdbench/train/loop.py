@@ -162,8 +162,8 @@ def _reads_late(state: _State, source: Source, device: torch.device) -> bool:
 def _launch(job: Job, state: _State, source: Source, device: torch.device) -> _Launched:
     """One global batch: the gradient is the sum over its tokens, divided by their number.
 
-    Nothing here waits for the device. From the first loss or gradient on that is not finite the
-    optimizer leaves the weights as they are, for `_read` to explain.
+    Nothing here waits for the device, unless the source samples. From the first loss or gradient on
+    that is not finite the optimizer leaves the weights as they are, for `_read` to explain.
     """
     begun = time.perf_counter()
     recipe, model, live = job.recipe, state.model, source.setting.live

@@ -1,0 +1,94 @@
+"""Which work a run hands out: what lies in the cache is no task."""
+
+from pathlib import Path
+
+import pytest
+
+from kdbench import run
+from kdbench.artifacts import Artifacts
+from kdbench.expressions import parse
+from kdbench.plan import Plan
+from kdbench.spec import Shared
+from kdbench.store import Run, write_json
+from tests.conftest import ANSWERS_VERSION
+
+
+@pytest.fixture
+def plan(artifacts: Artifacts, tmp_path: Path) -> Plan:
+    """Two trials on the micro suite, one of which needs the teacher's own answers."""
+    shared = Shared(
+        suite=artifacts.suite,
+        data_digest=artifacts.data_key,
+        backend="transformers",
+        backend_version=ANSWERS_VERSION,
+        dtype="float32",
+    )
+    return Plan(
+        artifacts=artifacts,
+        shared=shared,
+        variants=[parse("forward-kl"), parse("seqkd")],
+        seeds=1,
+        init_seeds=1,
+        jobs=1,
+        micro_batch=16,
+        compile=False,
+        plugins=(),
+        run=Run(tmp_path / "run"),
+    )
+
+
+def shared_tasks(plan: Plan) -> set[str]:
+    """The tasks that belong to no trial."""
+    names = {task.name for task in run._tasks(plan, plan.trials)}
+    return {name for name in names if name.split()[0] not in ("train", "generate", "score")}
+
+
+def test_all_that_trials_share_is_made_where_nothing_is_cached(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "empty"))
+    assert run._made(plan) == set()
+    made = {"prepare", "teacher", "init", "teacher cache", "teacher's answers", run.ANSWERS}
+    assert shared_tasks(plan) == made
+
+
+def test_what_is_cached_is_not_made_again(plan: Plan) -> None:
+    assert run._made(plan) >= shared_tasks(plan)
+
+
+def test_hidden_states_that_are_gone_are_made_again(plan: Plan) -> None:
+    kept = plan.artifacts.teacher_cache
+    moved = kept.rename(kept.with_name("moved"))
+    try:
+        assert shared_tasks(plan) - run._made(plan) == {"teacher cache"}
+    finally:
+        moved.rename(kept)
+
+
+class Said:
+    """A display that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def begin(self, tasks: int) -> None: ...
+
+    def event(self, name: str, row: object) -> None: ...
+
+    def done(self, task: object, seconds: float) -> None: ...
+
+    def say(self, text: str, *, warning: bool = False) -> None:
+        self.warnings += [text] if warning else []
+
+
+def test_a_cached_student_that_finished_trials_did_not_start_from_is_warned_of(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = next(trial for trial in plan.trials if trial.row == "forward-kl")
+    done = {"status": "done", "weights": {"init": "0" * 64}}
+    write_json(finished.files(plan.run).path / "DONE.json", done)
+    monkeypatch.setattr(run, "execute", lambda *arguments, **options: [])
+    display = Said()
+    run.run(plan, display)
+    (text,) = display.warnings
+    assert "NOT PAIRED" in text
