@@ -21,7 +21,14 @@ from kdbench.expressions import load_objectives, parse
 from kdbench.models import Head, pick_device
 from kdbench.objective import OBJECTIVES, Variant
 from kdbench.spec import Loss
-from kdbench.train.head import PerToken, Teacher, chunk_size, chunked_loss, per_token_loss
+from kdbench.train.head import (
+    PerToken,
+    Teacher,
+    block_size,
+    chunk_size,
+    chunked_loss,
+    per_token_loss,
+)
 
 REPEATS = 5
 PACKAGES = ("liger-kernel",)
@@ -118,7 +125,7 @@ def _products(sides: _Sides, teacher: Teacher | None) -> Callable[[], None]:
 
 
 def _passes(sides: _Sides, per_token: PerToken, teacher: Teacher | None) -> float:
-    tokens = min(16, len(sides.labels))
+    tokens = min(8, block_size(sides.head), len(sides.labels))  # the objective sees one block
 
     def call() -> None:
         beside = None if teacher is None else Teacher(teacher.hidden[:tokens], teacher.head)

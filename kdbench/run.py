@@ -20,7 +20,7 @@ from kdbench.build import (
 )
 from kdbench.data.remarks import foreign
 from kdbench.errors import UserError
-from kdbench.launch.local import Failure, Task, execute
+from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.plan import Plan, check_same_run, write_spec
 from kdbench.samples import write_samples
 from kdbench.trial import (
@@ -134,7 +134,13 @@ def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
     if any(_needs_answers(trial) for trial in todo):
         answering = (artifacts, plan.shared)
         tasks += [
-            Task("teacher's answers", "generate", answer_with_teacher, answering, ("teacher",)),
+            Task(
+                "teacher's answers",
+                _answering(plan),
+                answer_with_teacher,
+                answering,
+                ("teacher",),
+            ),
             Task(ANSWERS, "work", cache_answers, answering, ("teacher's answers",)),
         ]
     trials = [trial for trial in todo if trial.variant is not None]
@@ -172,6 +178,11 @@ def _made(plan: Plan) -> set[str]:
     return made
 
 
+def _answering(plan: Plan) -> Worker:
+    """Only vLLM needs a process of its own; what transformers imports, training has imported."""
+    return "generate" if plan.shared.backend == "vllm" else "work"
+
+
 def _needs_answers(trial: Trial) -> bool:
     return trial.variant is not None and trial.variant.source.source.teacher_answers
 
@@ -193,7 +204,7 @@ def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
         tasks.append(Task(student, "work", train_trial, arguments, made, reports=True))
     answers = f"generate {name}"
     generating = (artifacts, trial, place, plan.shared)
-    tasks.append(Task(answers, "generate", generate_answers, generating, (student,)))
+    tasks.append(Task(answers, _answering(plan), generate_answers, generating, (student,)))
     scoring = (artifacts, trial, place)
     tasks.append(Task(f"score {name}", "work", score_answers, scoring, (answers,)))
     return tasks

@@ -3,6 +3,7 @@
 import ast
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import perf, suite_runs
+from benchmarks import head, perf, suite_runs
 from benchmarks.__main__ import main
 from benchmarks.grid import fit
 from benchmarks.measure import Options, Report
@@ -150,6 +151,13 @@ def test_a_plot_has_a_panel_a_metric(kept: Path) -> None:
     figure = figure_of(pd.read_csv(kept))
     labels = [axes.get_xlabel() for axes in figure.axes]
     assert labels == ["seconds [s]", "passes [[N, V]]"]
+
+
+def test_passes_are_counted_at_a_vocabulary_of_which_few_tokens_fit_into_a_block() -> None:
+    few, many = (head._Sides(replace(TINY, vocabulary=size)) for size in (300, 60_000))
+    per_token = per_token_loss(parse("forward-kl"), Loss())
+    assert head._passes(few, per_token, few.teacher) > 10
+    assert head._passes(many, per_token, many.teacher) > 10
 
 
 @pytest.mark.slow

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.plan import Request
+if TYPE_CHECKING:
+    from kdbench.plan import Request
 
 Command = Callable[..., Any]
 
@@ -112,8 +113,10 @@ def execution_options(command: Command) -> Command:
     return _with(options, command)
 
 
-def to_request(**given: Any) -> Request:
+def to_request(**given: Any) -> "Request":
     """The request that the flags of `request_options` describe."""
+    from kdbench.plan import Request
+
     return Request(**given)
 
 

@@ -1,7 +1,7 @@
 """Runs a graph of tasks on this machine, as many side by side as there are lanes.
 
-A lane is one core's worth of work: a process that trains and scores, and one that generates, never
-both at once. Both live as long as the run, so that torch is imported once and vLLM once per lane.
+A lane is one core's worth of work: a process that trains and scores, and one for vLLM, never both
+at once. Both live as long as the run, so that torch is imported once and vLLM once per lane.
 Leaving vLLM to a process of its own keeps its thread settings out of training.
 """
 
@@ -22,6 +22,8 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, Literal
 
+Worker = Literal["work", "generate"]
+"""A lane's process for training and scoring, or the one for vLLM."""
 Event = tuple[str, Mapping[str, float]]
 """A task's name and what it reports about its progress."""
 
@@ -42,7 +44,7 @@ class Task:
     """A function to call in a worker process, and the names of the tasks it has to wait for."""
 
     name: str
-    worker: Literal["work", "generate"]
+    worker: Worker
     call: Callable[..., None]
     arguments: tuple[Any, ...]
     needs: tuple[str, ...] = ()
