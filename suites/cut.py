@@ -86,12 +86,10 @@ def mean_loss(model: Any, vocabulary: int, batches: list[MicroBatch]) -> float:
     total, tokens = 0.0, 0
     head = head_of(model, vocabulary)
     for batch in batches:
-        hidden = hidden_states(
-            model, batch.tokens.to(model.device), batch.positions.to(model.device)
-        )
-        labels = batch.labels.to(model.device)
-        total += float(nn.functional.cross_entropy(head.logits(hidden), labels, reduction="sum"))
-        tokens += len(labels)
+        moved = batch.to(model.device)
+        logits = head.logits(hidden_states(model, moved.tokens, moved.positions))
+        total += float(nn.functional.cross_entropy(logits, moved.labels, reduction="sum"))
+        tokens += len(moved.labels)
     return total / tokens
 
 
