@@ -19,17 +19,22 @@ def check_code(folder: Path, model: Model, role: str) -> None:
         role: the field of the suite that describes it, for messages.
 
     Raises:
-        UserError: the suite does not trust the code; a file of it is missing; or it would come from
-            another repository.
+        UserError: transformers does not know the architecture, and the suite does not trust the
+            code or there is none; a file of it is missing; or it would come from another
+            repository.
     """
-    if not (named := code_files(folder)):
-        return
-    if not model.trust_remote_code:
-        from transformers import CONFIG_MAPPING
+    named, kind = code_files(folder), read_json(folder / "config.json").get("model_type")
+    if not (named and model.trust_remote_code):
+        from transformers import CONFIG_MAPPING, __version__
 
-        if read_json(folder / "config.json").get("model_type") in CONFIG_MAPPING:
+        if kind in CONFIG_MAPPING or not (named or kind):
             return  # transformers' own class is taken
-        raise UserError(_asks_for_trust(folder, named, model, role))
+        if named:
+            raise UserError(_asks_for_trust(folder, named, model, role))
+        raise UserError(
+            f"{role}: {folder}: config.json has the model_type {kind}, which transformers "
+            f"{__version__} does not know, and names no Python code of its own (auto_map)"
+        )
     from transformers.dynamic_module_utils import get_relative_import_files
 
     for name in named:

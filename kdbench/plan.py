@@ -21,7 +21,7 @@ from kdbench.objective import Variant
 from kdbench.spec import Shared, Suite, differences
 from kdbench.store import STUDY, Run
 from kdbench.suites import load_suite
-from kdbench.trial import Trial, trials_of
+from kdbench.trial import Trial, check_claim, trials_of
 from kdbench.tuning.candidates import Tuning, tuning_of, with_neighbours
 
 Backend = Literal["vllm", "transformers"]
@@ -133,6 +133,9 @@ def make_plan(request: Request) -> Plan:
         lr_sensitivity=request.lr_sensitivity,
     )
     check_same_run(plan)
+    if tuning is None:  # else the trials are known when dev has chosen
+        for trial in plan.trials:
+            check_claim(trial, run)
     return plan
 
 

@@ -213,3 +213,28 @@ def test_a_refusal_is_one_message_on_the_real_command_line(micro: Path, cli: Cli
     result = cli(*RUN, "--objectives", "nothing", check=2)
     assert "unknown objective 'nothing'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_plan_refuses_what_the_run_would_refuse(
+    command: str, micro: Path, refused: Refused, tmp_path: Path
+) -> None:
+    """A finished trial whose objective has been changed since."""
+    old = {"variant": "sft", "code": "0" * 12}
+    store.write_json(tmp_path / "runs/micro/trials/sft/seed-0/spec.json", old)
+    arguments = ("--suite", "micro.yaml", "--objectives", "sft", "--out", "runs")
+    message = refused(command, *arguments, *(["--dry-run"] if command == "run" else []))
+    assert "made by another definition of sft" in message
+
+
+def test_an_interrupt_while_a_command_plans_is_one_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdbench.cli.importlib.import_module", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(["plan"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"

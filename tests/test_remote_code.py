@@ -146,6 +146,14 @@ def test_code_that_is_not_in_the_models_folder_is_refused(
         check_models(Artifacts(suite, tmp_path), "transformers")
 
 
+def test_an_architecture_that_nobody_knows_is_refused_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    folder = save_twice(tmp_path / "own", 0, auto_map={})
+    with pytest.raises(UserError, match=r"model_type twice, which transformers .* does not know"):
+        checkpoint(Model(path=str(folder), trust_remote_code=True), "teacher")
+
+
 def test_a_file_that_the_code_imports_is_missed_before_anything_is_loaded(tmp_path: Path) -> None:
     folder = save_twice(tmp_path / "own", 0)
     (folder / "modeling_twice.py").write_text("from .helper import help\n" + CODE)

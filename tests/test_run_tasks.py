@@ -6,7 +6,9 @@ import pytest
 
 from kdbench import run
 from kdbench.artifacts import Artifacts
+from kdbench.cli.progress import print_failures
 from kdbench.expressions import parse
+from kdbench.launch.local import Failure
 from kdbench.plan import Plan
 from kdbench.spec import Shared
 from kdbench.store import Run, write_json
@@ -63,6 +65,18 @@ def test_hidden_states_that_are_gone_are_made_again(plan: Plan) -> None:
         assert shared_tasks(plan) - run._made(plan) == {"teacher cache"}
     finally:
         moved.rename(kept)
+
+
+def test_a_trial_that_failed_says_where_its_traceback_is(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = {task.name: task for task in run._tasks(plan, plan.trials)}
+    failures = [Failure(tasks[name], ValueError("boom")) for name in ("train seqkd seed 0", "init")]
+    print_failures(failures)
+    trial, shared = capsys.readouterr().err.splitlines()
+    place = plan.run.path / "trials/seqkd/seed-0/FAILED.json"
+    assert trial == f"Failed: train seqkd seed 0: ValueError: boom (traceback in {place})"
+    assert shared == "Failed: init: ValueError: boom"
 
 
 class Said:

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from kdbench.launch.local import Failure, Task
+from kdbench.store import Run
+from kdbench.trial import Trial
 
 LINE_SECONDS = 15.0
 """Between two plain lines about the same training."""
@@ -19,7 +21,16 @@ def print_failures(failures: Sequence[Failure]) -> None:
     """One line on stderr for each task that failed."""
     for failure in failures:
         message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
-        click.echo(f"Failed: {message}", err=True)
+        click.echo(f"Failed: {message}{_traceback_of(failure.task)}", err=True)
+
+
+def _traceback_of(task: Task) -> str:
+    """Where a trial's traceback lies; nothing of a task that belongs to no trial."""
+    trial = next((each for each in task.arguments if isinstance(each, Trial)), None)
+    run = next((each for each in task.arguments if isinstance(each, Run)), None)
+    if trial is None or run is None:
+        return ""
+    return f" (traceback in {trial.files(run).path / 'FAILED.json'})"
 
 
 class Progress:
