@@ -26,8 +26,6 @@ from kdbench.weights import weights_files
 def prepare(artifacts: Artifacts) -> None:
     """Makes the tokenizer and the token ids of every split."""
     with store.locked(artifacts.encoded.with_suffix(".lock")):
-        if is_prepared(artifacts):
-            return
         _make_tokenizer(artifacts)
         if artifacts.encoded.exists():
             return

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -200,20 +201,30 @@ def test_training_lowers_the_objective(artifacts: Artifacts, tmp_path: Path) -> 
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
 
 
-@pytest.fixture
-def exploding() -> Iterator[str]:
-    """An objective whose value is NaN from its seventh call on."""
+Spoil = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@contextmanager
+def spoilt(name: str, call: int, spoil: Spoil) -> Iterator[str]:
+    """Forward KL under another name, that `spoil(value, student_logp)` changes from a call on."""
     calls = 0
 
-    @divergence("exploding", source="this test")
-    def exploding(teacher_logp: torch.Tensor, student_logp: torch.Tensor) -> torch.Tensor:
+    @divergence(name, source="this test")
+    def objective(teacher_logp: torch.Tensor, student_logp: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         value = (teacher_logp.exp() * (teacher_logp - student_logp)).sum(-1)
-        return value * float("nan") if calls > 7 else value
+        return spoil(value, student_logp) if calls >= call else value
 
-    yield "exploding"
-    del OBJECTIVES._items["exploding"]
+    yield name
+    del OBJECTIVES._items[name]
+
+
+@pytest.fixture
+def exploding() -> Iterator[str]:
+    """An objective whose value is NaN from its eighth call on."""
+    with spoilt("exploding", 8, lambda value, _: value * float("nan")) as name:
+        yield name
 
 
 def test_a_nan_loss_ends_the_trial_and_keeps_its_last_checkpoint(
@@ -291,18 +302,9 @@ def test_on_a_gpu_only_what_the_next_step_depends_on_is_waited_for(
 
 @pytest.fixture
 def steep() -> Iterator[str]:
-    """An objective of finite values whose gradient is NaN in its ninth call."""
-    calls = 0
-
-    @divergence("steep", source="this test")
-    def steep(teacher_logp: torch.Tensor, student_logp: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        value = (teacher_logp.exp() * (teacher_logp - student_logp)).sum(-1)
-        return value + (0 * student_logp).sqrt().sum(-1) if calls == 9 else value
-
-    yield "steep"
-    del OBJECTIVES._items["steep"]
+    """An objective of finite values whose gradient is NaN from its ninth call on."""
+    with spoilt("steep", 9, lambda value, logp: value + (0 * logp).sqrt().sum(-1)) as name:
+        yield name
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
