@@ -8,7 +8,7 @@ from kdbench import run
 from kdbench.artifacts import Artifacts
 from kdbench.cli.progress import print_failures
 from kdbench.expressions import parse
-from kdbench.launch.local import Failure
+from kdbench.launch.local import Failure, Task
 from kdbench.plan import Plan
 from kdbench.spec import Shared
 from kdbench.store import Run, write_json
@@ -93,6 +93,20 @@ class Said:
 
     def say(self, text: str, *, warning: bool = False) -> None:
         self.warnings += [text] if warning else []
+
+
+def test_a_run_hands_out_trials_alone_where_all_else_is_cached(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[str] = []
+
+    def execute(tasks: list[Task], **options: object) -> list[Failure]:
+        handed.extend(task.name.split()[0] for task in tasks)
+        return []
+
+    monkeypatch.setattr(run, "execute", execute)
+    run.run(plan, Said())
+    assert set(handed) == {"train", "generate", "score"}
 
 
 def test_a_cached_student_that_finished_trials_did_not_start_from_is_warned_of(
