@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench import provenance, store
+from kdbench import provenance
 from kdbench.archive import ARCHIVE, FILES, Files, key_of, unpack
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
+from kdbench.base.store import STUDY, Run
 from kdbench.plan import Plan, stored_spec
 from kdbench.spec import differences
-from kdbench.store import STUDY, Run
 from kdbench.trial import Trial
 
 

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdbench.errors import UserError
-from kdbench.store import Run, TrialFiles
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, TrialFiles
 
 ARCHIVE = "trials.zip"
 FILES = ("DONE.json", "scores.parquet", "spec.json", "train.jsonl")

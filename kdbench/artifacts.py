@@ -12,9 +12,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.data.records import Record, read_split, splits_of
-from kdbench.errors import UserError
 from kdbench.spec import Model, Split, Suite, digest
 from kdbench.weights import checkpoint, weights_files
 

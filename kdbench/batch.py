@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from kdbench.artifacts import Artifacts
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run
 from kdbench.plan import stored_spec
 from kdbench.spec import Shared
-from kdbench.store import Run
 
 
 @dataclass(frozen=True)

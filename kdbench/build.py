@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
-from kdbench import store
 from kdbench.artifacts import Artifacts, Role
+from kdbench.base import store
+from kdbench.base.seeds import derive
 from kdbench.data.encode import Encoded, encode_prompt, encode_split
 from kdbench.data.records import splits_of
 from kdbench.data.tokenizer import (
@@ -16,7 +17,6 @@ from kdbench.data.tokenizer import (
 )
 from kdbench.expressions import parse
 from kdbench.generate import open_generator
-from kdbench.seeds import derive
 from kdbench.spec import Loss, Model, Shared, digest
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train

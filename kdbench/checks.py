@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdbench import store
 from kdbench.artifacts import Artifacts, Role
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.spec import Model
 
 

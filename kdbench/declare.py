@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import REFERENCES
 from kdbench.objective import (
     ALIASES,
     GROUPS,
@@ -20,7 +21,6 @@ from kdbench.objective import (
     Zero,
 )
 from kdbench.parameters import Value, declare
-from kdbench.store import REFERENCES
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from kdbench import store
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.plan import backend_version, default_backend
 
 TORCH_ADD_ONS = ("torchvision", "torchaudio", "torchcodec")

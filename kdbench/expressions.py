@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.registry import load_entry_points, load_file, unknown
 from kdbench.objective import (
     ALIASES,
     GROUPS,
@@ -19,7 +20,6 @@ from kdbench.objective import (
     learning_rate,
 )
 from kdbench.parameters import Inner
-from kdbench.registry import load_entry_points, load_file, unknown
 from kdbench.source import DATASET, SOURCES, SourceVariant
 
 

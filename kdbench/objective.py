@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.registry import Registry, unknown
 from kdbench.parameters import Number, Parameter, Value, resolve, written
-from kdbench.registry import Registry, unknown
 from kdbench.source import DATASET, SourceVariant
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import read_json
 from kdbench.spec import Model
-from kdbench.store import read_json
 
 OWN_MODULES = "transformers_modules."
 """What transformers calls the modules that it makes of such code."""

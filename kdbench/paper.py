@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench import store
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.formulas import Transformer
 from kdbench.spec import Model, Shape, Suite
 from kdbench.train.head import BLOCK_ELEMENTS, CHUNK_ELEMENTS

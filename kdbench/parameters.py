@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kdbench.errors import UserError
-from kdbench.registry import unknown
+from kdbench.base.errors import UserError
+from kdbench.base.registry import unknown
 
 Value = object
 """A resolved parameter: float, bool, str, or the `Variant` of an inner divergence."""

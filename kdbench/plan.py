@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 import yaml
 
-from kdbench import store
 from kdbench.artifacts import Artifacts
+from kdbench.base import store
+from kdbench.base.errors import UserError
+from kdbench.base.store import STUDY, Run
 from kdbench.checks import check_models
 from kdbench.data.files import locate
 from kdbench.data.records import read_split, splits_of
-from kdbench.errors import UserError
 from kdbench.expressions import expand, load_plugin
 from kdbench.objective import Variant
 from kdbench.spec import Shared, Suite, differences
-from kdbench.store import STUDY, Run
 from kdbench.suites import load_suite
 from kdbench.trial import Trial, check_claim, trials_of
 from kdbench.tuning.candidates import Tuning, tuning_of, with_neighbours

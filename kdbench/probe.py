@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench.base.errors import UserError
 from kdbench.decode import decode
-from kdbench.errors import UserError
 from kdbench.models import head_of, hidden_states
 
 LENGTHS = (8, 5)

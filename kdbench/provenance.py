@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 
 import kdbench
-from kdbench import store
 from kdbench.archive import ARCHIVE
+from kdbench.base import store
 from kdbench.plan import Plan
 from kdbench.spec import canonical
 from kdbench.trial import initial_student

@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from kdbench import provenance, store
+from kdbench import provenance
 from kdbench.accept import accept, judge, tell, unlike
 from kdbench.artifacts import Role
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.build import (
     answer_with_teacher,
     cache_answers,
@@ -19,7 +21,6 @@ from kdbench.build import (
     prepare,
 )
 from kdbench.data.remarks import foreign
-from kdbench.errors import UserError
 from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.plan import Plan, check_same_run, write_spec
 from kdbench.samples import write_samples

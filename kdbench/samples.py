@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench import store
 from kdbench.artifacts import Artifacts
-from kdbench.store import Run
+from kdbench.base import store
+from kdbench.base.store import Run
 
 
 @dataclass(frozen=True)

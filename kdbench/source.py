@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdbench.base.registry import Registry
 from kdbench.parameters import Inner, Number, Parameter, Value, resolve, written
-from kdbench.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from kdbench.errors import UserError
-from kdbench.registry import module_folder, unknown
+from kdbench.base.errors import UserError
+from kdbench.base.registry import module_folder, unknown
 from kdbench.spec import Suite, canonical
 
 Lines = Mapping[tuple[str, ...], str]

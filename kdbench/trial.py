@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench import store
 from kdbench.artifacts import Artifacts
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
+from kdbench.base.store import REFERENCES, Run, TrialFiles
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.objective import LR, Variant
 from kdbench.spec import Lora, Shared, differences
-from kdbench.store import REFERENCES, Run, TrialFiles
 
 if TYPE_CHECKING:
     from kdbench.train.job import Job

@@ -3,11 +3,11 @@
 from functools import cache
 from pathlib import Path
 
-from kdbench.errors import UserError, first_line
+from kdbench.base.errors import UserError, first_line
+from kdbench.base.store import read_json
 from kdbench.gguf import dequantised
 from kdbench.own_code import check_code, code_files
 from kdbench.spec import Model
-from kdbench.store import read_json
 
 DESCRIBED = ["*.json", "*.jinja", "*.model", "*.txt"]
 """Configurations and tokenizer; small."""

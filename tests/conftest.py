@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from kdbench.artifacts import Artifacts
-from kdbench.store import Run
+from kdbench.base.store import Run
 
 settings.register_profile("kdbench", deadline=None)  # a busy machine is no failure
 settings.load_profile("kdbench")

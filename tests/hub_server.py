@@ -143,7 +143,7 @@ def ask_hub(endpoint: str, home: Path, *models: Model, offline: bool = False) ->
     """What a fresh process gets for each model: its folder, or the message of the refusal."""
     code = (
         "import json, sys\n"
-        "from kdbench.errors import UserError\n"
+        "from kdbench.base.errors import UserError\n"
         "from kdbench.spec import Model\n"
         "from kdbench.weights import checkpoint\n"
         "for fields in json.load(sys.stdin):\n"

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from kdbench.base.store import Run, write_json, write_jsonl, write_text
 from kdbench.score.metrics import GREEDY
-from kdbench.store import Run, write_json, write_jsonl, write_text
 from tests.synthetic_run import Variant, write_run
 
 SETS = {"dolly": 6, "vicuna": 4}

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kdbench.base.seeds import derive
+from kdbench.base.store import Run, write_json, write_jsonl
 from kdbench.score import write_scores
-from kdbench.seeds import derive
-from kdbench.store import Run, write_json, write_jsonl
 
 SETS = {"dolly": 40, "self-inst": 30, "vicuna": 20}
 

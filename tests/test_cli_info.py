@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdbench import cost, doctor
+from kdbench.base.errors import UserError
 from kdbench.cli.objectives import command as objectives_command
-from kdbench.errors import UserError
 from kdbench.plan import Request, make_plan
 from tests.conftest import Cli
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import store
+from kdbench.base import store
 from kdbench.cli import main
 from tests.conftest import MICRO_SUITE, Cli
 

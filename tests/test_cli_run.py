@@ -12,9 +12,9 @@ import pandas as pd
 import psutil
 import pytest
 
+from kdbench.base.store import Run, read_jsonl
 from kdbench.cli.publish import command as publish
 from kdbench.cli.status import describe
-from kdbench.store import Run, read_jsonl
 from tests.conftest import Cli
 from tests.stopped_run import start_and_wait_until_stopped
 from tests.track_readers import read_tensorboard
@@ -344,7 +344,7 @@ def test_an_objective_that_averages_is_refused_and_the_board_of_the_others_stand
 
 
 def test_two_commands_on_one_run_do_not_mix(micro: Path, cli: Cli, tmp_path: Path) -> None:
-    from kdbench import store
+    from kdbench.base import store
 
     with store.locked(tmp_path / "results" / "micro" / ".lock"):
         result = cli(*RUN, "--objectives", "sft", check=2)

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, TrialFiles, read_json
 from kdbench.cli.plan import show
 from kdbench.cli.status import command as status
-from kdbench.errors import UserError
 from kdbench.plan import Request, make_plan
-from kdbench.store import Run, TrialFiles, read_json
 from tests.conftest import KDBENCH, MICRO_SUITE
 
 FLAGS = [

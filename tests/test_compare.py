@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, read_json, write_json
 from kdbench.cli import main
 from kdbench.compare import Pair, compare, labels
 from kdbench.compare.text import to_markdown
-from kdbench.errors import UserError
 from kdbench.report import leaderboard
 from kdbench.stats.intervals import Floats
-from kdbench.store import Run, read_json, write_json
 from tests.compare_runs import write_described_run
 from tests.conftest import Cli
 from tests.synthetic_run import SETS, Variant

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from kdbench.base.errors import UserError
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import encode_split
 from kdbench.data.template import frame_of
 from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
-from kdbench.errors import UserError
 from kdbench.spec import Suite, canonical, differences
 from kdbench.suites import load_suite
 from tests.conftest import DATA_DIR

@@ -7,16 +7,16 @@ import pytest
 import yaml
 
 from kdbench.artifacts import Artifacts
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run
 from kdbench.batch import batch_of
 from kdbench.cli import main
 from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.records import read_split
-from kdbench.errors import UserError
 from kdbench.spec import Shared
 from kdbench.stats.intervals import wilson
 from kdbench.stats.paired import smallest_sign_flip_p
-from kdbench.store import Run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")
 

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 import kdbench
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, find_run
 from kdbench.cli import main
-from kdbench.errors import UserError
 from kdbench.export import Format, export
 from kdbench.report import leaderboard
-from kdbench.store import Run, find_run
 from tests.compare_runs import answer, write_described_run
 from tests.synthetic_run import Variant
 

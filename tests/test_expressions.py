@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.api import choice, divergence, inner, kl, number, objective, preset
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.expressions import expand, parse, split_list
 from kdbench.objective import OBJECTIVES, PRESETS, Objective, Variant
 from kdbench.parameters import Choice, Flag, Inner, Number

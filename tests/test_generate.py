@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from transformers import TopPLogitsWarper
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import read_jsonl
 from kdbench.generate import (
     GREEDY,
     VLLM_CPU_HEAD_DIMS,
@@ -28,7 +29,6 @@ from kdbench.generate import (
 )
 from kdbench.generate.student import read_student
 from kdbench.generate.transformers import _nucleus
-from kdbench.store import read_jsonl
 from tests.generate_models import (
     EOS,
     MAX_LENGTH,
@@ -298,7 +298,7 @@ def test_a_missing_vllm_is_a_users_mistake_that_names_the_other_backend() -> Non
     code = """
 import sys
 sys.modules["vllm"] = None
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.generate import open_generator
 try:
     open_generator("vllm", 64)

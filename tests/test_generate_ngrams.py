@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import NoRepeatNGramLogitsProcessor
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.generate import Answer, Generator, check_head_dim, open_generator
 from kdbench.generate.ngrams import NGrams, ban
 from kdbench.generate.vllm import gpu_share

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.expressions import load_plugin, parse
 from kdbench.launch.local import Failure, Task, early_worker, execute
 from kdbench.objective import OBJECTIVES, Variant

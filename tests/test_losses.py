@@ -12,7 +12,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from kdbench import losses
 from kdbench.api import objective
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.losses import Hidden, distillation_loss
 from kdbench.models import Head
 

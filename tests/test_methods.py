@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from kdbench.api import method
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.expressions import expand, parse
 from kdbench.objective import METHODS, OBJECTIVES
 from kdbench.source import SOURCES

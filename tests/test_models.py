@@ -13,14 +13,14 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from kdbench import build, paper, weights
 from kdbench.artifacts import Artifacts
+from kdbench.base.errors import UserError
+from kdbench.base.store import write_jsonl
 from kdbench.cost import device_memory, guess_counts
 from kdbench.data.template import prompt_text
-from kdbench.errors import UserError
 from kdbench.expressions import parse
 from kdbench.models import adapt, hidden_states, load
 from kdbench.plan import Request, make_plan
 from kdbench.spec import Lora, Model, Shape, digest
-from kdbench.store import write_jsonl
 from kdbench.suites import installed_suites, load_suite
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.trial import job_of
@@ -297,7 +297,7 @@ def test_a_checkpoint_of_adapters_holds_no_frozen_weights(tmp_path: Path) -> Non
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     save_checkpoint(tmp_path / "c.safetensors", model, optimizer, 3, {})
     with safe_open(tmp_path / "c.safetensors", framework="pt") as file:
-        assert all("lora" in name for name in file.keys())  # noqa: SIM118 - not a dictionary
+        assert all("lora" in name for name in file.keys())
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
     assert load_checkpoint(tmp_path / "c.safetensors", model, optimizer) == (3, {})
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.expressions import parse
 from tests.objective_tools import logits, value_and_gradient
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.expressions import parse
 from kdbench.papers import load_published
 from kdbench.papers.reproduction import variants_of

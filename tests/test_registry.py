@@ -13,10 +13,10 @@ import pytest
 
 import kdbench
 from kdbench.api import choice, divergence, kl, number, objective, preset
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.registry import Registry, load_entry_points, unknown
 from kdbench.expressions import load_plugin
 from kdbench.objective import OBJECTIVES, PRESETS
-from kdbench.registry import Registry, load_entry_points, unknown
 from tests.objective_tools import spoiled_registry
 
 ROOT = Path(kdbench.__file__).parent.parent
@@ -61,7 +61,7 @@ def _python(code: str, *, path: Path, cwd: Path) -> "subprocess.CompletedProcess
 
 
 SHOW = """
-    from kdbench.errors import UserError
+    from kdbench.base.errors import UserError
     from kdbench.expressions import expand
     from kdbench.objective import OBJECTIVES
     try:
@@ -292,7 +292,7 @@ def test_a_package_that_hides_the_objectives_is_reported(tmp_path: Path) -> None
 def test_a_refusal_needs_no_heavy_imports(tmp_path: Path) -> None:
     code = """
         import sys
-        from kdbench.errors import UserError
+        from kdbench.base.errors import UserError
         from kdbench.expressions import expand
         for text in ("foward-kl", "jsd[beta=2]", "amid[divergence=sft]", "jsd[beta"):
             try:

@@ -14,14 +14,14 @@ import yaml
 from pydantic import ValidationError
 
 from kdbench.artifacts import Artifacts
+from kdbench.base.errors import UserError
+from kdbench.base.store import file_digest, write_jsonl
 from kdbench.build import _weights_digest
 from kdbench.checks import check_models
-from kdbench.errors import UserError
 from kdbench.generate import Answer, Backend, open_generator
 from kdbench.models import load
 from kdbench.probe import check_computation
 from kdbench.spec import Model
-from kdbench.store import file_digest, write_jsonl
 from kdbench.suites import load_suite
 from kdbench.weights import checkpoint
 from tests.conftest import Cli

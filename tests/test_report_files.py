@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run
 from kdbench.report import leaderboard, write_report
-from kdbench.store import Run
 from tests.synthetic_run import Variant, write_run
 
 AMID = [

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, write_json
 from kdbench.report import build_board, leaderboard, to_console, to_markdown
 from kdbench.report.notes import notes
 from kdbench.report.table import Board, stability_frame
 from kdbench.score import write_scores
 from kdbench.stats.tiers import tiers
-from kdbench.store import Run, write_json
 from tests.synthetic_run import SETS, Variant, write_run, write_trial
 
 VARIANTS = [

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, TrialFiles, write_jsonl
 from kdbench.score import distinct_2, exact_match, length, rouge_l, score_trial
-from kdbench.store import Run, TrialFiles, write_jsonl
 
 REFERENCES = {"dolly": [["a red house"], ["blue", "green"]], "vicuna": [["yes it is"]]}
 TEXTS = {"dolly": ["a red car", " green\n"], "vicuna": ["yes yes yes"]}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.score import rouge_l
 
 ORACLE = RougeScorer(["rougeL"], use_stemmer=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import find_run
 from kdbench.expressions import parse
 from kdbench.plan import Request, make_plan
-from kdbench.store import find_run
 from kdbench.study.design import check_same_study, find_study, read_design, write_design
 from kdbench.study.expand import Question, make_design
 from kdbench.suites import load_suite

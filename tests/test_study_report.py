@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.study.answers import family_over_special, tuned_over_fixed
 from kdbench.study.best import best_values
 from kdbench.study.collect import collect

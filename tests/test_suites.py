@@ -12,15 +12,15 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from kdbench.artifacts import Artifacts
+from kdbench.base.errors import UserError
+from kdbench.base.store import write_jsonl
 from kdbench.checks import check_models
 from kdbench.data.files import locate
 from kdbench.data.records import Record, read_split
 from kdbench.data.tokenizer import train_tokenizer
-from kdbench.errors import UserError
 from kdbench.plan import Request, make_plan
 from kdbench.run import run
 from kdbench.spec import differences, digest
-from kdbench.store import write_jsonl
 from kdbench.suites import installed_suites, load_suite
 from tests.conftest import DATA_DIR, MICRO_SUITE, Cli
 

@@ -80,7 +80,7 @@ def test_nothing_lies_between_distributions_without_a_common_id() -> None:
 
 
 def test_an_end_before_the_start_is_refused() -> None:
-    from kdbench.errors import UserError
+    from kdbench.base.errors import UserError
 
     with pytest.raises(UserError, match=r"t_end=0.3 lies before t_start=0.4"):
         parse("taid[t_end=0.3]")

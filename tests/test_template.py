@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from kdbench import build, store
+from kdbench import build
 from kdbench.artifacts import Artifacts
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.checks import check_models
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import Encoded, encode_prompt
 from kdbench.data.files import locate
 from kdbench.data.template import frame_of, user_turn
 from kdbench.data.tokenizer import end_id, read_frame, stop_ids
-from kdbench.errors import UserError
 from kdbench.generate.student import read_student
 from kdbench.spec import Suite, digest
 from kdbench.suites import load_suite

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, TrialFiles, read_jsonl, write_jsonl, write_text
 from kdbench.cli import main
-from kdbench.errors import UserError
 from kdbench.report import leaderboard
-from kdbench.store import Run, TrialFiles, read_jsonl, write_jsonl, write_text
 from kdbench.track import TRACKERS, Points, Status, Subject, check_trackers, flat
 from kdbench.track.child import Child
 from kdbench.track.follow import STATE, Follower, figures_of

@@ -338,7 +338,7 @@ def test_learning_rate_warms_up_and_ends_at_the_minimum(artifacts: Artifacts) ->
 def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
     artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench.errors import UserError
+    from kdbench.base.errors import UserError
 
     real = models.load
 
@@ -363,7 +363,7 @@ def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
 def test_a_broken_cache_is_noticed_when_it_is_made(
     artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench.errors import UserError
+    from kdbench.base.errors import UserError
     from kdbench.train import teacher as teacher_module
 
     kept = artifacts.teacher_cache

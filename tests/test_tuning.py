@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdbench.artifacts import Artifacts
+from kdbench.base.errors import UserError
 from kdbench.declare import divergence
-from kdbench.errors import UserError
 from kdbench.expressions import families, parse
 from kdbench.objective import METHODS, OBJECTIVES
 from kdbench.parameters import Number, declare

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from kdbench import build, paper, weights
 from kdbench.artifacts import Artifacts
+from kdbench.base.errors import UserError
 from kdbench.data.records import read_split
-from kdbench.errors import UserError
 from kdbench.gguf import dequantised
 from kdbench.models import keep_layers, load
 from kdbench.spec import Model, Split, digest

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from kdbench import store
 from kdbench.artifacts import Artifacts
+from kdbench.base import store
 from kdbench.expressions import parse
 from kdbench.models import load
 from kdbench.train.job import Job

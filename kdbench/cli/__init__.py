@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 
 COMMANDS = (
     "run",
@@ -53,7 +53,7 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from kdbench.registry import unknown
+        from kdbench.base.registry import unknown
 
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise UserError(unknown("command", args[0], list(COMMANDS)))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from kdbench.base.errors import UserError
 from kdbench.cli.options import OUT
-from kdbench.errors import UserError
 
 
 @click.command("compare")
@@ -24,7 +24,7 @@ def command(names: tuple[str, ...], out: Path, output: Path | None, force: bool)
     A run is a name below --out or a folder; a published board (results/boards/instruct) is compared
     as far as its tables allow.
     """
-    from kdbench.store import find_run, write_text
+    from kdbench.base.store import find_run, write_text
 
     runs = [find_run(name, out) for name in names]
     if output is not None:

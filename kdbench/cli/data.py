@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench.base.errors import UserError
 from kdbench.cli.options import DATA_DIR, SETTINGS
-from kdbench.errors import UserError
 
 if TYPE_CHECKING:
     from kdbench.data.records import Record

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 
 if TYPE_CHECKING:
     from kdbench.scaffold import Kind
@@ -59,11 +59,11 @@ def command(name: str, kind: "Kind", folder: Path) -> None:
 
 def _refuse_name(name: str) -> None:
     from kdbench import api
+    from kdbench.base.store import REFERENCES
     from kdbench.expressions import load_objectives
     from kdbench.objective import GROUPS, NAME, NAMES
     from kdbench.scaffold import module_of
     from kdbench.source import SOURCES
-    from kdbench.store import REFERENCES
 
     load_objectives()
     if not NAME.fullmatch(name) or len(name) > LONGEST:
@@ -95,7 +95,7 @@ def _refuse_folder(folder: Path) -> None:
     """In a package whose modules are all imported, a test would be too."""
     from importlib.metadata import entry_points
 
-    from kdbench.registry import module_folder
+    from kdbench.base.registry import module_folder
 
     for point in entry_points(group="kdbench.objectives"):
         if module_folder(point) == folder.resolve():

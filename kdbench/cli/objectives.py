@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench.base.errors import UserError
 from kdbench.cli.options import JSON, PLUGIN
-from kdbench.errors import UserError
 
 if TYPE_CHECKING:
     from kdbench.gallery.facts import Facts

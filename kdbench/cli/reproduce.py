@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.base.errors import UserError
 from kdbench.cli.options import SEEDS, execution_options, to_request
-from kdbench.errors import UserError
 
 if TYPE_CHECKING:
     from kdbench.papers import Published, Reproduction, Table
@@ -52,11 +52,11 @@ def command(
     The same command again goes on where it stopped. A comparison needs several training seeds: the
     published figures are of one training each, so the spread has to come from ours.
     """
+    from kdbench.base.store import find_run
     from kdbench.cli.compare import check_output
     from kdbench.expressions import load_plugin
     from kdbench.papers import load_published, reproduce
     from kdbench.plan import make_plan
-    from kdbench.store import find_run
 
     published = load_published()
     if listing:
@@ -131,8 +131,8 @@ def _suite_of(folder: Path, table: "Table", tiny: bool) -> str:
     Raises:
         UserError: its figures cannot be compared with the table's.
     """
+    from kdbench.base.store import Run
     from kdbench.plan import stored_spec
-    from kdbench.store import Run
 
     spec = stored_spec(Run(folder)) or {}
     suite = str(spec["shared"]["suite"]["name"])
@@ -151,8 +151,8 @@ def _requests(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, R
     Raises:
         UserError: a suite is not installed, or has no row that kdbench can run.
     """
+    from kdbench.base.store import REFERENCES
     from kdbench.papers.reproduction import variants_of
-    from kdbench.store import REFERENCES
     from kdbench.suites import installed_suites
 
     suites = [TINY_SUITE] if tiny else table.suites
@@ -192,8 +192,8 @@ def _run(plans: "dict[str, Plan]") -> bool:
 def _show(found: "Reproduction", output: Path | None) -> None:
     from rich.console import Console
 
+    from kdbench.base.store import write_text
     from kdbench.papers.text import to_console, to_markdown
-    from kdbench.store import write_text
 
     if output is not None and output.suffix == ".csv":
         write_text(output, found.frame().to_csv(index=False, lineterminator="\n"))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
+from kdbench.base.errors import UserError
 from kdbench.cli.options import OUT
-from kdbench.errors import UserError
 
 SECONDS = 2.0
 """Between two looks at a run that goes on."""
@@ -36,7 +36,7 @@ def command(name: str, out: Path, trackers: Sequence[str], follow: bool) -> None
 
     Each trial is sent once: the same command again sends what is new.
     """
-    from kdbench.store import find_run, locked
+    from kdbench.base.store import find_run, locked
     from kdbench.track import check_trackers
     from kdbench.track.follow import Follower
 

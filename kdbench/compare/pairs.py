@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run
 from kdbench.compare.columns import Columns
 from kdbench.compare.figures import Figures
 from kdbench.compare.pairing import Pairing, pair, same_answers
 from kdbench.compare.sides import Side, read_side
-from kdbench.errors import UserError
 from kdbench.spec import differences
 from kdbench.stats.intervals import Interval
-from kdbench.store import Run
 
 MAIN = "rouge_l"
 """The metric that ranks the variants."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import REFERENCES, Run, read_json
 from kdbench.frames import RunFrames
 from kdbench.report.load import Trial, finished_trials
 from kdbench.report.table import AVERAGE
 from kdbench.spec import DEV, canonical
-from kdbench.store import REFERENCES, Run, read_json
 
 FACTS = (
     "commit",

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kdbench.base.seeds import derive
 from kdbench.data.encode import Encoded
-from kdbench.seeds import derive
 
 
 def batch_rows(rows: int, batch: int, step: int, *, suite: str, seed: int) -> Tensor:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.data.records import Record
 from kdbench.data.template import Frame, frame_of
-from kdbench.errors import UserError
 from kdbench.spec import Template, Truncation
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.data.hub import fetch, hub_folder
 from kdbench.data.pins import check_file
 from kdbench.data.records import splits_of
-from kdbench.errors import UserError
 from kdbench.spec import Data, Suite, digest
 
 

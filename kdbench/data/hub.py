@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.errors import UserError, first_line
 from kdbench.data.pins import check_digest, check_file
 from kdbench.data.records import field_of, splits_of
-from kdbench.errors import UserError, first_line
 from kdbench.spec import Data, Split, digest
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.data.records import field_of
-from kdbench.errors import UserError
 from kdbench.spec import Split
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.spec import Data, Split
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.spec import Template
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.data.records import Record
 from kdbench.data.template import EOS, FRAME, Frame, eos_id, frame_of, prompt_text
-from kdbench.errors import UserError
 from kdbench.spec import Data
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

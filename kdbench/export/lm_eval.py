@@ -17,9 +17,9 @@ from typing import Any
 
 import pandas as pd
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.data.template import prompt_text, user_turn
-from kdbench.errors import UserError
 from kdbench.frames import TRIAL, RunFrames
 from kdbench.provenance import read as read_provenance
 from kdbench.report.load import RANKED

@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdbench import store
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run
 from kdbench.export.lm_eval import write_lm_eval
 from kdbench.frames import RunFrames
-from kdbench.store import Run
 
 Format = Literal["parquet", "duckdb", "csv", "lm-eval"]
 FORMATS: tuple[Format, ...] = ("parquet", "duckdb", "csv", "lm-eval")

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.registry import Registry
 from kdbench.expressions import expand, load_objectives, parse
 from kdbench.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS, Preset, Variant
 from kdbench.parameters import Choice, Flag, Inner, Parameter, Value
-from kdbench.registry import Registry
 from kdbench.source import DATASET, SOURCES, Source, SourceVariant
 
 Facts = dict[str, Any]

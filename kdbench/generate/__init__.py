@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from kdbench.errors import UserError
-from kdbench.seeds import derive
-from kdbench.store import write_jsonl
+from kdbench.base.errors import UserError
+from kdbench.base.seeds import derive
+from kdbench.base.store import write_jsonl
 
 Backend = Literal["vllm", "transformers"]
 

@@ -8,8 +8,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoConfig, PretrainedConfig
 
+from kdbench.base.errors import UserError
 from kdbench.data.tokenizer import stop_ids
-from kdbench.errors import UserError
 from kdbench.generate import Answer
 from kdbench.own_code import code_files
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.generate import Answer, check_head_dim
 from kdbench.generate.student import Student, answer_room, read_student
 from kdbench.own_code import forget_classes

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from scipy import stats
 
+from kdbench.base.errors import UserError
 from kdbench.compare.figures import Figures
 from kdbench.compare.sides import Side
-from kdbench.errors import UserError
 from kdbench.papers.tables import Published, PublishedRow, Table
 from kdbench.papers.verdict import judge
 from kdbench.report.table import AVERAGE

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kdbench.errors import UserError
-from kdbench.registry import unknown
+from kdbench.base.errors import UserError
+from kdbench.base.registry import unknown
+from kdbench.base.store import REFERENCES
 from kdbench.report.table import AVERAGE
-from kdbench.store import REFERENCES
 
 FILE = Path(__file__).with_name("published.yaml")
 HALF_A_UNIT = 0.005

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from kdbench.base.store import Run, write_bytes, write_text
 from kdbench.report.evidence_data import GREEDY, Evidence, collect
 from kdbench.report.evidence_plots import draw_evidence
 from kdbench.report.evidence_stability import stability_markdown
@@ -14,7 +15,6 @@ from kdbench.report.load import Trial
 from kdbench.report.plots import to_bytes
 from kdbench.report.stability_tables import stability_comparisons_frame
 from kdbench.report.table import Board
-from kdbench.store import Run, write_bytes, write_text
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdbench.base.seeds import derive
 from kdbench.report.load import Grid
 from kdbench.report.table import AVERAGE, Board
-from kdbench.seeds import derive
 from kdbench.stats.bootstrap import Resampled, resample
 from kdbench.stats.intervals import Floats
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from kdbench.base.store import Run, read_json
 from kdbench.report.cost import cost_frame
 from kdbench.report.evidence import Written
 from kdbench.report.evidence_stability import stability_markdown
@@ -21,7 +22,6 @@ from kdbench.report.html_markup import from_markdown, inline, scrolling, table
 from kdbench.report.notes import notes
 from kdbench.report.render import cells, columns
 from kdbench.report.table import Board, stability_frame
-from kdbench.store import Run, read_json
 
 DATA_BEGIN = '<script type="application/json" id="data">'
 DATA_END = "</script>"

@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from kdbench.base.store import Run, read_jsonl
 from kdbench.report.load import Trial
 from kdbench.report.table import Board
 from kdbench.samples import read_samples
 from kdbench.score.metrics import GREEDY
-from kdbench.store import Run, read_jsonl
 
 MOST = 20
 """Samples of a set, where the caller does not say how many."""

@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow.parquet as pq
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, TrialFiles, read_jsonl
 from kdbench.report.cost import Cost, read_cost
 from kdbench.stats.intervals import Floats
-from kdbench.store import Run, TrialFiles, read_jsonl
 
 METRICS = ("rouge_l", "rouge_l_greedy", "exact_match", "length", "distinct_2")
 RANKED = ("rouge_l", "rouge_l_greedy", "exact_match")

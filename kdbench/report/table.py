@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from kdbench.base.store import Run, read_json
 from kdbench.report.cost import Cost
 from kdbench.report.load import METRICS, RANKED, Grid, Trial, finished_trials, grid_of
 from kdbench.spec import DEV
@@ -15,7 +16,6 @@ from kdbench.stats import intervals
 from kdbench.stats.intervals import Floats
 from kdbench.stats.stability import VariantStability, of_trial, of_variant, threshold_of
 from kdbench.stats.tiers import Tiers, tiers
-from kdbench.store import Run, read_json
 
 AVERAGE = "average"
 

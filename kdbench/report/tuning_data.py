@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from kdbench.base.seeds import derive
+from kdbench.base.store import Run, read_json
 from kdbench.report.load import Trial, finished_trials, grid_of
 from kdbench.report.table import AVERAGE, Board
-from kdbench.seeds import derive
 from kdbench.stats.intervals import Floats, Interval, over_samples, over_seeds
 from kdbench.stats.selection import Gains, Selection, gains, optimistic
-from kdbench.store import Run, read_json
 
 METRIC = "rouge_l"
 SPLITS = 100

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import TrialFiles, read_jsonl, write_bytes
 from kdbench.score.rouge import best_scores, check_pairs
-from kdbench.store import TrialFiles, read_jsonl, write_bytes
 
 WHOLE_SET = -1
 """The `sample` of a value that belongs to a whole set."""

@@ -10,8 +10,8 @@ from nltk.stem.porter import PorterStemmer
 from rapidfuzz.distance import LCSseq
 from rouge_score.tokenize import tokenize
 
+from kdbench.base.errors import UserError
 from kdbench.data.remarks import unreadable
-from kdbench.errors import UserError
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:

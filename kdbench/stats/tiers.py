@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from kdbench.seeds import derive
+from kdbench.base.seeds import derive
 from kdbench.stats.intervals import Floats, satterthwaite
 
 Bools = NDArray[np.bool_]

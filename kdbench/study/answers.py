@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from kdbench.seeds import derive
+from kdbench.base.seeds import derive
 from kdbench.stats.intervals import Floats, over_seeds
 from kdbench.stats.paired import standardised
 from kdbench.stats.selection import AVERAGE, by_seed, optimistic

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdbench.seeds import derive
+from kdbench.base.seeds import derive
 from kdbench.stats.agreement import (
     best_shares,
     kendall_w,

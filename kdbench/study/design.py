@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kdbench import store
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
+from kdbench.base.store import STUDY
 from kdbench.spec import differences
-from kdbench.store import STUDY
 
 Setting = tuple[str, ...]
 """One level of every factor, in the order of the design's factors."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.registry import unknown
 from kdbench.expressions import load_objectives, parse, split_list
 from kdbench.objective import OBJECTIVES, Variant
 from kdbench.parameters import Choice, Flag, Number, Value
-from kdbench.registry import unknown
 from kdbench.study.design import Cell, Comparator, Design, Setting
 
 Levels = dict[str, Value]

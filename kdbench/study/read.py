@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run
 from kdbench.report.load import Grid, Trial, grid_of
 from kdbench.report.table import Board, build_board
 from kdbench.stats.intervals import Floats
-from kdbench.store import Run
 from kdbench.study.design import Cell, Design, Setting, read_design
 
 Tables = dict[str, Floats]

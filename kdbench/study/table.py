@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kdbench.base.store import REFERENCES
 from kdbench.report.load import METRICS, Trial
 from kdbench.report.table import AVERAGE
 from kdbench.stats.intervals import Interval, over_seeds
 from kdbench.stats.stability import column
-from kdbench.store import REFERENCES
 from kdbench.study.answers import Difference
 from kdbench.study.best import Agreement
 from kdbench.study.read import Study, variants_of

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from kdbench.errors import UserError
-from kdbench.registry import unknown
+from kdbench.base.errors import UserError
+from kdbench.base.registry import unknown
 
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 """Each is also the name of the library that it needs, and of the extra that installs it."""

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdbench import store
+from kdbench.base import store
 
 
 def save_checkpoint(
@@ -43,7 +43,7 @@ def load_checkpoint(
     state: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file, torch.no_grad():
         weights = _weights(model)
-        for name in file.keys():  # noqa: SIM118 - not a dictionary
+        for name in file.keys():
             kind, _, rest = name.partition(".")
             if kind == "weights":
                 weights[rest].copy_(file.get_tensor(name))

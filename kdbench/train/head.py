@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.models import Head
 from kdbench.objective import State, Variant
 from kdbench.spec import Loss

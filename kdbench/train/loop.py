@@ -9,7 +9,8 @@ from typing import IO, Any
 
 import torch
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.seeds import derive
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
@@ -23,7 +24,6 @@ from kdbench.models import (
     pick_device,
 )
 from kdbench.objective import State
-from kdbench.seeds import derive
 from kdbench.spec import Recipe
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.train.job import Job, per_token_of, source_of

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdbench.base.seeds import derive
 from kdbench.data.batches import MicroBatch, batch_rows, response_indices, to_device
 from kdbench.data.encode import Encoded
 from kdbench.decode import decode, draw, streams_of
 from kdbench.models import Head
 from kdbench.objective import Variant
-from kdbench.seeds import derive
 from kdbench.source import SourceVariant
 from kdbench.train.head import PerToken, Teacher, chunked_loss
 from kdbench.train.teacher import LiveTeacher

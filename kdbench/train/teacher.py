@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdbench import store
+from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.data.batches import MicroBatch, collate, response_indices, to_device
 from kdbench.data.encode import Encoded
-from kdbench.errors import UserError
 from kdbench.models import Head, head_of, hidden_states, mixed_precision
 from kdbench.train.head import Teacher
 
@@ -92,7 +92,7 @@ def open_cache(folder: Path, split: str, device: torch.device) -> TeacherCache:
         metadata = file.metadata()
         head = Head(
             file.get_tensor("weight"),
-            file.get_tensor("bias") if "bias" in file.keys() else None,  # noqa: SIM118
+            file.get_tensor("bias") if "bias" in file.keys() else None,
             float(metadata["scale"]),
             float(metadata["softcap"]) or None,
         )

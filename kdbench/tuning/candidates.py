@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.seeds import derive
 from kdbench.expressions import Family, families
 from kdbench.objective import LR, Variant
 from kdbench.parameters import Choice, Number, Value
-from kdbench.seeds import derive
 from kdbench.spec import DEV, Suite
 
 METRIC = "rouge_l"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from kdbench import store
 from kdbench.artifacts import Artifacts
-from kdbench.errors import UserError
+from kdbench.base import store
+from kdbench.base.errors import UserError
+from kdbench.base.store import Run, TrialFiles
 from kdbench.objective import LR, Variant
 from kdbench.plan import Plan
 from kdbench.spec import DEV
-from kdbench.store import Run, TrialFiles
 from kdbench.tuning.candidates import METRIC, with_neighbours
 
 FIRST_SEED = 1000

@@ -6,7 +6,7 @@ from itertools import cycle, product
 from pathlib import Path
 from random import Random
 
-from kdbench.seeds import derive
+from kdbench.base.seeds import derive
 from suites.instruct.task import CATEGORIES, Task
 from suites.instruct.tasks import TASKS
 from suites.instruct.world import FACT, POOLS, Facts, World, divide, make_world, pick

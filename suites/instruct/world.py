@@ -11,7 +11,7 @@ from itertools import product
 from random import Random
 from typing import TypeVar
 
-from kdbench.seeds import derive
+from kdbench.base.seeds import derive
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 
 Item = TypeVar("Item")
 

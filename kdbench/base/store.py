@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 
 STUDY = "study.yaml"
 """In the folder of a study, which holds runs and is none."""

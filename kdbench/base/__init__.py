@@ -1,0 +1,1 @@
+"""The ground floor: errors, seeds, registries, and files that appear whole or not at all."""
