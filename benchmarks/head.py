@@ -17,10 +17,10 @@ from benchmarks.measure import OURS, Report, in_turn, seconds
 from benchmarks.passes import passes
 from benchmarks.peers import liger_loss
 from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Shape, half_precision
+from kdbench.config.schema import Loss
 from kdbench.expressions import load_objectives, parse
 from kdbench.models import Head, pick_device
 from kdbench.objective import OBJECTIVES, Variant
-from kdbench.spec import Loss
 from kdbench.train.head import (
     PerToken,
     Teacher,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench.config.schema import Architecture
 from kdbench.data.batches import collate
 from kdbench.data.encode import Encoded
 from kdbench.models import build, head_of, hidden_states, pick_device
-from kdbench.spec import Architecture
 from kdbench.train.teacher import LiveTeacher, TeacherCache
 
 

@@ -13,8 +13,8 @@ from kdbench.archive import ARCHIVE, FILES, Files, key_of, unpack
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.store import STUDY, Run
+from kdbench.config.identity import differences
 from kdbench.plan import Plan, stored_spec
-from kdbench.spec import differences
 from kdbench.trial import Trial
 
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.config.identity import digest
+from kdbench.config.schema import Model, Split, Suite
 from kdbench.data.records import Record, read_split, splits_of
-from kdbench.spec import Model, Split, Suite, digest
 from kdbench.weights import checkpoint, weights_files
 
 Role = Literal["teacher", "init"]

@@ -6,6 +6,8 @@ from pathlib import Path
 from kdbench.artifacts import Artifacts, Role
 from kdbench.base import store
 from kdbench.base.seeds import derive
+from kdbench.config.identity import Shared, digest
+from kdbench.config.schema import Loss, Model
 from kdbench.data.encode import Encoded, encode_prompt, encode_split
 from kdbench.data.records import splits_of
 from kdbench.data.tokenizer import (
@@ -17,7 +19,6 @@ from kdbench.data.tokenizer import (
 )
 from kdbench.expressions import parse
 from kdbench.generate import open_generator
-from kdbench.spec import Loss, Model, Shared, digest
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
 from kdbench.weights import weights_files

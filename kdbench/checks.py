@@ -6,7 +6,7 @@ from pathlib import Path
 from kdbench.artifacts import Artifacts, Role
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.spec import Model
+from kdbench.config.schema import Model
 
 
 def check_models(artifacts: Artifacts, backend: str) -> None:

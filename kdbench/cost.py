@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.artifacts import Artifacts
+from kdbench.config.schema import Recipe, Split, Suite
 from kdbench.formulas import Transformer
 from kdbench.paper import on_paper, sizes
 from kdbench.plan import Plan
-from kdbench.spec import Recipe, Split, Suite
 from kdbench.trial import Trial
 
 EFFICIENCY = 0.5

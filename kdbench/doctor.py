@@ -79,9 +79,9 @@ def _imports(name: str, code: str) -> Finding:
 
 
 def _registry() -> Finding:
+    from kdbench.config.load import installed_suites
     from kdbench.expressions import load_objectives
     from kdbench.objective import OBJECTIVES
-    from kdbench.suites import installed_suites
 
     try:
         load_objectives()

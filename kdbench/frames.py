@@ -10,10 +10,11 @@ import pandas as pd
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import Run, TrialFiles, find_run, read_jsonl
+from kdbench.config.identity import canonical
+from kdbench.config.schema import DEV
 from kdbench.plan import stored_spec
 from kdbench.report.table import Board, build_board, stability_frame, to_frame
 from kdbench.samples import read_samples
-from kdbench.spec import DEV, canonical
 
 TRIAL = ("variant", "seed", "init_seed")
 """The columns that identify a trial, the first of every table of single trials."""

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kdbench.base.errors import UserError
+from kdbench.config.schema import Loss
 from kdbench.expressions import parse
 from kdbench.models import Head, head_of
 from kdbench.objective import State, Variant
 from kdbench.source import DATASET
-from kdbench.spec import Loss
 from kdbench.train.head import CHUNK_ELEMENTS, PerToken, Teacher, chunked_loss, per_token_loss
 
 IGNORE = -100

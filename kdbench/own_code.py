@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
-from kdbench.spec import Model
+from kdbench.config.schema import Model
 
 OWN_MODULES = "transformers_modules."
 """What transformers calls the modules that it makes of such code."""

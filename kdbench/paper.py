@@ -9,8 +9,8 @@ from typing import Any
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.config.schema import Model, Shape, Suite
 from kdbench.formulas import Transformer
-from kdbench.spec import Model, Shape, Suite
 from kdbench.train.head import BLOCK_ELEMENTS, CHUNK_ELEMENTS
 from kdbench.weights import at_hand, checkpoint
 

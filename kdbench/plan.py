@@ -15,12 +15,13 @@ from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.store import STUDY, Run
 from kdbench.checks import check_models
+from kdbench.config.identity import Shared, differences
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split, splits_of
 from kdbench.expressions import expand, load_plugin
 from kdbench.objective import Variant
-from kdbench.spec import Shared, Suite, differences
-from kdbench.suites import load_suite
 from kdbench.trial import Trial, check_claim, trials_of
 from kdbench.tuning.candidates import Tuning, tuning_of, with_neighbours
 

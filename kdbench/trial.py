@@ -8,9 +8,10 @@ from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.store import REFERENCES, Run, TrialFiles
+from kdbench.config.identity import Shared, differences
+from kdbench.config.schema import Lora
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.objective import LR, Variant
-from kdbench.spec import Lora, Shared, differences
 
 if TYPE_CHECKING:
     from kdbench.train.job import Job

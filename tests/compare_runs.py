@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from kdbench.base.store import Run, write_json, write_jsonl, write_text
+from kdbench.config.identity import Shared
+from kdbench.config.load import load_suite
 from kdbench.score.metrics import GREEDY
-from kdbench.spec import Shared
-from kdbench.suites import load_suite
 from tests.synthetic_run import SETS, Variant, write_run
 
 

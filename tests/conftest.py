@@ -62,9 +62,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifacts(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     """The micro suite with its teacher, initial student, and the teacher's caches made."""
     from kdbench import build
+    from kdbench.config.identity import Shared
+    from kdbench.config.load import load_suite
     from kdbench.data.files import locate
-    from kdbench.spec import Shared
-    from kdbench.suites import load_suite
 
     path = tmp_path_factory.mktemp("suite") / "micro.yaml"
     path.write_text(MICRO_SUITE)

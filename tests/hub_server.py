@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from kdbench.spec import Model
+from kdbench.config.schema import Model
 
 COMMIT = "c" * 40
 
@@ -144,7 +144,7 @@ def ask_hub(endpoint: str, home: Path, *models: Model, offline: bool = False) ->
     code = (
         "import json, sys\n"
         "from kdbench.base.errors import UserError\n"
-        "from kdbench.spec import Model\n"
+        "from kdbench.config.schema import Model\n"
         "from kdbench.weights import checkpoint\n"
         "for fields in json.load(sys.stdin):\n"
         "    try: print(checkpoint(Model(**fields), 'teacher'))\n"

@@ -11,12 +11,12 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Diagnostics, Loss, Model, Recipe
 from kdbench.data.encode import Encoded
 from kdbench.data.template import EOS
 from kdbench.expressions import parse
 from kdbench.paper import on_paper
-from kdbench.spec import Diagnostics, Loss, Model, Recipe
-from kdbench.suites import load_suite
 from kdbench.train import loop
 from kdbench.train.job import Job
 from kdbench.train.teacher import fill

@@ -21,11 +21,11 @@ from benchmarks.plots import figure_of
 from benchmarks.scaling import DOCUMENT, H100, PAIRS, computed, replaced
 from benchmarks.shapes import DOLLY, TINY, Bench
 from benchmarks.step import floor, step
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Loss
 from kdbench.expressions import parse
 from kdbench.formulas import Step, Transformer, stages
 from kdbench.paper import on_paper, sizes
-from kdbench.spec import Loss
-from kdbench.suites import load_suite
 from kdbench.train.head import per_token_loss
 
 BENCH = Bench(TINY)

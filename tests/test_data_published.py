@@ -12,12 +12,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from kdbench.base.errors import UserError
+from kdbench.config.identity import canonical, differences
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Suite
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import encode_split
 from kdbench.data.template import frame_of
 from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
-from kdbench.spec import Suite, canonical, differences
-from kdbench.suites import load_suite
 from tests.conftest import DATA_DIR
 
 GPT2 = DATA_DIR.parent / "tokenizers/gpt2/tokenizer.json"

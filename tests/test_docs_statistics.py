@@ -11,10 +11,10 @@ from kdbench.base.errors import UserError
 from kdbench.base.store import Run
 from kdbench.batch import batch_of
 from kdbench.cli import main
+from kdbench.config.identity import Shared
 from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.records import read_split
-from kdbench.spec import Shared
 from kdbench.stats.intervals import wilson
 from kdbench.stats.paired import smallest_sign_flip_p
 

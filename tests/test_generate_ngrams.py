@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from transformers import NoRepeatNGramLogitsProcessor
 
 from kdbench.base.errors import UserError
+from kdbench.config.identity import Shared, canonical, differences
+from kdbench.config.schema import Decoding
 from kdbench.generate import Answer, Generator, check_head_dim, open_generator
 from kdbench.generate.ngrams import NGrams, ban
 from kdbench.generate.vllm import gpu_share
-from kdbench.spec import Decoding, Shared, canonical, differences
 from tests.generate_models import EOS, MAX_LENGTH, llama, repetitive_prompts, save
 
 BOARD = Path(__file__).parents[1] / "results" / "boards" / "instruct" / "spec.yaml"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdbench.config.schema import Loss
 from kdbench.expressions import expand, parse
 from kdbench.models import Head
 from kdbench.objective import Variant
-from kdbench.spec import Loss
 from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
 
 N, D, V, D_TEACHER = 23, 8, 37, 12

@@ -11,11 +11,11 @@ from kdbench import provenance
 from kdbench.artifacts import Artifacts
 from kdbench.base.store import Run
 from kdbench.cli import main
+from kdbench.config.identity import digest
 from kdbench.report.evidence import write_evidence
 from kdbench.report.load import grid_of
 from kdbench.report.notes import notes
 from kdbench.report.table import AVERAGE, Board, build_board
-from kdbench.spec import digest
 from kdbench.stats.intervals import over_seeds
 from kdbench.trial import trials_of
 from tests.synthetic_run import Variant, write_run, write_trial

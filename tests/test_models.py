@@ -15,13 +15,14 @@ from kdbench import build, paper, weights
 from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.base.store import write_jsonl
+from kdbench.config.identity import digest
+from kdbench.config.load import installed_suites, load_suite
+from kdbench.config.schema import Lora, Model, Shape
 from kdbench.cost import device_memory, guess_counts
 from kdbench.data.template import prompt_text
 from kdbench.expressions import parse
 from kdbench.models import adapt, hidden_states, load
 from kdbench.plan import Request, make_plan
-from kdbench.spec import Lora, Model, Shape, digest
-from kdbench.suites import installed_suites, load_suite
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.trial import job_of
 from tests.conftest import Cli

@@ -18,11 +18,11 @@ from kdbench.base.errors import UserError
 from kdbench.base.store import file_digest, write_jsonl
 from kdbench.build import _weights_digest
 from kdbench.checks import check_models
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Model
 from kdbench.generate import Answer, Backend, open_generator
 from kdbench.models import load
 from kdbench.probe import check_computation
-from kdbench.spec import Model
-from kdbench.suites import load_suite
 from kdbench.weights import checkpoint
 from tests.conftest import Cli
 from tests.generate_models import MAX_LENGTH, gpt2, llama, prompts, save

@@ -13,6 +13,7 @@ import pytest
 
 from kdbench.artifacts import Artifacts
 from kdbench.base.store import Run, write_jsonl
+from kdbench.config.load import load_suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split
 from kdbench.publish import publish
@@ -20,7 +21,6 @@ from kdbench.report import build_board, write_report
 from kdbench.report.html import to_html, withhold
 from kdbench.samples import read_samples, write_samples
 from kdbench.score.metrics import write_scores
-from kdbench.suites import load_suite
 from tests.page_run import HOSTILE, SETS, VARIANTS, write_page_run
 from tests.synthetic_run import Variant
 

@@ -342,7 +342,7 @@ def test_a_suite_that_is_not_installed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("kdbench.suites.installed_suites", dict)
+    monkeypatch.setattr("kdbench.config.load.installed_suites", dict)
     assert call("reproduce", "pocl") == 2
     assert "pocl needs dolly-gpt2, not installed here" in capsys.readouterr().err
     assert not Path("results").exists()

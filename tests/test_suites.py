@@ -15,13 +15,13 @@ from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.base.store import write_jsonl
 from kdbench.checks import check_models
+from kdbench.config.identity import differences, digest
+from kdbench.config.load import installed_suites, load_suite
 from kdbench.data.files import locate
 from kdbench.data.records import Record, read_split
 from kdbench.data.tokenizer import train_tokenizer
 from kdbench.plan import Request, make_plan
 from kdbench.run import run
-from kdbench.spec import differences, digest
-from kdbench.suites import installed_suites, load_suite
 from tests.conftest import DATA_DIR, MICRO_SUITE, Cli
 
 GUIDE = Path(__file__).parents[1] / "docs" / "add-a-suite.md"

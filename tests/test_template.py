@@ -18,14 +18,15 @@ from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.checks import check_models
+from kdbench.config.identity import digest
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Suite
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import Encoded, encode_prompt
 from kdbench.data.files import locate
 from kdbench.data.template import frame_of, user_turn
 from kdbench.data.tokenizer import end_id, read_frame, stop_ids
 from kdbench.generate.student import read_student
-from kdbench.spec import Suite, digest
-from kdbench.suites import load_suite
 
 CHATML = (
     "{% for message in messages %}"

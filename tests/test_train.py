@@ -16,13 +16,13 @@ from transformers import masking_utils
 from kdbench import models
 from kdbench.artifacts import Artifacts, _content
 from kdbench.build import cache_teacher
+from kdbench.config.schema import Lora
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
 from kdbench.declare import divergence
 from kdbench.expressions import parse
 from kdbench.models import head_of, hidden_states, load
 from kdbench.objective import OBJECTIVES
-from kdbench.spec import Lora
 from kdbench.train import loop
 from kdbench.train.checkpoint import load_checkpoint
 from kdbench.train.job import Job, per_token_of, source_of

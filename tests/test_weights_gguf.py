@@ -15,11 +15,12 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig
 from kdbench import build, paper, weights
 from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
+from kdbench.config.identity import digest
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Model, Split
 from kdbench.data.records import read_split
 from kdbench.gguf import dequantised
 from kdbench.models import keep_layers, load
-from kdbench.spec import Model, Split, digest
-from kdbench.suites import load_suite
 from tests.conftest import MICRO_SUITE
 from tests.generate_models import tokenizer
 

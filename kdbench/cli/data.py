@@ -9,8 +9,8 @@ from kdbench.base.errors import UserError
 from kdbench.cli.options import DATA_DIR, SETTINGS
 
 if TYPE_CHECKING:
+    from kdbench.config.schema import Split
     from kdbench.data.records import Record
-    from kdbench.spec import Split
 
 
 @click.group("data")
@@ -23,9 +23,9 @@ def command() -> None:
 @SETTINGS
 def pull(suite: str, settings: tuple[str, ...]) -> None:
     """Fetch or make the files of SUITE (a name or a .yaml file) and show their licences."""
+    from kdbench.config.load import load_suite
     from kdbench.data.files import from_hub, locate
     from kdbench.data.records import splits_of
-    from kdbench.suites import load_suite
 
     data = load_suite(suite, settings)
     if not data.data.generator and not from_hub(data.data):
@@ -49,10 +49,10 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
     Below stands what is allowed and yet moves scores, such as prompts that are trained on too.
     Nothing is fetched. Exit code 2 where a file is missing, broken or not the pinned one.
     """
+    from kdbench.config.load import load_suite
     from kdbench.data.files import is_local, place
     from kdbench.data.records import splits_of
     from kdbench.data.remarks import remarks
-    from kdbench.suites import load_suite
 
     data = load_suite(suite, settings).data
     folder = place(data, data_dir)

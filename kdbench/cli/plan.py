@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from kdbench.cli.options import JSON, request_options, to_request
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Suite
 from kdbench.cost import cost, device_memory, guess_counts, has_gpu
 from kdbench.paper import on_paper
 from kdbench.plan import Plan, Request, make_plan
-from kdbench.spec import Suite
-from kdbench.suites import load_suite
 from kdbench.trial import Trial
 from kdbench.weights import at_hand
 

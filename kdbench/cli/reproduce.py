@@ -106,8 +106,8 @@ def _check_flags(dry_run: bool, given: dict[str, Any]) -> None:
 
 
 def _list(published: "Published") -> None:
+    from kdbench.config.load import installed_suites
     from kdbench.papers.text import CONFIDENCE
-    from kdbench.suites import installed_suites
 
     known = installed_suites()
     for table in published.tables:
@@ -152,8 +152,8 @@ def _requests(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, R
         UserError: a suite is not installed, or has no row that kdbench can run.
     """
     from kdbench.base.store import REFERENCES
+    from kdbench.config.load import installed_suites
     from kdbench.papers.reproduction import variants_of
-    from kdbench.suites import installed_suites
 
     suites = [TINY_SUITE] if tiny else table.suites
     if absent := [suite for suite in suites if suite not in installed_suites()]:

@@ -11,7 +11,7 @@ from kdbench.cli.options import JSON
 @JSON
 def command(as_json: bool) -> None:
     """List the installed suites with their sets and models."""
-    from kdbench.suites import installed_suites, load_suite
+    from kdbench.config.load import installed_suites, load_suite
 
     rows = []
     for name, path in installed_suites().items():

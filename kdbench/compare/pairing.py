@@ -6,7 +6,7 @@ from typing import Any
 
 from kdbench.base.store import file_digest
 from kdbench.compare.sides import Side
-from kdbench.spec import differences
+from kdbench.config.identity import differences
 
 ORDER = ("name", "data.train", "data.max_prompt", "data.max_length", "tokenizer")
 """Fields of a suite that say, with the data's digest, which rows a batch is drawn from."""

@@ -12,7 +12,7 @@ from kdbench.compare.columns import Columns
 from kdbench.compare.figures import Figures
 from kdbench.compare.pairing import Pairing, pair, same_answers
 from kdbench.compare.sides import Side, read_side
-from kdbench.spec import differences
+from kdbench.config.identity import differences
 from kdbench.stats.intervals import Interval
 
 MAIN = "rouge_l"

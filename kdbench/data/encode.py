@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.config.schema import Template, Truncation
 from kdbench.data.records import Record
 from kdbench.data.template import Frame, frame_of
-from kdbench.spec import Template, Truncation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,10 +7,11 @@ from typing import Any
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.config.identity import digest
+from kdbench.config.schema import Data, Suite
 from kdbench.data.hub import fetch, hub_folder
 from kdbench.data.pins import check_file
 from kdbench.data.records import splits_of
-from kdbench.spec import Data, Suite, digest
 
 
 def locate(suite: Suite, data_dir: Path | None) -> Path:

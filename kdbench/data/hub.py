@@ -5,9 +5,10 @@ from pathlib import Path
 
 from kdbench.base import store
 from kdbench.base.errors import UserError, first_line
+from kdbench.config.identity import digest
+from kdbench.config.schema import Data, Split
 from kdbench.data.pins import check_digest, check_file
 from kdbench.data.records import field_of, splits_of
-from kdbench.spec import Data, Split, digest
 
 
 def fetch(data: Data) -> Path:

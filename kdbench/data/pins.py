@@ -4,8 +4,8 @@ from pathlib import Path
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.config.schema import Split
 from kdbench.data.records import field_of
-from kdbench.spec import Split
 
 
 def check_file(path: Path, split: Split, name: str, *, local: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError
-from kdbench.spec import Data, Split
+from kdbench.config.schema import Data, Split
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from kdbench.base.errors import UserError
-from kdbench.spec import Template
+from kdbench.config.schema import Template
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

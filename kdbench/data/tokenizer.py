@@ -8,9 +8,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.config.schema import Data
 from kdbench.data.records import Record
 from kdbench.data.template import EOS, FRAME, Frame, eos_id, frame_of, prompt_text
-from kdbench.spec import Data
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """What a tokenizer's folder holds, and what goes wherever a tokenizer goes; the first has to."""

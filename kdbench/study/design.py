@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.store import STUDY
-from kdbench.spec import differences
+from kdbench.config.identity import differences
 
 Setting = tuple[str, ...]
 """One level of every factor, in the order of the design's factors."""

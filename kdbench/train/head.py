@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from kdbench.base.errors import UserError
+from kdbench.config.schema import Loss
 from kdbench.models import Head
 from kdbench.objective import State, Variant
-from kdbench.spec import Loss
 
 PerToken = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(teacher_logits [N, V], student_logits [N, V], labels [N]) -> values [N]."""

@@ -11,6 +11,7 @@ import torch
 
 from kdbench.base import store
 from kdbench.base.seeds import derive
+from kdbench.config.schema import Recipe
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
@@ -24,7 +25,6 @@ from kdbench.models import (
     pick_device,
 )
 from kdbench.objective import State
-from kdbench.spec import Recipe
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.monitor import HeldOut, explain_non_finite, measure

@@ -7,10 +7,10 @@ from typing import Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive
+from kdbench.config.schema import DEV, Suite
 from kdbench.expressions import Family, families
 from kdbench.objective import LR, Variant
 from kdbench.parameters import Choice, Number, Value
-from kdbench.spec import DEV, Suite
 
 METRIC = "rouge_l"
 """What decides."""

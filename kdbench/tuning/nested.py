@@ -13,9 +13,9 @@ from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.store import Run, TrialFiles
+from kdbench.config.schema import DEV
 from kdbench.objective import LR, Variant
 from kdbench.plan import Plan
-from kdbench.spec import DEV
 from kdbench.tuning.candidates import METRIC, with_neighbours
 
 FIRST_SEED = 1000

@@ -4,15 +4,10 @@ A suite is a YAML file read into `Suite`. What can move a number is a field here
 digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-batch sizes) is not.
 """
 
-import hashlib
-import json
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-SPEC_VERSION = 1
-"""Raised when the meaning of a field, or of the training loop behind it, changes."""
 
 DEV = "dev"
 """The split that tuning chooses on: no evaluation set has its name, and no average holds it."""
@@ -346,38 +341,3 @@ class Suite(_Fields):
         if trained and not (self.tokenizer.path or self.tokenizer.vocabulary):
             raise ValueError("models made from scratch need tokenizer.vocabulary or tokenizer.path")
         return self
-
-
-class Shared(_Fields):
-    """What all trials of a run have in common; a run is extended only while this stays the same."""
-
-    version: int = SPEC_VERSION
-    suite: Suite
-    data_digest: str
-    """Of the records' bytes, so that an edited file cannot pass for the old one."""
-    backend: Literal["vllm", "transformers"]
-    backend_version: str
-    dtype: Literal["float32", "bfloat16"]
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal for equal content."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def digest(*parts: Any) -> str:
-    """Sixteen hexadecimal digits that identify the parts' content and the spec's version."""
-    text = "\x1e".join([str(SPEC_VERSION), *(canonical(part) for part in parts)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """`field: old -> new` for every leaf in which two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in [*old, *(key for key in new if key not in old)]:
-            found += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
-        return found
-    return [] if old == new else [f"{where}: {canonical(old)} -> {canonical(new)}"]

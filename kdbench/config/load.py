@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import module_folder, unknown
-from kdbench.spec import Suite, canonical
+from kdbench.config.identity import canonical
+from kdbench.config.schema import Suite
 
 Lines = Mapping[tuple[str, ...], str]
 """`file:line` of every field that is written somewhere."""
@@ -51,7 +52,7 @@ def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
 def installed_suites() -> dict[str, Path]:
     """Every suite that an installed package offers, by name."""
     found: dict[str, Path] = {}
-    for point in entry_points(group="kdbench.suites"):
+    for point in entry_points(group="kdbench.config.load"):
         for path in sorted(module_folder(point).glob("[!_]*.yaml")):
             found[path.stem] = path
     return found
