@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kdbench import provenance
-from kdbench.archive import ARCHIVE, FILES, Files, key_of, unpack
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.store import STUDY, Run
 from kdbench.config.identity import differences
-from kdbench.plan import Plan, stored_spec
+from kdbench.plan import Plan
+from kdbench.runs.archive import ARCHIVE, FILES, Files, key_of, unpack
+from kdbench.runs.folder import STUDY, Run, stored_spec
 from kdbench.trial import Trial
 
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run
 from kdbench.config.identity import Shared
-from kdbench.plan import stored_spec
+from kdbench.runs.folder import Run, stored_spec
 
 
 @dataclass(frozen=True)

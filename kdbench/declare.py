@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import REFERENCES
 from kdbench.objective import (
     ALIASES,
     GROUPS,
@@ -21,6 +20,7 @@ from kdbench.objective import (
     Zero,
 )
 from kdbench.parameters import Value, declare
+from kdbench.runs.folder import REFERENCES
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, TrialFiles, find_run, read_jsonl
+from kdbench.base.store import read_jsonl
 from kdbench.config.identity import canonical
 from kdbench.config.schema import DEV
-from kdbench.plan import stored_spec
 from kdbench.report.table import Board, build_board, stability_frame, to_frame
-from kdbench.samples import read_samples
+from kdbench.runs.folder import Run, TrialFiles, find_run, stored_spec
+from kdbench.runs.samples import read_samples
 
 TRIAL = ("variant", "seed", "init_seed")
 """The columns that identify a trial, the first of every table of single trials."""

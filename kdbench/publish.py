@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from kdbench.archive import ARCHIVE, finished, key_of, pack, unpack
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, TrialFiles
+from kdbench.runs.archive import ARCHIVE, finished, key_of, pack, unpack
+from kdbench.runs.folder import Run, TrialFiles
 
 TABLES = (
     "leaderboard.csv",

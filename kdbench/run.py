@@ -23,7 +23,7 @@ from kdbench.build import (
 from kdbench.data.remarks import foreign
 from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.plan import Plan, check_same_run, write_spec
-from kdbench.samples import write_samples
+from kdbench.runs.samples import write_samples
 from kdbench.trial import (
     Trial,
     check_claim,

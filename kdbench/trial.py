@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.store import REFERENCES, Run, TrialFiles
 from kdbench.config.identity import Shared, differences
 from kdbench.config.schema import Lora
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.objective import LR, Variant
+from kdbench.runs.folder import REFERENCES, Run, TrialFiles
 
 if TYPE_CHECKING:
     from kdbench.train.job import Job

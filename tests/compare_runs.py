@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
-from kdbench.base.store import Run, write_json, write_jsonl, write_text
+from kdbench.base.store import write_json, write_jsonl, write_text
 from kdbench.config.identity import Shared
 from kdbench.config.load import load_suite
+from kdbench.runs.folder import Run
 from kdbench.score.metrics import GREEDY
 from tests.synthetic_run import SETS, Variant, write_run
 

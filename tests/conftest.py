@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from kdbench.artifacts import Artifacts
-from kdbench.base.store import Run
+from kdbench.runs.folder import Run
 
 settings.register_profile("kdbench", deadline=None)  # a busy machine is no failure
 settings.load_profile("kdbench")

@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from kdbench.base.store import Run, write_json, write_jsonl, write_text
+from kdbench.base.store import write_json, write_jsonl, write_text
+from kdbench.runs.folder import Run
 from kdbench.score.metrics import GREEDY
 from tests.synthetic_run import Variant, write_run
 

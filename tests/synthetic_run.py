@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kdbench.base.seeds import derive
-from kdbench.base.store import Run, write_json, write_jsonl
+from kdbench.base.store import write_json, write_jsonl
+from kdbench.runs.folder import Run
 from kdbench.score import write_scores
 
 SETS = {"dolly": 40, "self-inst": 30, "vicuna": 20}

@@ -11,22 +11,14 @@ import pytest
 
 from kdbench import provenance
 from kdbench.accept import accept, find_board, judge, unlike
-from kdbench.archive import ARCHIVE, pack, unpack
 from kdbench.base.errors import UserError
-from kdbench.base.store import (
-    STUDY,
-    Run,
-    TrialFiles,
-    file_digest,
-    read_json,
-    write_json,
-    write_jsonl,
-    write_text,
-)
+from kdbench.base.store import file_digest, read_json, write_json, write_jsonl, write_text
 from kdbench.cost import cost
 from kdbench.plan import Plan, Request, make_plan, write_spec
 from kdbench.publish import PAGE, TABLES, check_nothing_is_lost, publish, publish_latest
 from kdbench.report.html import DATA_BEGIN, DATA_END
+from kdbench.runs.archive import ARCHIVE, pack, unpack
+from kdbench.runs.folder import STUDY, Run, TrialFiles
 from tests.synthetic_run import Variant, write_trial
 
 SETS = {"dolly": 8, "vicuna": 6}

@@ -12,9 +12,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from kdbench.base.store import Run, read_jsonl
+from kdbench.base.store import read_jsonl
 from kdbench.cli.publish import command as publish
 from kdbench.cli.status import describe
+from kdbench.runs.folder import Run
 from tests.conftest import Cli
 from tests.stopped_run import start_and_wait_until_stopped
 from tests.track_readers import read_tensorboard

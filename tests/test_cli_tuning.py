@@ -10,10 +10,11 @@ import yaml
 from click.testing import CliRunner
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, TrialFiles, read_json
+from kdbench.base.store import read_json
 from kdbench.cli.plan import show
 from kdbench.cli.status import command as status
 from kdbench.plan import Request, make_plan
+from kdbench.runs.folder import Run, TrialFiles
 from tests.conftest import KDBENCH, MICRO_SUITE
 
 FLAGS = [

@@ -9,11 +9,12 @@ import pytest
 from scipy import stats
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, read_json, write_json
+from kdbench.base.store import read_json, write_json
 from kdbench.cli import main
 from kdbench.compare import Pair, compare, labels
 from kdbench.compare.text import to_markdown
 from kdbench.report import leaderboard
+from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Floats
 from tests.compare_runs import write_described_run
 from tests.conftest import Cli

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdbench.base.store import Run, read_jsonl, write_jsonl
+from kdbench.base.store import read_jsonl, write_jsonl
 from kdbench.report.evidence import write_evidence
 from kdbench.report.table import AVERAGE, build_board
+from kdbench.runs.folder import Run
 from tests.synthetic_run import Variant, write_run, write_trial
 
 VARIANTS = [

@@ -9,13 +9,13 @@ import pytest
 
 from kdbench import provenance
 from kdbench.artifacts import Artifacts
-from kdbench.base.store import Run
 from kdbench.cli import main
 from kdbench.config.identity import digest
 from kdbench.report.evidence import write_evidence
-from kdbench.report.load import grid_of
 from kdbench.report.notes import notes
 from kdbench.report.table import AVERAGE, Board, build_board
+from kdbench.runs.folder import Run
+from kdbench.runs.results import grid_of
 from kdbench.stats.intervals import over_seeds
 from kdbench.trial import trials_of
 from tests.synthetic_run import Variant, write_run, write_trial

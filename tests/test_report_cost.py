@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from kdbench.base.store import Run, write_json
+from kdbench.base.store import write_json
 from kdbench.report import build_board, to_console, to_markdown, write_report
 from kdbench.report.notes import notes
 from kdbench.report.table import Board
+from kdbench.runs.folder import Run
 from tests.synthetic_run import Variant, amid_grid, write_run
 
 VARIANTS = [Variant("sft", 50.0), Variant("gkd", 55.0, generated=300)]

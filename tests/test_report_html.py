@@ -12,14 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdbench.artifacts import Artifacts
-from kdbench.base.store import Run, write_jsonl
+from kdbench.base.store import write_jsonl
 from kdbench.config.load import load_suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split
 from kdbench.publish import publish
 from kdbench.report import build_board, write_report
 from kdbench.report.html import to_html, withhold
-from kdbench.samples import read_samples, write_samples
+from kdbench.runs.folder import Run
+from kdbench.runs.samples import read_samples, write_samples
 from kdbench.score.metrics import write_scores
 from tests.page_run import HOSTILE, SETS, VARIANTS, write_page_run
 from tests.synthetic_run import Variant

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.base.store import Run
 from kdbench.report import build_board
 from kdbench.report.html import to_html
 from kdbench.report.html_markup import from_markdown, inline, table
+from kdbench.runs.folder import Run
 from tests.page_run import HOSTILE
 from tests.synthetic_run import Variant, write_run
 

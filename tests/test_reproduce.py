@@ -10,12 +10,13 @@ import pytest
 import yaml
 from scipy import stats
 
-from kdbench.base.store import Run, write_text
+from kdbench.base.store import write_text
 from kdbench.cli import main
 from kdbench.papers import Reproduction, load_published, reproduce
 from kdbench.papers.tables import FILE
 from kdbench.papers.text import source, to_markdown
 from kdbench.report import leaderboard
+from kdbench.runs.folder import Run
 from tests.compare_runs import write_described_run
 from tests.conftest import Cli
 from tests.synthetic_run import Variant

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, TrialFiles, write_jsonl
+from kdbench.base.store import write_jsonl
+from kdbench.runs.folder import Run, TrialFiles
 from kdbench.score import distinct_2, exact_match, length, rouge_l, score_trial
 
 REFERENCES = {"dolly": [["a red house"], ["blue", "green"]], "vicuna": [["yes it is"]]}

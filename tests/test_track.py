@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, TrialFiles, read_jsonl, write_jsonl, write_text
+from kdbench.base.store import read_jsonl, write_jsonl, write_text
 from kdbench.cli import main
 from kdbench.report import leaderboard
+from kdbench.runs.folder import Run, TrialFiles
 from kdbench.track import TRACKERS, Points, Status, Subject, check_trackers, flat
 from kdbench.track.child import Child
 from kdbench.track.follow import STATE, Follower, figures_of

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from kdbench.base.store import Run, read_json, write_json, write_text
+from kdbench.base.store import read_json, write_json, write_text
 from kdbench.report import build_board
 from kdbench.report.notes import notes
 from kdbench.report.tuning import write_tuning
+from kdbench.runs.folder import Run
 from kdbench.stats.intervals import over_seeds
 from tests.synthetic_run import Variant, write_run
 

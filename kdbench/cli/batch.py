@@ -21,9 +21,9 @@ def command(
 ) -> None:
     """Show the batch of one step of RUN, for example one at which a loss spiked (spikes.csv)."""
     from kdbench.artifacts import Artifacts
-    from kdbench.base.store import find_run
     from kdbench.batch import batch_of, shared_of
     from kdbench.data.files import locate
+    from kdbench.runs.folder import find_run
 
     run = find_run(name, out)
     suite = shared_of(run).suite

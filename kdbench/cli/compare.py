@@ -24,7 +24,8 @@ def command(names: tuple[str, ...], out: Path, output: Path | None, force: bool)
     A run is a name below --out or a folder; a published board (results/boards/instruct) is compared
     as far as its tables allow.
     """
-    from kdbench.base.store import find_run, write_text
+    from kdbench.base.store import write_text
+    from kdbench.runs.folder import find_run
 
     runs = [find_run(name, out) for name in names]
     if output is not None:

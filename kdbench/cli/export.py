@@ -31,7 +31,7 @@ from kdbench.cli.options import OUT
 )
 def command(name: str, out: Path, kind: Any, output: Path | None, **flags: bool) -> None:
     """Write all rows of RUN: variants, trials, scores, answers, logs and tables."""
-    from kdbench.base.store import find_run
+    from kdbench.runs.folder import find_run
 
     run = find_run(name, out)
 

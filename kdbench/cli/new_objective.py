@@ -59,9 +59,9 @@ def command(name: str, kind: "Kind", folder: Path) -> None:
 
 def _refuse_name(name: str) -> None:
     from kdbench import api
-    from kdbench.base.store import REFERENCES
     from kdbench.expressions import load_objectives
     from kdbench.objective import GROUPS, NAME, NAMES
+    from kdbench.runs.folder import REFERENCES
     from kdbench.scaffold import module_of
     from kdbench.source import SOURCES
 

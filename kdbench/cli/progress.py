@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from kdbench.base.store import Run
 from kdbench.launch.local import Failure, Task
+from kdbench.runs.folder import Run
 from kdbench.trial import Trial
 
 LINE_SECONDS = 15.0

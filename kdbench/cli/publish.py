@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run
 from kdbench.cli.options import OUT
 from kdbench.launch.local import Task
+from kdbench.runs.folder import Run
 
 PAUSE = 300.0
 """Between two publications of a run that goes on."""
@@ -40,8 +40,8 @@ def command(name: str, out: Path, trials: bool) -> None:
             raise UserError(f"--trials: {name} is a study, whose board holds tables alone")
         click.echo(f"published to {publish_study(study, boards)}")
         return
-    from kdbench.base.store import find_run
     from kdbench.publish import publish_latest
+    from kdbench.runs.folder import find_run
 
     click.echo(publish_latest(find_run(name, out), boards, trials=trials))
 

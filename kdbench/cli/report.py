@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from kdbench.base.store import Run, find_run
 from kdbench.cli.options import OUT
+from kdbench.runs.folder import Run, find_run
 
 
 @click.command("report")

@@ -52,11 +52,11 @@ def command(
     The same command again goes on where it stopped. A comparison needs several training seeds: the
     published figures are of one training each, so the spread has to come from ours.
     """
-    from kdbench.base.store import find_run
     from kdbench.cli.compare import check_output
     from kdbench.expressions import load_plugin
     from kdbench.papers import load_published, reproduce
     from kdbench.plan import make_plan
+    from kdbench.runs.folder import find_run
 
     published = load_published()
     if listing:
@@ -131,8 +131,7 @@ def _suite_of(folder: Path, table: "Table", tiny: bool) -> str:
     Raises:
         UserError: its figures cannot be compared with the table's.
     """
-    from kdbench.base.store import Run
-    from kdbench.plan import stored_spec
+    from kdbench.runs.folder import Run, stored_spec
 
     spec = stored_spec(Run(folder)) or {}
     suite = str(spec["shared"]["suite"]["name"])
@@ -151,9 +150,9 @@ def _requests(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, R
     Raises:
         UserError: a suite is not installed, or has no row that kdbench can run.
     """
-    from kdbench.base.store import REFERENCES
     from kdbench.config.load import installed_suites
     from kdbench.papers.reproduction import variants_of
+    from kdbench.runs.folder import REFERENCES
 
     suites = [TINY_SUITE] if tiny else table.suites
     if absent := [suite for suite in suites if suite not in installed_suites()]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from kdbench.base.store import Run, TrialFiles, find_run, is_locked, read_json, read_jsonl
+from kdbench.base.store import is_locked, read_json, read_jsonl
 from kdbench.cli.options import JSON, OUT
+from kdbench.runs.folder import Run, TrialFiles, find_run
 
 
 @click.command("status")

@@ -36,7 +36,8 @@ def command(name: str, out: Path, trackers: Sequence[str], follow: bool) -> None
 
     Each trial is sent once: the same command again sends what is new.
     """
-    from kdbench.base.store import find_run, locked
+    from kdbench.base.store import locked
+    from kdbench.runs.folder import find_run
     from kdbench.track import check_trackers
     from kdbench.track.follow import Follower
 

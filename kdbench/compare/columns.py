@@ -8,8 +8,8 @@ import numpy as np
 
 from kdbench.compare.figures import SAMPLES, Figures, sample_errors
 from kdbench.compare.pairing import Pairing
-from kdbench.report.load import METRICS
 from kdbench.report.table import AVERAGE
+from kdbench.runs.results import METRICS
 from kdbench.stats.intervals import Floats, Interval, over_samples
 from kdbench.stats.paired import sign_flip_p, smallest_sign_flip_p
 from kdbench.stats.tiers import LEVEL, holm_list

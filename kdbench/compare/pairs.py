@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run
 from kdbench.compare.columns import Columns
 from kdbench.compare.figures import Figures
 from kdbench.compare.pairing import Pairing, pair, same_answers
 from kdbench.compare.sides import Side, read_side
 from kdbench.config.identity import differences
+from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Interval
 
 MAIN = "rouge_l"

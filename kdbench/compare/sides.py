@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import Any
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import REFERENCES, Run, read_json
+from kdbench.base.store import read_json
 from kdbench.config.identity import canonical
 from kdbench.config.schema import DEV
 from kdbench.frames import RunFrames
-from kdbench.report.load import Trial, finished_trials
 from kdbench.report.table import AVERAGE
+from kdbench.runs.folder import REFERENCES, Run
+from kdbench.runs.results import Trial, finished_trials
 
 FACTS = (
     "commit",

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run
 from kdbench.export.lm_eval import write_lm_eval
 from kdbench.frames import RunFrames
+from kdbench.runs.folder import Run
 
 Format = Literal["parquet", "duckdb", "csv", "lm-eval"]
 FORMATS: tuple[Format, ...] = ("parquet", "duckdb", "csv", "lm-eval")

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
-from kdbench.base.store import REFERENCES
 from kdbench.report.table import AVERAGE
+from kdbench.runs.folder import REFERENCES
 
 FILE = Path(__file__).with_name("published.yaml")
 HALF_A_UNIT = 0.005

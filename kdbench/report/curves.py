@@ -9,9 +9,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdbench.report.load import DIAGNOSTICS, Trial
 from kdbench.report.style import colours_of, shortened
 from kdbench.report.table import Board
+from kdbench.runs.results import DIAGNOSTICS, Trial
 from kdbench.stats.stability import column
 
 POINTS = 60

@@ -4,17 +4,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kdbench.base.store import Run, write_bytes, write_text
+from kdbench.base.store import write_bytes, write_text
 from kdbench.report.evidence_data import GREEDY, Evidence, collect
 from kdbench.report.evidence_plots import draw_evidence
 from kdbench.report.evidence_stability import stability_markdown
 from kdbench.report.evidence_tables import comparisons_frame, ranks_frame, spikes_frame
 from kdbench.report.evidence_text import evidence_markdown
 from kdbench.report.evidence_variance import variance_frame
-from kdbench.report.load import Trial
 from kdbench.report.plots import to_bytes
 from kdbench.report.stability_tables import stability_comparisons_frame
 from kdbench.report.table import Board
+from kdbench.runs.folder import Run
+from kdbench.runs.results import Trial
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdbench.base.seeds import derive
-from kdbench.report.load import Grid
 from kdbench.report.table import AVERAGE, Board
+from kdbench.runs.results import Grid
 from kdbench.stats.bootstrap import Resampled, resample
 from kdbench.stats.intervals import Floats
 

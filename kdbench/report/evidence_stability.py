@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdbench.report.load import Grid
 from kdbench.report.render import markdown_table
 from kdbench.report.stability_sections import gradients_section, spikes_section
 from kdbench.report.table import Board
+from kdbench.runs.results import Grid
 from kdbench.stats.intervals import Floats, over_seeds
 from kdbench.stats.stability import TrialStability
 from kdbench.stats.tiers import HOMOGENEITY_LEVEL, LEVEL, Tiers, tiers

@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from kdbench.base.store import Run, read_json
-from kdbench.report.cost import cost_frame
+from kdbench.base.store import read_json
 from kdbench.report.evidence import Written
 from kdbench.report.evidence_stability import stability_markdown
 from kdbench.report.html_data import page_data
@@ -22,6 +21,8 @@ from kdbench.report.html_markup import from_markdown, inline, scrolling, table
 from kdbench.report.notes import notes
 from kdbench.report.render import cells, columns
 from kdbench.report.table import Board, stability_frame
+from kdbench.runs.cost import cost_frame
+from kdbench.runs.folder import Run
 
 DATA_BEGIN = '<script type="application/json" id="data">'
 DATA_END = "</script>"

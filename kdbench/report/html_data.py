@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
-from kdbench.base.store import Run
 from kdbench.report.curves import POINTS, curve_of
 from kdbench.report.html_samples import samples_of
-from kdbench.report.load import DIAGNOSTICS, METRICS, Trial
 from kdbench.report.render import Cell, cells
 from kdbench.report.table import AVERAGE, Board, Row
+from kdbench.runs.folder import Run
+from kdbench.runs.results import DIAGNOSTICS, METRICS, Trial
 
 METRIC_NAMES = {
     "rouge_l": "ROUGE-L",

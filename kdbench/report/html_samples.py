@@ -5,10 +5,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from kdbench.base.store import Run, read_jsonl
-from kdbench.report.load import Trial
+from kdbench.base.store import read_jsonl
 from kdbench.report.table import Board
-from kdbench.samples import read_samples
+from kdbench.runs.folder import Run
+from kdbench.runs.results import Trial
+from kdbench.runs.samples import read_samples
 from kdbench.score.metrics import GREEDY
 
 MOST = 20

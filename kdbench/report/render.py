@@ -9,10 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdbench.report.cost import Cost, mean_cost
 from kdbench.report.notes import SAMPLES_MARK, notes
 from kdbench.report.table import AVERAGE, Board, Row
 from kdbench.report.words import number
+from kdbench.runs.cost import Cost, mean_cost
 
 COSTS: dict[str, Callable[[Cost], float]] = {
     "train s": lambda cost: cost.train_seconds,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdbench.report.evidence_tables import spikes_frame
-from kdbench.report.load import Grid
 from kdbench.report.render import markdown_table
 from kdbench.report.table import Board
+from kdbench.runs.results import Grid
 from kdbench.stats.intervals import Floats, over_seeds
 
 SPIKES_SHOWN = 12

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from kdbench.base.store import Run, read_json
+from kdbench.base.store import read_json
 from kdbench.config.schema import DEV
-from kdbench.report.cost import Cost
-from kdbench.report.load import METRICS, RANKED, Grid, Trial, finished_trials, grid_of
+from kdbench.runs.cost import Cost
+from kdbench.runs.folder import Run
+from kdbench.runs.results import METRICS, RANKED, Grid, Trial, finished_trials, grid_of
 from kdbench.stats import intervals
 from kdbench.stats.intervals import Floats
 from kdbench.stats.stability import VariantStability, of_trial, of_variant, threshold_of

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdbench.base.store import Run, write_bytes, write_text
+from kdbench.base.store import write_bytes, write_text
 from kdbench.report.style import SETTINGS, colours_of, shortened
 from kdbench.report.table import AVERAGE, Board
 from kdbench.report.tuning_data import FACTORS, METRIC, Price, Sensitivity, prices, sensitivities
 from kdbench.report.tuning_text import sensitivity_markdown, tuning_markdown
+from kdbench.runs.folder import Run
 from kdbench.stats.ranking import Limits
 
 COLUMNS = [

@@ -10,9 +10,10 @@ import numpy as np
 import yaml
 
 from kdbench.base.seeds import derive
-from kdbench.base.store import Run, read_json
-from kdbench.report.load import Trial, finished_trials, grid_of
+from kdbench.base.store import read_json
 from kdbench.report.table import AVERAGE, Board
+from kdbench.runs.folder import Run
+from kdbench.runs.results import Trial, finished_trials, grid_of
 from kdbench.stats.intervals import Floats, Interval, over_samples, over_seeds
 from kdbench.stats.selection import Gains, Selection, gains, optimistic
 

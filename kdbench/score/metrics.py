@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import TrialFiles, read_jsonl, write_bytes
+from kdbench.base.store import read_jsonl, write_bytes
+from kdbench.runs.folder import TrialFiles
 from kdbench.score.rouge import best_scores, check_pairs
 
 WHOLE_SET = -1

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.store import STUDY
 from kdbench.config.identity import differences
+from kdbench.runs.folder import STUDY
 
 Setting = tuple[str, ...]
 """One level of every factor, in the order of the design's factors."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run
-from kdbench.report.load import Grid, Trial, grid_of
 from kdbench.report.table import Board, build_board
+from kdbench.runs.folder import Run
+from kdbench.runs.results import Grid, Trial, grid_of
 from kdbench.stats.intervals import Floats
 from kdbench.study.design import Cell, Design, Setting, read_design
 

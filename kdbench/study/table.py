@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kdbench.base.store import REFERENCES
-from kdbench.report.load import METRICS, Trial
 from kdbench.report.table import AVERAGE
+from kdbench.runs.folder import REFERENCES
+from kdbench.runs.results import METRICS, Trial
 from kdbench.stats.intervals import Interval, over_seeds
 from kdbench.stats.stability import column
 from kdbench.study.answers import Difference

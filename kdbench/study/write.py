@@ -7,8 +7,8 @@ import pandas as pd
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.store import STUDY
 from kdbench.report.plots import to_bytes
+from kdbench.runs.folder import STUDY
 from kdbench.study.collect import SAMPLED, Answers, collect
 from kdbench.study.design import read_design
 from kdbench.study.plots import draw_study

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from kdbench.base.store import Run
+from kdbench.runs.folder import Run
 from kdbench.track.follow import STATE
 
 COMMAND = (sys.executable, "-P", "-c", "from kdbench.cli import main; main()", "track")

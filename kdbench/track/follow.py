@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from kdbench.base.store import Run, TrialFiles, read_json, read_jsonl, write_json
-from kdbench.report.load import DIAGNOSTICS, read_trial
+from kdbench.base.store import read_json, read_jsonl, write_json
+from kdbench.runs.folder import Run, TrialFiles
+from kdbench.runs.results import DIAGNOSTICS, read_trial
 from kdbench.track import Session, Status, Subject, open_session
 
 AT_ONCE = 50

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, TrialFiles
 from kdbench.config.schema import DEV
 from kdbench.objective import LR, Variant
 from kdbench.plan import Plan
+from kdbench.runs.folder import Run, TrialFiles
 from kdbench.tuning.candidates import METRIC, with_neighbours
 
 FIRST_SEED = 1000

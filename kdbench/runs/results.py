@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, TrialFiles, read_jsonl
-from kdbench.report.cost import Cost, read_cost
+from kdbench.base.store import read_jsonl
+from kdbench.runs.cost import Cost, read_cost
+from kdbench.runs.folder import Run, TrialFiles
 from kdbench.stats.intervals import Floats
 
 METRICS = ("rouge_l", "rouge_l_greedy", "exact_match", "length", "distinct_2")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdbench.artifacts import Artifacts
 from kdbench.base import store
-from kdbench.base.store import Run
+from kdbench.runs.folder import Run
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import Run, TrialFiles
+from kdbench.runs.folder import Run, TrialFiles
 
 ARCHIVE = "trials.zip"
 FILES = ("DONE.json", "scores.parquet", "spec.json", "train.jsonl")

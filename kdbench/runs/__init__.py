@@ -1,0 +1,1 @@
+"""A run's folder: where its files lie, and its results read back."""

@@ -1,0 +1,112 @@
+"""Where the files of a run lie: `results/<name>/`, and in it a folder a trial."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdbench.base.errors import UserError
+from kdbench.base.store import read_json
+
+STUDY = "study.yaml"
+"""In the folder of a study, which holds runs and is none."""
+
+
+REFERENCES = ("teacher", "init")
+"""Rows that are shown beside the objectives and never ranked."""
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """The files of one trial (variant, training seed, initial student) of a run."""
+
+    path: Path
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Variant, objective, parameters, slug, seeds, and if it is a reference row.
+
+        `init_seed` stands there only where it is not 0.
+        """
+        return read_json(self.path / "spec.json")
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """How the trial ended, or None while it has not."""
+        path = self.path / "DONE.json"
+        return read_json(path) if path.exists() else None
+
+    @property
+    def train_log(self) -> Path:
+        """One JSON object a training step."""
+        return self.path / "train.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The distilled student, in the layout transformers and vLLM load."""
+        return self.path / "model"
+
+    @property
+    def trained(self) -> Path:
+        """How training ended; written when `model` is complete."""
+        return self.path / "trained.json"
+
+    @property
+    def scores_path(self) -> Path:
+        """One row per (set, sample, decoding seed, metric)."""
+        return self.path / "scores.parquet"
+
+    def generations(self, set_name: str, greedy: bool = False) -> Path:
+        """The answers to one evaluation set under one decoding."""
+        return self.path / "generations" / f"{set_name}{'.greedy' if greedy else ''}.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, `results/<name>/`."""
+
+    path: Path
+
+    def trial(self, slug: str, seed: int, init_seed: int = 0) -> TrialFiles:
+        """The files of one trial, whether or not they exist yet."""
+        name = f"seed-{seed}.init-{init_seed}" if init_seed else f"seed-{seed}"
+        return TrialFiles(self.path / "trials" / slug / name)
+
+    def trials(self) -> list[TrialFiles]:
+        """The trials that have been started, in the order of their paths."""
+        return [TrialFiles(p.parent) for p in sorted(self.path.glob("trials/*/seed-*/spec.json"))]
+
+
+def find_run(name: str, out: Path) -> Run:
+    """A run by its name below `out`, or by the path of its folder.
+
+    Raises:
+        UserError: there is none of that name, or a study; the message lists those there are.
+    """
+    for path in (out / name, Path(name)):
+        if (path / "spec.yaml").exists():
+            return Run(path)
+        if (path / STUDY).exists():
+            runs = [f"{name}/{own.parent.name}" for own in sorted(path.glob("*/spec.yaml"))]
+            raise UserError(f"{path} is a study; its runs are: {', '.join(runs) or 'none yet'}")
+    known = sorted(path.parent.name for path in out.glob("*/spec.yaml"))
+    raise UserError(f"no run '{name}' in {out}; there are: {', '.join(known) or 'none'}")
+
+
+def stored_spec(run: Run) -> dict[str, Any] | None:
+    """The spec.yaml of a run, or None where there is none yet.
+
+    Raises:
+        UserError: the file is not what a run wrote.
+    """
+    path = run.path / "spec.yaml"
+    if not path.exists():
+        return None
+    try:
+        spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if {"shared", "variants", "seeds"} <= spec.keys():
+            return spec
+    except (yaml.YAMLError, ValueError, AttributeError):
+        pass
+    raise UserError(f"{path}: not the spec of a run; restore it, or use another --name")
