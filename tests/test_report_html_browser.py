@@ -154,7 +154,7 @@ def test_any_variant_is_compared_with_all_others(
     page.choose("#against", page.run(f"data.evidence.variants.indexOf({json.dumps(chosen)})"))
     others = page.texts("#pairs tbody th")
     assert set(others) == {"amid[alpha=-3]", "sft", "amid[alpha=1]"} - {chosen}
-    shown = [float(text.replace("−", "-")) for text in page.texts("#pairs td:nth-child(2)")]
+    shown = [float(text.replace("−", "-")) for text in page.texts("#pairs td:nth-child(2)")]  # noqa: RUF001
     assert shown == pytest.approx([expected[other] for other in others], abs=0.0051)
     assert shown == sorted(shown)
     shares = [float(text.removesuffix(" %")) for text in page.texts("#pairs td:nth-child(6)")]

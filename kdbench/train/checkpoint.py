@@ -43,7 +43,7 @@ def load_checkpoint(
     state: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file, torch.no_grad():
         weights = _weights(model)
-        for name in file.keys():
+        for name in file.keys():  # noqa: SIM118 - not a dictionary
             kind, _, rest = name.partition(".")
             if kind == "weights":
                 weights[rest].copy_(file.get_tensor(name))

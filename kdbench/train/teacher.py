@@ -92,7 +92,7 @@ def open_cache(folder: Path, split: str, device: torch.device) -> TeacherCache:
         metadata = file.metadata()
         head = Head(
             file.get_tensor("weight"),
-            file.get_tensor("bias") if "bias" in file.keys() else None,
+            file.get_tensor("bias") if "bias" in file.keys() else None,  # noqa: SIM118
             float(metadata["scale"]),
             float(metadata["softcap"]) or None,
         )
