@@ -112,7 +112,7 @@ class Report:
 
     @cached_property
     def _origin(self) -> dict[str, str]:
-        from kdbench.provenance import commit
+        from kdbench.runs.provenance import commit
 
         found = commit()
         installed = {name: version(name) for name in self._packages}
@@ -179,7 +179,7 @@ def version(package: str) -> str | None:
 
 def hardware(threads: int) -> str:
     """The processor or the GPU, and the threads that were used."""
-    from kdbench.provenance import hardware as describe
+    from kdbench.runs.provenance import hardware as describe
 
     machine = describe()
     device = machine["gpu"] or f"{machine['cores']} x {machine['processor']}"

@@ -152,7 +152,7 @@ def _plots(plots: Sequence[str]) -> Iterator[str]:
 
 
 def _made(study: Study) -> Iterator[str]:
-    from kdbench.provenance import read
+    from kdbench.runs.provenance import read
 
     yield "## How it was made"
     lines = []

