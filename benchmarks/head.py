@@ -11,6 +11,7 @@
 from collections.abc import Callable
 
 import torch
+from kdbench.models.model.model import Head, pick_device
 from torch import Tensor
 
 from benchmarks.measure import OURS, Report, in_turn, seconds
@@ -19,7 +20,6 @@ from benchmarks.peers import liger_loss
 from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Shape, half_precision
 from kdbench.config.schema import Loss
 from kdbench.expressions import load_objectives, parse
-from kdbench.models import Head, pick_device
 from kdbench.objective import OBJECTIVES, Variant
 from kdbench.train.head import (
     PerToken,

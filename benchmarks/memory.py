@@ -60,10 +60,10 @@ def _peak(report: Report, vocabulary: int, tokens: int, what: str) -> float | No
 
 def _pass(vocabulary: int, tokens: int, what: str, threads: int) -> float:
     import torch
+    from kdbench.models.model.model import Head, pick_device
 
     from kdbench.config.schema import Loss
     from kdbench.expressions import parse
-    from kdbench.models import Head, pick_device
     from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
 
     torch.set_num_threads(threads)

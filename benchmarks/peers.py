@@ -15,12 +15,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from kdbench.models.model.model import Head
 from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.shapes import half_precision
 from kdbench.data.encode import Encoded
-from kdbench.models import Head
 from kdbench.train.head import Teacher
 
 IGNORE = -100

@@ -17,7 +17,7 @@ from kdbench.base.errors import UserError
 from kdbench.config.identity import digest
 from kdbench.config.schema import Model, Split, Suite
 from kdbench.data.records import Record, read_split, splits_of
-from kdbench.weights import checkpoint, weights_files
+from kdbench.models.weights import checkpoint, weights_files
 
 Role = Literal["teacher", "init"]
 
@@ -140,7 +140,7 @@ class Artifacts:
 
         Where it is known before the tasks are handed out, no worker reads the weights again.
         """
-        from kdbench.models import pick_device
+        from kdbench.models.model.model import pick_device
 
         spec = self.suite.teacher
         content = _content(self.model("teacher") / "model", code=spec.trust_remote_code)

@@ -19,9 +19,9 @@ from kdbench.data.tokenizer import (
 )
 from kdbench.expressions import parse
 from kdbench.generate import open_generator
+from kdbench.models.weights import weights_files
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
-from kdbench.weights import weights_files
 
 
 def prepare(artifacts: Artifacts) -> None:
@@ -93,8 +93,8 @@ def _weights_digest(folder: Path, spec: Model) -> str:
 
 
 def _check_computation(artifacts: Artifacts, folder: Path, role: Role) -> None:
-    from kdbench.models import load, pick_device
-    from kdbench.probe import check_computation
+    from kdbench.models.model.model import load, pick_device
+    from kdbench.models.probe import check_computation
 
     spec = artifacts.spec_of(role)
     model = load(
@@ -115,7 +115,7 @@ def _one_file(given: Path, folder: Path, spec: Model) -> Path:
     files = weights_files(given, pickle=spec.pickle)
     if [path.name for path in files] == ["model.safetensors"] and not spec.keep_layers:
         return given
-    from kdbench.models import keep_layers, read
+    from kdbench.models.model.model import keep_layers, read
 
     pickled = any(path.suffix == ".bin" for path in files)
     model = read(given, "auto", pickle=pickled, trust_remote_code=spec.trust_remote_code)
@@ -187,7 +187,7 @@ def cache_answers(artifacts: Artifacts, shared: Shared) -> None:
 
 
 def _fill_cache(artifacts: Artifacts, splits: dict[str, Encoded], folder: Path) -> None:
-    from kdbench.models import load, pick_device
+    from kdbench.models.model.model import load, pick_device
     from kdbench.train.teacher import fill
 
     model = load(
@@ -217,7 +217,7 @@ def _make_tokenizer(artifacts: Artifacts) -> None:
 
 
 def _build(artifacts: Artifacts, role: Role, init_seed: int, folder: Path) -> None:
-    from kdbench.models import build
+    from kdbench.models.model.model import build
 
     architecture = artifacts.spec_of(role).architecture
     assert architecture is not None

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Loss
 from kdbench.expressions import parse
-from kdbench.models import Head, head_of
+from kdbench.models.model.model import Head, head_of
 from kdbench.objective import State, Variant
 from kdbench.source import DATASET
 from kdbench.train.head import CHUNK_ELEMENTS, PerToken, Teacher, chunked_loss, per_token_loss
@@ -30,7 +30,7 @@ class Hidden:
 
     Attributes:
         states: [B, T, D], or [N, D].
-        head: see `kdbench.models.Head`.
+        head: see `kdbench.models.model.Head`.
     """
 
     states: Tensor

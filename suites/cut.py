@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import torch
+from kdbench.models.model.model import head_of, hidden_states, layer_list, load, pick_device
 from torch import nn
 
 from kdbench.artifacts import Artifacts
@@ -21,7 +22,6 @@ from kdbench.config.load import load_suite
 from kdbench.data.batches import MicroBatch, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.files import locate
-from kdbench.models import head_of, hidden_states, layer_list, load, pick_device
 
 ROWS_AT_A_TIME = 16
 

@@ -145,7 +145,7 @@ def ask_hub(endpoint: str, home: Path, *models: Model, offline: bool = False) ->
         "import json, sys\n"
         "from kdbench.base.errors import UserError\n"
         "from kdbench.config.schema import Model\n"
-        "from kdbench.weights import checkpoint\n"
+        "from kdbench.models.weights import checkpoint\n"
         "for fields in json.load(sys.stdin):\n"
         "    try: print(checkpoint(Model(**fields), 'teacher'))\n"
         "    except UserError as error: print(str(error).replace('\\n', ' '))\n"

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 import torch
+from kdbench.models.model.model import Head
 from torch import Tensor
 
 from kdbench.config.schema import Loss
 from kdbench.expressions import expand, parse
-from kdbench.models import Head
 from kdbench.objective import Variant
 from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from kdbench.models.model.model import adapt, hidden_states, load
 from safetensors import safe_open
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from kdbench import build, paper, weights
+from kdbench import build, paper
 from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.base.store import write_jsonl
@@ -21,7 +22,7 @@ from kdbench.config.schema import Lora, Model, Shape
 from kdbench.cost import device_memory, guess_counts
 from kdbench.data.template import prompt_text
 from kdbench.expressions import parse
-from kdbench.models import adapt, hidden_states, load
+from kdbench.models import weights
 from kdbench.plan import Request, make_plan
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.trial import job_of

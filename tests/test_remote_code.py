@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from kdbench.models.model.model import load
 from pydantic import ValidationError
 
 from kdbench.artifacts import Artifacts
@@ -21,9 +22,8 @@ from kdbench.checks import check_models
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Model
 from kdbench.generate import Answer, Backend, open_generator
-from kdbench.models import load
-from kdbench.probe import check_computation
-from kdbench.weights import checkpoint
+from kdbench.models.probe import check_computation
+from kdbench.models.weights import checkpoint
 from tests.conftest import Cli
 from tests.generate_models import MAX_LENGTH, gpt2, llama, prompts, save
 from tests.hub_server import COMMIT, ask_hub, serve

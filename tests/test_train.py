@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from kdbench.model.model import head_of, hidden_states, load
 from transformers import masking_utils
 
-from kdbench import models
 from kdbench.artifacts import Artifacts, _content
 from kdbench.build import cache_teacher
 from kdbench.config.schema import Lora
@@ -21,7 +21,7 @@ from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
 from kdbench.declare import divergence
 from kdbench.expressions import parse
-from kdbench.models import head_of, hidden_states, load
+from kdbench.models.model import model
 from kdbench.objective import OBJECTIVES
 from kdbench.train import loop
 from kdbench.train.checkpoint import load_checkpoint
@@ -340,7 +340,7 @@ def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
 ) -> None:
     from kdbench.base.errors import UserError
 
-    real = models.load
+    real = model.load
 
     def broken(*args: object, **settings: object) -> object:
         model = real(*args, **settings)  # type: ignore[arg-type]

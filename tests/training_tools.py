@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from kdbench.models.model.model import load
 
 from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.expressions import parse
-from kdbench.models import load
 from kdbench.train.job import Job
 from kdbench.train.loop import train
 from kdbench.trial import job_of

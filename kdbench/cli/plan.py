@@ -10,10 +10,10 @@ from kdbench.cli.options import JSON, request_options, to_request
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Suite
 from kdbench.cost import cost, device_memory, guess_counts, has_gpu
+from kdbench.models.weights import at_hand
 from kdbench.paper import on_paper
 from kdbench.plan import Plan, Request, make_plan
 from kdbench.trial import Trial
-from kdbench.weights import at_hand
 
 
 @click.command("plan")

@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig
 from kdbench.base.errors import UserError
 from kdbench.data.tokenizer import stop_ids
 from kdbench.generate import Answer
-from kdbench.own_code import code_files
+from kdbench.models.remote_code import code_files
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from kdbench import models
-from kdbench.decode import Choose, decode, draw, streams_of
 from kdbench.generate import Answer
 from kdbench.generate.ngrams import NGrams, ban
 from kdbench.generate.student import Student, answer_room, read_student
+from kdbench.models.model import model
+from kdbench.models.sampling import Choose, decode, draw, streams_of
 
 BATCH = 64
 
@@ -28,8 +28,8 @@ class TransformersGenerator:
         self._student = read_student(
             model_dir, self._max_length, trust_remote_code=trust_remote_code
         )
-        self._model = models.load(
-            model_dir, models.pick_device(), own_dtype=True, trust_remote_code=trust_remote_code
+        self._model = model.load(
+            model_dir, model.pick_device(), own_dtype=True, trust_remote_code=trust_remote_code
         ).eval()
 
     def generate(

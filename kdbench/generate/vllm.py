@@ -15,7 +15,7 @@ from typing import Any
 from kdbench.base.errors import UserError
 from kdbench.generate import Answer, check_head_dim
 from kdbench.generate.student import Student, answer_room, read_student
-from kdbench.own_code import forget_classes
+from kdbench.models.remote_code import forget_classes
 
 MAX_SEQUENCES = 128
 """Sequences decoded at a time on a CPU; 256 are 10 % faster and take twice the cache."""

@@ -9,7 +9,7 @@ import torch
 from kdbench.config.schema import Diagnostics, Lora, Loss, Recipe
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import stop_ids
-from kdbench.models import Head, load
+from kdbench.models.model.model import Head, load
 from kdbench.objective import State, Variant
 from kdbench.train.head import PerToken, per_token_loss
 from kdbench.train.setting import Setting, Source

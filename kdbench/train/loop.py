@@ -15,7 +15,7 @@ from kdbench.config.schema import Recipe
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
-from kdbench.models import (
+from kdbench.models.model.model import (
     Head,
     adapt,
     head_of,

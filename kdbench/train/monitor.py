@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdbench.data.batches import MicroBatch
 from kdbench.logspace import entropy, kl
-from kdbench.models import Head, hidden_states
+from kdbench.models.model.model import Head, hidden_states
 from kdbench.train.head import PerToken, Teacher, chunk_size
 
 

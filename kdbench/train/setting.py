@@ -11,8 +11,8 @@ from torch import Tensor
 from kdbench.base.seeds import derive
 from kdbench.data.batches import MicroBatch, batch_rows, response_indices, to_device
 from kdbench.data.encode import Encoded
-from kdbench.decode import decode, draw, streams_of
-from kdbench.models import Head
+from kdbench.models.model.model import Head
+from kdbench.models.sampling import decode, draw, streams_of
 from kdbench.objective import Variant
 from kdbench.source import SourceVariant
 from kdbench.train.head import PerToken, Teacher, chunked_loss

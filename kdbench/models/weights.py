@@ -6,8 +6,8 @@ from pathlib import Path
 from kdbench.base.errors import UserError, first_line
 from kdbench.base.store import read_json
 from kdbench.config.schema import Model
-from kdbench.gguf import dequantised
-from kdbench.own_code import check_code, code_files
+from kdbench.models.gguf import dequantised
+from kdbench.models.remote_code import check_code, code_files
 
 DESCRIBED = ["*.json", "*.jinja", "*.model", "*.txt"]
 """Configurations and tokenizer; small."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from kdbench.base.errors import UserError
-from kdbench.decode import decode
-from kdbench.models import head_of, hidden_states
+from kdbench.models.model.model import head_of, hidden_states
+from kdbench.models.sampling import decode
 
 LENGTHS = (8, 5)
 """Of the prompts that are tried; sampling pads the shorter on the left."""

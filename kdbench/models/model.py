@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive
 from kdbench.config.schema import Architecture, Lora
-from kdbench.own_code import forget_classes
+from kdbench.models.remote_code import forget_classes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
