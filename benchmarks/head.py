@@ -19,8 +19,6 @@ from benchmarks.passes import passes
 from benchmarks.peers import liger_loss
 from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Shape, half_precision
 from kdbench.config.schema import Loss
-from kdbench.expressions import load_objectives, parse
-from kdbench.objective import OBJECTIVES, Variant
 from kdbench.train.head import (
     PerToken,
     Teacher,
@@ -29,6 +27,8 @@ from kdbench.train.head import (
     chunked_loss,
     per_token_loss,
 )
+from kdbench.variants.objective import OBJECTIVES, Variant
+from kdbench.variants.select import load_objectives, parse
 
 REPEATS = 5
 PACKAGES = ("liger-kernel",)

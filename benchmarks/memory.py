@@ -63,8 +63,8 @@ def _pass(vocabulary: int, tokens: int, what: str, threads: int) -> float:
     from kdbench.models.model.model import Head, pick_device
 
     from kdbench.config.schema import Loss
-    from kdbench.expressions import parse
     from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
+    from kdbench.variants.select import parse
 
     torch.set_num_threads(threads)
     device, generator = pick_device(), torch.Generator().manual_seed(0)

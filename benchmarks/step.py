@@ -31,9 +31,9 @@ from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
 from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, Shape, half_precision
 from kdbench.config.schema import Loss
 from kdbench.data.batches import collate, micro_batches
-from kdbench.expressions import parse
 from kdbench.train.head import PerToken, chunk_size, per_token_loss
 from kdbench.train.setting import GlobalBatch, Portion, TeacherSide
+from kdbench.variants.select import parse
 
 REPEATS = 5
 PACKAGES = ("trl", "transformers")

@@ -9,12 +9,10 @@ def my_kl(teacher_logp, student_logp, *, scale):
 
 import sys
 
-from kdbench.declare import divergence, labelled, stateful
-from kdbench.declare import method as _method
-from kdbench.declare import preset as _preset
-from kdbench.expressions import inner
-from kdbench.expressions import parse as objective
-from kdbench.logspace import (
+from kdbench.variants.declare import divergence, labelled, stateful
+from kdbench.variants.declare import method as _method
+from kdbench.variants.declare import preset as _preset
+from kdbench.variants.logspace import (
     arithmetic_mixture,
     entropy,
     expectation,
@@ -22,8 +20,10 @@ from kdbench.logspace import (
     kl,
     mixture_kl,
 )
-from kdbench.objective import Variant
-from kdbench.parameters import Choice, Number
+from kdbench.variants.objective import Variant
+from kdbench.variants.parameters import Choice, Number
+from kdbench.variants.select import inner
+from kdbench.variants.select import parse as objective
 
 __all__ = [
     "Variant",

@@ -17,11 +17,11 @@ from kdbench.data.tokenizer import (
     read_frame,
     train_tokenizer,
 )
-from kdbench.expressions import parse
 from kdbench.generate import open_generator
 from kdbench.models.weights import weights_files
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
+from kdbench.variants.select import parse
 
 
 def prepare(artifacts: Artifacts) -> None:

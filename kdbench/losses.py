@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Loss
-from kdbench.expressions import parse
 from kdbench.models.model.model import Head, head_of
-from kdbench.objective import State, Variant
-from kdbench.source import DATASET
 from kdbench.train.head import CHUNK_ELEMENTS, PerToken, Teacher, chunked_loss, per_token_loss
+from kdbench.variants.objective import State, Variant
+from kdbench.variants.select import parse
+from kdbench.variants.sequences import DATASET
 
 IGNORE = -100
 """The label of a position that is no response token, as in torch and transformers."""

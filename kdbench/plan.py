@@ -19,11 +19,11 @@ from kdbench.config.load import load_suite
 from kdbench.config.schema import Suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split, splits_of
-from kdbench.expressions import expand, load_plugin
-from kdbench.objective import Variant
 from kdbench.runs.folder import STUDY, Run, stored_spec
 from kdbench.trial import Trial, check_claim, trials_of
 from kdbench.tuning.candidates import Tuning, tuning_of, with_neighbours
+from kdbench.variants.objective import Variant
+from kdbench.variants.select import expand, load_plugin
 
 Backend = Literal["vllm", "transformers"]
 

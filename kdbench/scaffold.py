@@ -138,7 +138,7 @@ import pytest
 import torch
 from kdbench.api import objective
 from kdbench.conformance import check
-from kdbench.expressions import load_plugin
+from kdbench.variants.select import load_plugin
 
 load_plugin(Path(__file__).with_name("<module>.py"))
 

@@ -10,8 +10,8 @@ from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, differences
 from kdbench.config.schema import Lora
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
-from kdbench.objective import LR, Variant
 from kdbench.runs.folder import REFERENCES, Run, TrialFiles
+from kdbench.variants.objective import LR, Variant
 
 if TYPE_CHECKING:
     from kdbench.train.job import Job

@@ -23,10 +23,10 @@ from benchmarks.shapes import DOLLY, TINY, Bench
 from benchmarks.step import floor, step
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Loss
-from kdbench.expressions import parse
 from kdbench.formulas import Step, Transformer, stages
 from kdbench.paper import on_paper, sizes
 from kdbench.train.head import per_token_loss
+from kdbench.variants.select import parse
 
 BENCH = Bench(TINY)
 SMOKE = ("step", "head", "memory", "teacher-cache", "rouge", "scaling")

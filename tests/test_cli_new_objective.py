@@ -12,7 +12,7 @@ from kdbench.api import objective
 from kdbench.cli import main
 from kdbench.cli.new_objective import command
 from kdbench.conformance import check
-from kdbench.expressions import load_plugin
+from kdbench.variants.select import load_plugin
 from tests.conftest import Cli
 from tests.objective_tools import spoiled_registry
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kdbench.api import divergence, kl, labelled, objective, stateful
 from kdbench.conformance import check
-from kdbench.expressions import expand
-from kdbench.objective import OBJECTIVES, PRESETS, Variant
-from kdbench.source import DATASET
+from kdbench.variants.objective import OBJECTIVES, PRESETS, Variant
+from kdbench.variants.select import expand
+from kdbench.variants.sequences import DATASET
 from tests.objective_tools import spoiled_registry
 
 SETTINGS = [

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from kdbench.conformance.table import zeros_table
-from kdbench.expressions import load_objectives
-from kdbench.objective import OBJECTIVES
+from kdbench.variants.objective import OBJECTIVES
+from kdbench.variants.select import load_objectives
 
 PAGE = Path(__file__).parents[1] / "docs/numerics.md"
 HINT = "run: python -m kdbench.conformance.table > docs/numerics.md"

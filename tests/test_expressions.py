@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from kdbench.api import choice, divergence, inner, kl, number, objective, preset
 from kdbench.base.errors import UserError
-from kdbench.expressions import expand, parse, split_list
-from kdbench.objective import OBJECTIVES, PRESETS, Objective, Variant
-from kdbench.parameters import Choice, Flag, Inner, Number
+from kdbench.variants.objective import OBJECTIVES, PRESETS, Objective, Variant
+from kdbench.variants.parameters import Choice, Flag, Inner, Number
+from kdbench.variants.select import expand, parse, split_list
 from tests.objective_tools import spoiled_registry
 
 CORE = {

@@ -8,9 +8,9 @@ from kdbench.models.model.model import Head
 from torch import Tensor
 
 from kdbench.config.schema import Loss
-from kdbench.expressions import expand, parse
-from kdbench.objective import Variant
 from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
+from kdbench.variants.objective import Variant
+from kdbench.variants.select import expand, parse
 
 N, D, V, D_TEACHER = 23, 8, 37, 12
 

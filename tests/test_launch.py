@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from kdbench.base.errors import UserError
-from kdbench.expressions import load_plugin, parse
 from kdbench.launch.local import Failure, Task, early_worker, execute
-from kdbench.objective import OBJECTIVES, Variant
+from kdbench.variants.objective import OBJECTIVES, Variant
+from kdbench.variants.select import load_plugin, parse
 
 
 def touch(path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from kdbench.api import method
 from kdbench.base.errors import UserError
-from kdbench.expressions import expand, parse
-from kdbench.objective import METHODS, OBJECTIVES
-from kdbench.source import SOURCES
+from kdbench.variants.objective import METHODS, OBJECTIVES
+from kdbench.variants.select import expand, parse
+from kdbench.variants.sequences import SOURCES
 from tests.objective_tools import spoiled_registry
 
 

@@ -21,11 +21,11 @@ from kdbench.config.load import installed_suites, load_suite
 from kdbench.config.schema import Lora, Model, Shape
 from kdbench.cost import device_memory, guess_counts
 from kdbench.data.template import prompt_text
-from kdbench.expressions import parse
 from kdbench.models import weights
 from kdbench.plan import Request, make_plan
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.trial import job_of
+from kdbench.variants.select import parse
 from tests.conftest import Cli
 from tests.hub_server import COMMIT, ask_hub, serve
 from tests.peak_memory import prepare

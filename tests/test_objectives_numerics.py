@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdbench.expressions import expand, parse
-from kdbench.objective import PRESETS, Variant
-from kdbench.source import DATASET
+from kdbench.variants.objective import PRESETS, Variant
+from kdbench.variants.select import expand, parse
+from kdbench.variants.sequences import DATASET
 from tests.objective_tools import logits, value_and_gradient
 
 DTYPES = [torch.float64, torch.float32]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdbench.expressions import expand, parse
-from kdbench.objective import OBJECTIVES, PRESETS, Variant
-from kdbench.source import DATASET
+from kdbench.variants.objective import OBJECTIVES, PRESETS, Variant
+from kdbench.variants.select import expand, parse
+from kdbench.variants.sequences import DATASET
 from tests.objective_tools import logits, value_and_gradient
 
 FEW = settings(max_examples=15, deadline=None)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from kdbench.base.errors import UserError
-from kdbench.expressions import parse
 from kdbench.papers import load_published
 from kdbench.papers.reproduction import variants_of
 from kdbench.papers.tables import FILE
+from kdbench.variants.select import parse
 
 
 def test_every_row_is_a_variant_of_kdbench() -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from kdbench.config.schema import Loss
 from kdbench.data.batches import MicroBatch
 from kdbench.data.encode import Encoded
-from kdbench.expressions import parse
 from kdbench.train.head import Teacher, per_token_loss
 from kdbench.train.policy import PolicyPortion, Rollout, rewards_to_come
+from kdbench.variants.select import parse
 
 IDS, WIDTH = 4, 3
 

@@ -15,8 +15,8 @@ import kdbench
 from kdbench.api import choice, divergence, kl, number, objective, preset
 from kdbench.base.errors import UserError
 from kdbench.base.registry import Registry, load_entry_points, unknown
-from kdbench.expressions import load_plugin
-from kdbench.objective import OBJECTIVES, PRESETS
+from kdbench.variants.objective import OBJECTIVES, PRESETS
+from kdbench.variants.select import load_plugin
 from tests.objective_tools import spoiled_registry
 
 ROOT = Path(kdbench.__file__).parent.parent
@@ -62,8 +62,8 @@ def _python(code: str, *, path: Path, cwd: Path) -> "subprocess.CompletedProcess
 
 SHOW = """
     from kdbench.base.errors import UserError
-    from kdbench.expressions import expand
-    from kdbench.objective import OBJECTIVES
+    from kdbench.variants.select import expand
+    from kdbench.variants.objective import OBJECTIVES
     try:
         names = [str(variant) for variant in expand("all")]
         print(OBJECTIVES.defined_at("my-kl"), "my-kl" in names)
@@ -293,7 +293,7 @@ def test_a_refusal_needs_no_heavy_imports(tmp_path: Path) -> None:
     code = """
         import sys
         from kdbench.base.errors import UserError
-        from kdbench.expressions import expand
+        from kdbench.variants.select import expand
         for text in ("foward-kl", "jsd[beta=2]", "amid[divergence=sft]", "jsd[beta"):
             try:
                 expand(text)

@@ -9,10 +9,10 @@ from kdbench.artifacts import Artifacts
 from kdbench.base.store import write_json
 from kdbench.cli.progress import print_failures
 from kdbench.config.identity import Shared
-from kdbench.expressions import parse
 from kdbench.launch.local import Failure, Task
 from kdbench.plan import Plan
 from kdbench.runs.folder import Run
+from kdbench.variants.select import parse
 from tests.conftest import ANSWERS_VERSION
 
 

@@ -15,11 +15,11 @@ from kdbench.artifacts import Artifacts
 from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import end_id
-from kdbench.expressions import parse
 from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import _initial_state, train
 from kdbench.train.setting import Source
 from kdbench.train.sources import Adaptive
+from kdbench.variants.select import parse
 from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
 
 NEVER_SAMPLES = "skew-reverse-kl@adaptive"

@@ -7,11 +7,11 @@ import yaml
 
 from kdbench.base.errors import UserError
 from kdbench.config.load import load_suite
-from kdbench.expressions import parse
 from kdbench.plan import Request, make_plan
 from kdbench.runs.folder import find_run
 from kdbench.study.design import check_same_study, find_study, read_design, write_design
 from kdbench.study.expand import Question, make_design
+from kdbench.variants.select import parse
 
 
 def test_default_study_of_alpha_is_a_full_grid_for_two_students() -> None:

@@ -19,15 +19,15 @@ from kdbench.build import cache_teacher
 from kdbench.config.schema import Lora
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
-from kdbench.declare import divergence
-from kdbench.expressions import parse
 from kdbench.models.model import model
-from kdbench.objective import OBJECTIVES
 from kdbench.train import loop
 from kdbench.train.checkpoint import load_checkpoint
 from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import learning_rate, train
 from kdbench.train.teacher import open_cache
+from kdbench.variants.declare import divergence
+from kdbench.variants.objective import OBJECTIVES
+from kdbench.variants.select import parse
 from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
 
 

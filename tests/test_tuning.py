@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
-from kdbench.declare import divergence
-from kdbench.expressions import families, parse
-from kdbench.objective import METHODS, OBJECTIVES
-from kdbench.parameters import Number, declare
 from kdbench.trial import Trial, job_of, trials_of
 from kdbench.tuning.candidates import Range, candidates, search_space, with_neighbours
+from kdbench.variants.declare import divergence
+from kdbench.variants.objective import METHODS, OBJECTIVES
+from kdbench.variants.parameters import Number, declare
+from kdbench.variants.select import families, parse
 
 LR = 0.004
 

@@ -10,7 +10,7 @@ import click
 from kdbench.cli.options import JSON, PLUGIN
 
 if TYPE_CHECKING:
-    from kdbench.objective import Variant
+    from kdbench.variants.objective import Variant
 
 
 @click.command("check")
@@ -37,8 +37,8 @@ def _variants(targets: tuple[str, ...], plugins: tuple[Path, ...]) -> "list[Vari
     """Each variant once: the source of its sequences is no part of what is checked."""
     from dataclasses import replace
 
-    from kdbench.expressions import expand, load_plugin
-    from kdbench.source import DATASET
+    from kdbench.variants.select import expand, load_plugin
+    from kdbench.variants.sequences import DATASET
 
     for path in plugins:
         load_plugin(path)
@@ -53,8 +53,8 @@ def _variants(targets: tuple[str, ...], plugins: tuple[Path, ...]) -> "list[Vari
 
 
 def _registered_by(path: Path) -> "list[Variant]":
-    from kdbench.expressions import expand, load_plugin, parse
-    from kdbench.objective import METHODS, OBJECTIVES, PRESETS
+    from kdbench.variants.objective import METHODS, OBJECTIVES, PRESETS
+    from kdbench.variants.select import expand, load_plugin, parse
 
     load_plugin(path)
     file = str(path.resolve())

@@ -59,11 +59,11 @@ def command(name: str, kind: "Kind", folder: Path) -> None:
 
 def _refuse_name(name: str) -> None:
     from kdbench import api
-    from kdbench.expressions import load_objectives
-    from kdbench.objective import GROUPS, NAME, NAMES
     from kdbench.runs.folder import REFERENCES
     from kdbench.scaffold import module_of
-    from kdbench.source import SOURCES
+    from kdbench.variants.objective import GROUPS, NAME, NAMES
+    from kdbench.variants.select import load_objectives
+    from kdbench.variants.sequences import SOURCES
 
     load_objectives()
     if not NAME.fullmatch(name) or len(name) > LONGEST:

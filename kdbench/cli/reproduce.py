@@ -53,10 +53,10 @@ def command(
     published figures are of one training each, so the spread has to come from ours.
     """
     from kdbench.cli.compare import check_output
-    from kdbench.expressions import load_plugin
     from kdbench.papers import load_published, reproduce
     from kdbench.plan import make_plan
     from kdbench.runs.folder import find_run
+    from kdbench.variants.select import load_plugin
 
     published = load_published()
     if listing:

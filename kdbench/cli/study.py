@@ -57,10 +57,10 @@ def command(
     name of a study too.
     """
     from kdbench.cli.progress import print_failures
-    from kdbench.expressions import load_plugin
     from kdbench.study.design import write_design
     from kdbench.study.expand import Question, make_design
     from kdbench.study.plan import make_plans
+    from kdbench.variants.select import load_plugin
 
     for path in given["plugins"]:
         load_plugin(path.resolve())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdbench.conformance import contract, gradients, precision, zeros
-from kdbench.objective import Variant
+from kdbench.variants.objective import Variant
 
 
 @dataclass(frozen=True)

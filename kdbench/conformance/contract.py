@@ -11,7 +11,7 @@ from kdbench.conformance.cases import (
     values,
     values_and_gradient,
 )
-from kdbench.objective import State, Variant
+from kdbench.variants.objective import State, Variant
 
 
 def shape_and_dtype(variant: Variant) -> str:

@@ -28,7 +28,7 @@ from kdbench.conformance.cases import (
     values_and_gradient,
 )
 from kdbench.conformance.zeros import zero_cases
-from kdbench.objective import Variant
+from kdbench.variants.objective import Variant
 
 ABSOLUTE = 1e-6
 """Nats, and nats per unit of a logit."""

@@ -18,8 +18,8 @@ from kdbench.conformance.precision import (
     large_case,
 )
 from kdbench.conformance.zeros import zero_cases
-from kdbench.expressions import load_objectives
-from kdbench.objective import OBJECTIVES, Variant
+from kdbench.variants.objective import OBJECTIVES, Variant
+from kdbench.variants.select import load_objectives
 
 SMALL = 0.01
 """Below this an error is given absolutely, in the last columns."""

@@ -14,7 +14,7 @@ from kdbench.conformance.cases import (
     ordinary,
     values_and_gradient,
 )
-from kdbench.objective import Variant, Zero
+from kdbench.variants.objective import Variant, Zero
 
 OTHER = 1  # the student's zero where the teacher's is at another id; never a label
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kdbench.expressions import expand, parse
 from kdbench.gallery.facts import Facts, all_facts, infinities, pictured
-from kdbench.objective import Variant
-from kdbench.source import DATASET
+from kdbench.variants.objective import Variant
+from kdbench.variants.select import expand, parse
+from kdbench.variants.sequences import DATASET
 
 TEXT = "objectives.md"
 PICTURES = "gallery"

@@ -6,11 +6,11 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from kdbench.expressions import parse
 from kdbench.gallery.descent import PLACES, end, push, student, teacher
-from kdbench.objective import Variant
 from kdbench.report.plots import to_bytes
 from kdbench.report.style import SETTINGS, Colour, shortened
+from kdbench.variants.objective import Variant
+from kdbench.variants.select import parse
 
 Curve = tuple[str, Variant, Colour | str, str, float]
 """Label, variant, colour, dashes, line width."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import Registry
-from kdbench.expressions import expand, load_objectives, parse
-from kdbench.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS, Preset, Variant
-from kdbench.parameters import Choice, Flag, Inner, Parameter, Value
-from kdbench.source import DATASET, SOURCES, Source, SourceVariant
+from kdbench.variants.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS, Preset, Variant
+from kdbench.variants.parameters import Choice, Flag, Inner, Parameter, Value
+from kdbench.variants.select import expand, load_objectives, parse
+from kdbench.variants.sequences import DATASET, SOURCES, Source, SourceVariant
 
 Facts = dict[str, Any]
 

@@ -254,7 +254,7 @@ def _die_with(parent: int) -> None:
 
 
 def _call(pickled: bytes, plugins: Sequence[Path]) -> None:
-    from kdbench.expressions import load_plugin
+    from kdbench.variants.select import load_plugin
 
     for path in plugins:
         if path not in _plugins:

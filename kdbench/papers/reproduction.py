@@ -10,12 +10,12 @@ from kdbench.base.errors import UserError
 from kdbench.compare.sides import Side, read_side
 from kdbench.config.identity import differences
 from kdbench.config.load import installed_suites, load_suite
-from kdbench.expressions import parse
 from kdbench.papers.cells import Cell, read_cells
 from kdbench.papers.tables import Published, Table
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Interval
 from kdbench.stats.two_runs import kendall_tau
+from kdbench.variants.select import parse
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import yaml
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
-from kdbench.expressions import load_objectives, parse, split_list
-from kdbench.objective import OBJECTIVES, Variant
-from kdbench.parameters import Choice, Flag, Number, Value
 from kdbench.study.design import Cell, Comparator, Design, Setting
+from kdbench.variants.objective import OBJECTIVES, Variant
+from kdbench.variants.parameters import Choice, Flag, Number, Value
+from kdbench.variants.select import load_objectives, parse, split_list
 
 Levels = dict[str, Value]
 """The values of one parameter, by what the tables call them."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kdbench.objective import Variant
 from kdbench.plan import Plan, Request, check_name, make_plan
 from kdbench.study.design import Design, check_same_study
+from kdbench.variants.objective import Variant
 
 
 def make_plans(design: Design, variants: Sequence[Variant], request: Request) -> dict[str, Plan]:

@@ -24,12 +24,12 @@ from kdbench.models.model.model import (
     mixed_precision,
     pick_device,
 )
-from kdbench.objective import State
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.monitor import HeldOut, explain_non_finite, measure
 from kdbench.train.setting import GlobalBatch, Portion, Source
 from kdbench.train.teacher import open_cache
+from kdbench.variants.objective import State
 
 Progress = Callable[[dict[str, float]], None]
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from kdbench.data.batches import MicroBatch
-from kdbench.logspace import entropy, kl
 from kdbench.models.model.model import Head, hidden_states
 from kdbench.train.head import PerToken, Teacher, chunk_size
+from kdbench.variants.logspace import entropy, kl
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor
 from kdbench.data.batches import MicroBatch, collate
 from kdbench.data.encode import Encoded
 from kdbench.models.model.model import Head, hidden_states, mixed_precision
-from kdbench.source import SourceVariant
 from kdbench.train.head import Teacher, chunked_loss, label_logp
 from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
+from kdbench.variants.sequences import SourceVariant
 
 ROWS = 16
 """Sequences in a forward pass that only scores."""

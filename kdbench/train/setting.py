@@ -13,10 +13,10 @@ from kdbench.data.batches import MicroBatch, batch_rows, response_indices, to_de
 from kdbench.data.encode import Encoded
 from kdbench.models.model.model import Head
 from kdbench.models.sampling import decode, draw, streams_of
-from kdbench.objective import Variant
-from kdbench.source import SourceVariant
 from kdbench.train.head import PerToken, Teacher, chunked_loss
 from kdbench.train.teacher import LiveTeacher
+from kdbench.variants.objective import Variant
+from kdbench.variants.sequences import SourceVariant
 
 
 class TeacherSide(Protocol):

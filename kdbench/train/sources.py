@@ -2,7 +2,7 @@
 
 Every random choice is a function of (suite, seed, step); what else a source remembers is in its
 state, which goes into the checkpoint. Sampled responses keep their end token and are labelled like
-gold ones; the cross-entropy on gold responses never applies to them. `kdbench.source` says what
+gold ones; the cross-entropy on gold responses never applies to them. `kdbench.variants.sequences` says what
 each of them is.
 """
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kdbench.data.encode import Encoded
-from kdbench.source import SourceVariant
 from kdbench.train.policy import PolicyGradient
 from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
+from kdbench.variants.sequences import SourceVariant
 
 
 def make_source(setting: Setting) -> Source:

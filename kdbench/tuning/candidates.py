@@ -8,9 +8,9 @@ from typing import Any
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive
 from kdbench.config.schema import DEV, Suite
-from kdbench.expressions import Family, families
-from kdbench.objective import LR, Variant
-from kdbench.parameters import Choice, Number, Value
+from kdbench.variants.objective import LR, Variant
+from kdbench.variants.parameters import Choice, Number, Value
+from kdbench.variants.select import Family, families
 
 METRIC = "rouge_l"
 """What decides."""
@@ -66,7 +66,7 @@ def tuning_of(objectives: str, trials: int, seeds: int, suite: Suite) -> Tuning:
     """The candidates for a list of objectives.
 
     Raises:
-        UserError: see `candidates` and `kdbench.expressions.families`.
+        UserError: see `candidates` and `kdbench.variants.select.families`.
     """
     return Tuning(
         trials,

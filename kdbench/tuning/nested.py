@@ -13,10 +13,10 @@ from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import DEV
-from kdbench.objective import LR, Variant
 from kdbench.plan import Plan
 from kdbench.runs.folder import Run, TrialFiles
 from kdbench.tuning.candidates import METRIC, with_neighbours
+from kdbench.variants.objective import LR, Variant
 
 FIRST_SEED = 1000
 """Training seeds of the candidates begin here."""

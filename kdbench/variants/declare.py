@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdbench.base.errors import UserError
-from kdbench.objective import (
+from kdbench.runs.folder import REFERENCES
+from kdbench.variants.objective import (
     ALIASES,
     GROUPS,
     LR,
@@ -19,8 +20,7 @@ from kdbench.objective import (
     Preset,
     Zero,
 )
-from kdbench.parameters import Value, declare
-from kdbench.runs.folder import REFERENCES
+from kdbench.variants.parameters import Value, declare
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.base.registry import Registry
-from kdbench.parameters import Inner, Number, Parameter, Value, resolve, written
+from kdbench.variants.parameters import Inner, Number, Parameter, Value, resolve, written
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def _declare(
 
 
 def _plain_divergence(expression: str) -> Any:
-    from kdbench.expressions import inner
+    from kdbench.variants.select import inner
 
     return inner(expression).default
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import Registry, unknown
-from kdbench.parameters import Number, Parameter, Value, resolve, written
-from kdbench.source import DATASET, SourceVariant
+from kdbench.variants.parameters import Number, Parameter, Value, resolve, written
+from kdbench.variants.sequences import DATASET, SourceVariant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -173,14 +173,14 @@ class Variant:
 
     def __reduce__(self) -> tuple[Callable[[str], "Variant"], tuple[str]]:
         """Travels between processes as its name: functions of a plugin file cannot be pickled."""
-        from kdbench.expressions import parse
+        from kdbench.variants.select import parse
 
         return parse, (self.full_name,)
 
     @cached_property
     def name(self) -> str:
         """The canonical name: a method's own, else with parameters at their defaults left out."""
-        from kdbench.expressions import method_of
+        from kdbench.variants.select import method_of
 
         if (method := method_of(self)) is None:
             return self._written(defaults=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import load_entry_points, load_file, unknown
-from kdbench.objective import (
+from kdbench.variants.objective import (
     ALIASES,
     GROUPS,
     LR,
@@ -19,8 +19,8 @@ from kdbench.objective import (
     Variant,
     learning_rate,
 )
-from kdbench.parameters import Inner
-from kdbench.source import DATASET, SOURCES, SourceVariant
+from kdbench.variants.parameters import Inner
+from kdbench.variants.sequences import DATASET, SOURCES, SourceVariant
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What is compared: objectives, sequences, and variants with their parameters fixed."""
