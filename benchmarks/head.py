@@ -19,7 +19,7 @@ from benchmarks.passes import passes
 from benchmarks.peers import liger_loss
 from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Shape, half_precision
 from kdbench.config.schema import Loss
-from kdbench.train.head import (
+from kdbench.head.chunked import (
     PerToken,
     Teacher,
     block_size,

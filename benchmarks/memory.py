@@ -63,7 +63,7 @@ def _pass(vocabulary: int, tokens: int, what: str, threads: int) -> float:
     from kdbench.models.model.model import Head, pick_device
 
     from kdbench.config.schema import Loss
-    from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
+    from kdbench.head.chunked import Teacher, chunked_loss, per_token_loss, plain_loss
     from kdbench.variants.select import parse
 
     torch.set_num_threads(threads)

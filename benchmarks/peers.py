@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from benchmarks.shapes import half_precision
 from kdbench.data.encode import Encoded
-from kdbench.train.head import Teacher
+from kdbench.head.chunked import Teacher
 
 IGNORE = -100
 KD_RATIO = 1.0

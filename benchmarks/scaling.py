@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.measure import Report
 from benchmarks.perf import newest
 from kdbench.formulas import Device, Step, Transformer, stages, training_bytes
-from kdbench.train.head import CHUNK_ELEMENTS
+from kdbench.head.chunked import CHUNK_ELEMENTS
 
 REPEATS = 1
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdbench.config.schema import Architecture
 from kdbench.data.batches import collate
 from kdbench.data.encode import Encoded
-from kdbench.train.teacher import LiveTeacher, TeacherCache
+from kdbench.head.teacher import LiveTeacher, TeacherCache
 
 
 @dataclass(frozen=True)

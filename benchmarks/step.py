@@ -31,7 +31,7 @@ from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
 from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, Shape, half_precision
 from kdbench.config.schema import Loss
 from kdbench.data.batches import collate, micro_batches
-from kdbench.train.head import PerToken, chunk_size, per_token_loss
+from kdbench.head.chunked import PerToken, chunk_size, per_token_loss
 from kdbench.train.setting import GlobalBatch, Portion, TeacherSide
 from kdbench.variants.select import parse
 

@@ -18,7 +18,7 @@ from benchmarks.measure import OURS, Report, in_turn
 from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, Shape, random_rows
 from kdbench.data.batches import collate
 from kdbench.data.encode import Encoded
-from kdbench.train.teacher import ROWS, fill, open_cache
+from kdbench.head.teacher import ROWS, fill, open_cache
 
 REPEATS = 3
 PACKAGES = ("transformers",)

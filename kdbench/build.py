@@ -187,8 +187,8 @@ def cache_answers(artifacts: Artifacts, shared: Shared) -> None:
 
 
 def _fill_cache(artifacts: Artifacts, splits: dict[str, Encoded], folder: Path) -> None:
+    from kdbench.head.teacher import fill
     from kdbench.models.model.model import load, pick_device
-    from kdbench.train.teacher import fill
 
     model = load(
         artifacts.model("teacher") / "model",

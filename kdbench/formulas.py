@@ -6,7 +6,7 @@ a stage is taken to overlap wholly, and stages follow one another.
 
 from dataclasses import dataclass
 
-from kdbench.train.head import CHUNK_ELEMENTS
+from kdbench.head.chunked import CHUNK_ELEMENTS
 
 ACTIVATIONS = 34
 """Bytes of a layer's activations per token and width in 16 bits (Korthikanti et al. 2022,

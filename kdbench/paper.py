@@ -11,8 +11,8 @@ from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Model, Shape, Suite
 from kdbench.formulas import Transformer
+from kdbench.head.chunked import BLOCK_ELEMENTS, CHUNK_ELEMENTS
 from kdbench.models.weights import at_hand, checkpoint
-from kdbench.train.head import BLOCK_ELEMENTS, CHUNK_ELEMENTS
 
 OBJECTIVE_BUFFERS = 8
 """Buffers of one block of logits that an objective and its gradient keep: five to twelve."""

@@ -15,10 +15,10 @@ from kdbench.config.load import load_suite
 from kdbench.config.schema import Diagnostics, Loss, Model, Recipe
 from kdbench.data.encode import Encoded
 from kdbench.data.template import EOS
+from kdbench.head.teacher import fill
 from kdbench.paper import on_paper
 from kdbench.train import loop
 from kdbench.train.job import Job
-from kdbench.train.teacher import fill
 from kdbench.variants.select import parse
 
 VOCABULARY, LENGTH, ROWS = 8192, 128, 4

@@ -24,8 +24,8 @@ from benchmarks.step import floor, step
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Loss
 from kdbench.formulas import Step, Transformer, stages
+from kdbench.head.chunked import per_token_loss
 from kdbench.paper import on_paper, sizes
-from kdbench.train.head import per_token_loss
 from kdbench.variants.select import parse
 
 BENCH = Bench(TINY)

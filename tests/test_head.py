@@ -8,7 +8,7 @@ from kdbench.models.model.model import Head
 from torch import Tensor
 
 from kdbench.config.schema import Loss
-from kdbench.train.head import Teacher, chunked_loss, per_token_loss, plain_loss
+from kdbench.head.chunked import Teacher, chunked_loss, per_token_loss, plain_loss
 from kdbench.variants.objective import Variant
 from kdbench.variants.select import expand, parse
 

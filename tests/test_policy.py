@@ -10,7 +10,7 @@ from torch import Tensor
 from kdbench.config.schema import Loss
 from kdbench.data.batches import MicroBatch
 from kdbench.data.encode import Encoded
-from kdbench.train.head import Teacher, per_token_loss
+from kdbench.head.chunked import Teacher, per_token_loss
 from kdbench.train.policy import PolicyPortion, Rollout, rewards_to_come
 from kdbench.variants.select import parse
 

@@ -19,12 +19,12 @@ from kdbench.build import cache_teacher
 from kdbench.config.schema import Lora
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
+from kdbench.head.teacher import open_cache
 from kdbench.models.model import model
 from kdbench.train import loop
 from kdbench.train.checkpoint import load_checkpoint
 from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import learning_rate, train
-from kdbench.train.teacher import open_cache
 from kdbench.variants.declare import divergence
 from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.select import parse
@@ -364,7 +364,7 @@ def test_a_broken_cache_is_noticed_when_it_is_made(
     artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kdbench.base.errors import UserError
-    from kdbench.train import teacher as teacher_module
+    from kdbench.head import teacher as teacher_module
 
     kept = artifacts.teacher_cache
     moved = kept.with_name("kept")

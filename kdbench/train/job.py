@@ -9,11 +9,11 @@ import torch
 from kdbench.config.schema import Diagnostics, Lora, Loss, Recipe
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import stop_ids
+from kdbench.head.chunked import PerToken, per_token_loss
+from kdbench.head.teacher import LiveTeacher, TeacherCache, open_cache
 from kdbench.models.model.model import Head, load
-from kdbench.train.head import PerToken, per_token_loss
 from kdbench.train.setting import Setting, Source
 from kdbench.train.sources import make_source
-from kdbench.train.teacher import LiveTeacher, TeacherCache, open_cache
 from kdbench.variants.objective import State, Variant
 
 

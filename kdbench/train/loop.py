@@ -15,6 +15,7 @@ from kdbench.config.schema import Recipe
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
+from kdbench.head.teacher import open_cache
 from kdbench.models.model.model import (
     Head,
     adapt,
@@ -28,7 +29,6 @@ from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
 from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.monitor import HeldOut, explain_non_finite, measure
 from kdbench.train.setting import GlobalBatch, Portion, Source
-from kdbench.train.teacher import open_cache
 from kdbench.variants.objective import State
 
 Progress = Callable[[dict[str, float]], None]

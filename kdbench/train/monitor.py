@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kdbench.data.batches import MicroBatch
+from kdbench.head.chunked import PerToken, Teacher, chunk_size
 from kdbench.models.model.model import Head, hidden_states
-from kdbench.train.head import PerToken, Teacher, chunk_size
 from kdbench.variants.logspace import entropy, kl
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from kdbench.base.seeds import derive
 from kdbench.data.batches import MicroBatch, batch_rows, response_indices, to_device
 from kdbench.data.encode import Encoded
+from kdbench.head.chunked import PerToken, Teacher, chunked_loss
+from kdbench.head.teacher import LiveTeacher
 from kdbench.models.model.model import Head
 from kdbench.models.sampling import decode, draw, streams_of
-from kdbench.train.head import PerToken, Teacher, chunked_loss
-from kdbench.train.teacher import LiveTeacher
 from kdbench.variants.objective import Variant
 from kdbench.variants.sequences import SourceVariant
 

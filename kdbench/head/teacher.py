@@ -17,8 +17,8 @@ from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.data.batches import MicroBatch, collate, response_indices, to_device
 from kdbench.data.encode import Encoded
+from kdbench.head.chunked import Teacher
 from kdbench.models.model.model import Head, head_of, hidden_states, mixed_precision
-from kdbench.train.head import Teacher
 
 ROWS = 16
 """Rows in a forward pass of the teacher."""

@@ -1,0 +1,1 @@
+"""From hidden states to per-token values: the chunked head and the teacher's side of it."""
