@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.measure import Report
 from benchmarks.perf import newest
-from kdbench.formulas import Device, Step, Transformer, stages, training_bytes
 from kdbench.head.chunked import CHUNK_ELEMENTS
+from kdbench.pipeline.formulas import Device, Step, Transformer, stages, training_bytes
 
 REPEATS = 1
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.plan import backend_version, default_backend
+from kdbench.pipeline.plan import backend_version, default_backend
 
 TORCH_ADD_ONS = ("torchvision", "torchaudio", "torchcodec")
 """vLLM brings them and kdbench uses none; one built for another torch breaks every model import."""

@@ -14,14 +14,14 @@ import torch
 from kdbench.models.model.model import head_of, hidden_states, layer_list, load, pick_device
 from torch import nn
 
-from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
-from kdbench.build import prepare
 from kdbench.cli.options import DATA_DIR, SETTINGS
 from kdbench.config.load import load_suite
 from kdbench.data.batches import MicroBatch, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.files import locate
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.build import prepare
 
 ROWS_AT_A_TIME = 16
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from kdbench.artifacts import Artifacts
+from kdbench.pipeline.artifacts import Artifacts
 from kdbench.runs.folder import Run
 
 settings.register_profile("kdbench", deadline=None)  # a busy machine is no failure
@@ -61,10 +61,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def artifacts(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     """The micro suite with its teacher, initial student, and the teacher's caches made."""
-    from kdbench import build
     from kdbench.config.identity import Shared
     from kdbench.config.load import load_suite
     from kdbench.data.files import locate
+    from kdbench.pipeline import build
 
     path = tmp_path_factory.mktemp("suite") / "micro.yaml"
     path.write_text(MICRO_SUITE)

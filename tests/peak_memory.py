@@ -16,7 +16,7 @@ from kdbench.config.schema import Diagnostics, Loss, Model, Recipe
 from kdbench.data.encode import Encoded
 from kdbench.data.template import EOS
 from kdbench.head.teacher import fill
-from kdbench.paper import on_paper
+from kdbench.pipeline.paper import on_paper
 from kdbench.train import loop
 from kdbench.train.job import Job
 from kdbench.variants.select import parse

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from kdbench import provenance
-from kdbench.accept import accept, find_board, judge, unlike
 from kdbench.base.errors import UserError
 from kdbench.base.store import file_digest, read_json, write_json, write_jsonl, write_text
-from kdbench.cost import cost
-from kdbench.plan import Plan, Request, make_plan, write_spec
+from kdbench.pipeline import provenance
+from kdbench.pipeline.accept import accept, find_board, judge, unlike
+from kdbench.pipeline.estimate import cost
+from kdbench.pipeline.plan import Plan, Request, make_plan, write_spec
 from kdbench.publish import PAGE, TABLES, check_nothing_is_lost, publish, publish_latest
 from kdbench.report.html import DATA_BEGIN, DATA_END
 from kdbench.runs.archive import ARCHIVE, pack, unpack

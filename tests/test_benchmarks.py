@@ -23,9 +23,9 @@ from benchmarks.shapes import DOLLY, TINY, Bench
 from benchmarks.step import floor, step
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Loss
-from kdbench.formulas import Step, Transformer, stages
 from kdbench.head.chunked import per_token_loss
-from kdbench.paper import on_paper, sizes
+from kdbench.pipeline.formulas import Step, Transformer, stages
+from kdbench.pipeline.paper import on_paper, sizes
 from kdbench.variants.select import parse
 
 BENCH = Bench(TINY)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kdbench.base.errors import UserError
-from kdbench.checks import check_same_vocabulary
+from kdbench.pipeline.checks import check_same_vocabulary
 
 BPE = {"vocab": {"a": 0, "b": 1}}
 UNIGRAM = {"vocab": [["a", -1.0], ["b", -2.5]]}

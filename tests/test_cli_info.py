@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import cost, doctor
+from kdbench import doctor
 from kdbench.base.errors import UserError
 from kdbench.cli.objectives import command as objectives_command
-from kdbench.plan import Request, make_plan
+from kdbench.pipeline import estimate
+from kdbench.pipeline.plan import Request, make_plan
 from tests.conftest import Cli
 
 PLUGIN = """
@@ -149,7 +150,7 @@ def test_answers_of_a_larger_student_take_longer(
     """One layer more: by two operations a parameter of it, for all that it reads and writes."""
     speed = 1e9
     monkeypatch.setattr(cost, "_flops_per_second", lambda: speed)
-    counts = cost.Counts(30.0, 10.0, 0, 40, exact=True)
+    counts = estimate.Counts(30.0, 10.0, 0, 40, exact=True)
     cached = {"teacher": True, "initial student": True}
     seconds = []
     for layers in (1, 2):
@@ -157,9 +158,9 @@ def test_answers_of_a_larger_student_take_longer(
         asked = Request(
             "instruct", "sft", settings=more, jobs=1, backend="transformers", out=tmp_path
         )
-        seconds.append(cost._seconds(make_plan(asked), counts, 0.0, 0, 1000, cached))
+        seconds.append(estimate._seconds(make_plan(asked), counts, 0.0, 0, 1000, cached))
     layer = 4 * 64 * 64 + 3 * 64 * 192
-    expected = 1000 * 30 * 2 * layer / (cost.EFFICIENCY * speed)
+    expected = 1000 * 30 * 2 * layer / (estimate.EFFICIENCY * speed)
     assert seconds[1] - seconds[0] == pytest.approx(expected)
 
 

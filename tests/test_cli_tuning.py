@@ -13,7 +13,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
 from kdbench.cli.plan import show
 from kdbench.cli.status import command as status
-from kdbench.plan import Request, make_plan
+from kdbench.pipeline.plan import Request, make_plan
 from kdbench.runs.folder import Run, TrialFiles
 from tests.conftest import KDBENCH, MICRO_SUITE
 
@@ -123,7 +123,7 @@ def test_a_tuned_run_is_not_extended_with_another_budget(folder: Path, asked: in
 
 
 def test_a_fixed_run_is_not_extended_with_tuning(tmp_path: Path) -> None:
-    from kdbench.plan import write_spec
+    from kdbench.pipeline.plan import write_spec
 
     (tmp_path / "micro.yaml").write_text(MICRO_SUITE)
     write_spec(make_plan(request(tmp_path)))

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
-from kdbench.batch import batch_of
 from kdbench.cli import main
 from kdbench.config.identity import Shared
 from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.records import read_split
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.batch import batch_of
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import wilson
 from kdbench.stats.paired import smallest_sign_flip_p

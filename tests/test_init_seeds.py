@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdbench import provenance
-from kdbench.artifacts import Artifacts
 from kdbench.cli import main
 from kdbench.config.identity import digest
+from kdbench.pipeline import provenance
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.trial import trials_of
 from kdbench.report.evidence import write_evidence
 from kdbench.report.notes import notes
 from kdbench.report.table import AVERAGE, Board, build_board
 from kdbench.runs.folder import Run
 from kdbench.runs.results import grid_of
 from kdbench.stats.intervals import over_seeds
-from kdbench.trial import trials_of
 from tests.synthetic_run import Variant, write_run, write_trial
 
 BOTH = [

@@ -12,19 +12,19 @@ from kdbench.models.model.model import adapt, hidden_states, load
 from safetensors import safe_open
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from kdbench import build, paper
-from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.base.store import write_jsonl
 from kdbench.config.identity import digest
 from kdbench.config.load import installed_suites, load_suite
 from kdbench.config.schema import Lora, Model, Shape
-from kdbench.cost import device_memory, guess_counts
 from kdbench.data.template import prompt_text
 from kdbench.models import weights
-from kdbench.plan import Request, make_plan
+from kdbench.pipeline import build, paper
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.estimate import device_memory, guess_counts
+from kdbench.pipeline.plan import Request, make_plan
+from kdbench.pipeline.trial import job_of
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
-from kdbench.trial import job_of
 from kdbench.variants.select import parse
 from tests.conftest import Cli
 from tests.hub_server import COMMIT, ask_hub, serve

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kdbench import provenance
+from kdbench.pipeline import provenance
 
 
 @pytest.mark.parametrize(

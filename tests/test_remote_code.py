@@ -14,16 +14,16 @@ import yaml
 from kdbench.models.model.model import load
 from pydantic import ValidationError
 
-from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.base.store import file_digest, write_jsonl
-from kdbench.build import _weights_digest
-from kdbench.checks import check_models
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Model
 from kdbench.generate import Answer, Backend, open_generator
 from kdbench.models.probe import check_computation
 from kdbench.models.weights import checkpoint
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.build import _weights_digest
+from kdbench.pipeline.checks import check_models
 from tests.conftest import Cli
 from tests.generate_models import MAX_LENGTH, gpt2, llama, prompts, save
 from tests.hub_server import COMMIT, ask_hub, serve
@@ -287,7 +287,7 @@ def test_another_code_is_another_model(tmp_path: Path) -> None:
         model: dict[str, object] = {"path": str(folder), "trust_remote_code": trusted}
         suite = load_suite(str(write_suite(tmp_path, model, model)))
         # A fresh process would find what a folder holds now.
-        from kdbench import artifacts
+        from kdbench.pipeline import artifacts
 
         artifacts._content.cache_clear()
         return Artifacts(suite, tmp_path).model("teacher").name

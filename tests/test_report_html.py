@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from kdbench.artifacts import Artifacts
 from kdbench.base.store import write_jsonl
 from kdbench.config.load import load_suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split
+from kdbench.pipeline.artifacts import Artifacts
 from kdbench.publish import publish
 from kdbench.report import build_board, write_report
 from kdbench.report.html import to_html, withhold

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import run
-from kdbench.artifacts import Artifacts
 from kdbench.base.store import write_json
 from kdbench.cli.progress import print_failures
 from kdbench.config.identity import Shared
 from kdbench.launch.local import Failure, Task
-from kdbench.plan import Plan
+from kdbench.pipeline import run
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.plan import Plan
 from kdbench.runs.folder import Run
 from kdbench.variants.select import parse
 from tests.conftest import ANSWERS_VERSION

@@ -11,10 +11,10 @@ import pytest
 import torch
 from kdbench.models.model.model import load
 
-from kdbench.artifacts import Artifacts
 from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import end_id
+from kdbench.pipeline.artifacts import Artifacts
 from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import _initial_state, train
 from kdbench.train.setting import Source

@@ -7,7 +7,7 @@ import yaml
 
 from kdbench.base.errors import UserError
 from kdbench.config.load import load_suite
-from kdbench.plan import Request, make_plan
+from kdbench.pipeline.plan import Request, make_plan
 from kdbench.runs.folder import find_run
 from kdbench.study.design import check_same_study, find_study, read_design, write_design
 from kdbench.study.expand import Question, make_design

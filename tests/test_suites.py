@@ -11,17 +11,17 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.base.store import write_jsonl
-from kdbench.checks import check_models
 from kdbench.config.identity import differences, digest
 from kdbench.config.load import installed_suites, load_suite
 from kdbench.data.files import locate
 from kdbench.data.records import Record, read_split
 from kdbench.data.tokenizer import train_tokenizer
-from kdbench.plan import Request, make_plan
-from kdbench.run import run
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.checks import check_models
+from kdbench.pipeline.plan import Request, make_plan
+from kdbench.pipeline.run import run
 from tests.conftest import DATA_DIR, MICRO_SUITE, Cli
 
 GUIDE = Path(__file__).parents[1] / "docs" / "add-a-suite.md"
@@ -194,7 +194,7 @@ def test_a_run_says_once_which_records_rouge_cannot_score(
     for name in ("teacher", "train", "dev", "dolly", "vicuna"):
         word = "да" if name == "dolly" else "yes"
         write_jsonl(tmp_path / f"data/{name}.jsonl", [{"instruction": "a", "output": word}])
-    monkeypatch.setattr("kdbench.run.execute", lambda *_, **__: [])
+    monkeypatch.setattr("kdbench.pipeline.run.execute", lambda *_, **__: [])
     request = Request(
         str(micro), "sft", backend="transformers", data_dir=tmp_path / "data", out=tmp_path / "out"
     )

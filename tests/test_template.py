@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from kdbench import build
-from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.checks import check_models
 from kdbench.config.identity import digest
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Suite
@@ -27,6 +24,9 @@ from kdbench.data.files import locate
 from kdbench.data.template import frame_of, user_turn
 from kdbench.data.tokenizer import end_id, read_frame, stop_ids
 from kdbench.generate.student import read_student
+from kdbench.pipeline import build
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.checks import check_models
 
 CHATML = (
     "{% for message in messages %}"

@@ -14,13 +14,13 @@ import torch
 from kdbench.model.model import head_of, hidden_states, load
 from transformers import masking_utils
 
-from kdbench.artifacts import Artifacts, _content
-from kdbench.build import cache_teacher
 from kdbench.config.schema import Lora
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
 from kdbench.head.teacher import open_cache
 from kdbench.models.model import model
+from kdbench.pipeline.artifacts import Artifacts, _content
+from kdbench.pipeline.build import cache_teacher
 from kdbench.train import loop
 from kdbench.train.checkpoint import load_checkpoint
 from kdbench.train.job import Job, per_token_of, source_of

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from kdbench.config.schema import Lora
-from kdbench.trial import dropout_of
+from kdbench.pipeline.trial import dropout_of
 
 GPT2: dict[str, Any] = {"vocab_size": 32, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
 SMALL: dict[str, Any] = {

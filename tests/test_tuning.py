@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
-from kdbench.trial import Trial, job_of, trials_of
-from kdbench.tuning.candidates import Range, candidates, search_space, with_neighbours
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.trial import Trial, job_of, trials_of
+from kdbench.pipeline.tuning import Range, candidates, search_space, with_neighbours
 from kdbench.variants.declare import divergence
 from kdbench.variants.objective import METHODS, OBJECTIVES
 from kdbench.variants.parameters import Number, declare

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from kdbench.models.model.model import keep_layers, load
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from kdbench import build, paper
-from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.config.identity import digest
 from kdbench.config.load import load_suite
@@ -22,6 +20,8 @@ from kdbench.config.schema import Model, Split
 from kdbench.data.records import read_split
 from kdbench.models import weights
 from kdbench.models.gguf import dequantised
+from kdbench.pipeline import build, paper
+from kdbench.pipeline.artifacts import Artifacts
 from tests.conftest import MICRO_SUITE
 from tests.generate_models import tokenizer
 

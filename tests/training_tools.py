@@ -8,11 +8,11 @@ import pytest
 import torch
 from kdbench.models.model.model import load
 
-from kdbench.artifacts import Artifacts
 from kdbench.base import store
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.trial import job_of
 from kdbench.train.job import Job
 from kdbench.train.loop import train
-from kdbench.trial import job_of
 from kdbench.variants.select import parse
 from tests.conftest import ANSWERS_VERSION
 

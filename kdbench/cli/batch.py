@@ -20,9 +20,9 @@ def command(
     name: str, seed: int, step: int, data_dir: Path | None, out: Path, as_json: bool
 ) -> None:
     """Show the batch of one step of RUN, for example one at which a loss spiked (spikes.csv)."""
-    from kdbench.artifacts import Artifacts
-    from kdbench.batch import batch_of, shared_of
     from kdbench.data.files import locate
+    from kdbench.pipeline.artifacts import Artifacts
+    from kdbench.pipeline.batch import batch_of, shared_of
     from kdbench.runs.folder import find_run
 
     run = find_run(name, out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from kdbench.plan import Request
+    from kdbench.pipeline.plan import Request
 
 Command = Callable[..., Any]
 
@@ -115,7 +115,7 @@ def execution_options(command: Command) -> Command:
 
 def to_request(**given: Any) -> "Request":
     """The request that the flags of `request_options` describe."""
-    from kdbench.plan import Request
+    from kdbench.pipeline.plan import Request
 
     return Request(**given)
 

@@ -9,11 +9,11 @@ import click
 from kdbench.cli.options import JSON, request_options, to_request
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Suite
-from kdbench.cost import cost, device_memory, guess_counts, has_gpu
 from kdbench.models.weights import at_hand
-from kdbench.paper import on_paper
-from kdbench.plan import Plan, Request, make_plan
-from kdbench.trial import Trial
+from kdbench.pipeline.estimate import cost, device_memory, guess_counts, has_gpu
+from kdbench.pipeline.paper import on_paper
+from kdbench.pipeline.plan import Plan, Request, make_plan
+from kdbench.pipeline.trial import Trial
 
 
 @click.command("plan")
@@ -48,7 +48,7 @@ def show(plan: Plan, *, as_json: bool, accepted: Collection[Trial] = ()) -> None
     """
     figures = cost(plan, accepted)
     if plan.tuning is not None:
-        from kdbench.tuning.nested import nested_plan
+        from kdbench.pipeline.tuned_plan import nested_plan
 
         figures["tuning"] = cost(nested_plan(plan))
     if as_json:

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from kdbench.launch.local import Failure, Task
+from kdbench.pipeline.trial import Trial
 from kdbench.runs.folder import Run
-from kdbench.trial import Trial
 
 LINE_SECONDS = 15.0
 """Between two plain lines about the same training."""
@@ -34,7 +34,7 @@ def _traceback_of(task: Task) -> str:
 
 
 class Progress:
-    """What `kdbench.run.run` reports to.
+    """What `kdbench.pipeline.run.run` reports to.
 
     `on_begin` is called when the run's folder is laid out, `on_done` with every task that ended.
     """

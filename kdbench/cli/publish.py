@@ -55,8 +55,8 @@ class Publisher:
 
     def after(self, task: Task) -> None:
         """Publishes where a trial has just been scored and the last time was long enough ago."""
+        from kdbench.pipeline.trial import score_answers
         from kdbench.publish import publish_latest
-        from kdbench.trial import score_answers
 
         if self._boards is None or task.call is not score_answers or time.monotonic() < self._due:
             return

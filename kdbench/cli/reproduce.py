@@ -11,7 +11,7 @@ from kdbench.cli.options import SEEDS, execution_options, to_request
 
 if TYPE_CHECKING:
     from kdbench.papers import Published, Reproduction, Table
-    from kdbench.plan import Plan, Request
+    from kdbench.pipeline.plan import Plan, Request
 
 TINY_SUITE = "instruct"
 
@@ -54,7 +54,7 @@ def command(
     """
     from kdbench.cli.compare import check_output
     from kdbench.papers import load_published, reproduce
-    from kdbench.plan import make_plan
+    from kdbench.pipeline.plan import make_plan
     from kdbench.runs.folder import find_run
     from kdbench.variants.select import load_plugin
 

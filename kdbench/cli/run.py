@@ -13,7 +13,7 @@ from kdbench.cli.options import request_options, to_request
 if TYPE_CHECKING:
     from kdbench.cli.progress import Progress
     from kdbench.launch.local import Failure
-    from kdbench.plan import Plan
+    from kdbench.pipeline.plan import Plan
 
 
 @click.command("run")
@@ -50,8 +50,8 @@ def command(
 
     if not dry_run:
         click.get_current_context().with_resource(early_worker())
-    from kdbench.accept import find_board, judge, tell
-    from kdbench.plan import make_plan
+    from kdbench.pipeline.accept import find_board, judge, tell
+    from kdbench.pipeline.plan import make_plan
     from kdbench.publish import check_nothing_is_lost, publish_latest
     from kdbench.track import check_trackers
 
@@ -88,8 +88,8 @@ def command(
 
 def _tuned(plan: "Plan") -> "Plan":
     """The plan with what dev chose, after the candidates that are not done yet have run."""
-    from kdbench.plan import write_spec
-    from kdbench.tuning.nested import chosen_plan, nested_plan
+    from kdbench.pipeline.plan import write_spec
+    from kdbench.pipeline.tuned_plan import chosen_plan, nested_plan
 
     write_spec(replace(plan, variants=[]))  # a command without --tuning is refused from here on
     nested = nested_plan(plan)
@@ -108,7 +108,7 @@ def _run(
 ) -> "tuple[Progress, list[Failure]]":
     from kdbench.cli.progress import Progress
     from kdbench.cli.publish import Publisher
-    from kdbench.run import run
+    from kdbench.pipeline.run import run
     from kdbench.track.child import Child
 
     child = click.get_current_context().with_resource(Child(plan.run, trackers, _warn))

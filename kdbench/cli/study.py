@@ -10,7 +10,7 @@ from kdbench.cli.options import SEEDS, SUITE, execution_options, to_request
 
 if TYPE_CHECKING:
     from kdbench.launch.local import Failure
-    from kdbench.plan import Plan
+    from kdbench.pipeline.plan import Plan
 
 
 @click.command("study")
@@ -102,9 +102,9 @@ def show_study(folder: Path) -> None:
 def run_and_report(plan: "Plan") -> "list[Failure]":
     """Runs what is not done yet, and writes the run's report."""
     from kdbench.cli.progress import Progress
+    from kdbench.pipeline.run import run
     from kdbench.publish import reporting
     from kdbench.report import write_report
-    from kdbench.run import run
 
     try:
         with Progress() as progress:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.artifacts import Artifacts
 from kdbench.base import store
+from kdbench.pipeline.artifacts import Artifacts
 from kdbench.runs.folder import Run
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kdbench.plan import Plan, Request, check_name, make_plan
+from kdbench.pipeline.plan import Plan, Request, check_name, make_plan
 from kdbench.study.design import Design, check_same_study
 from kdbench.variants.objective import Variant
 

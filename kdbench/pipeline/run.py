@@ -7,12 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from kdbench import provenance
-from kdbench.accept import accept, judge, tell, unlike
-from kdbench.artifacts import Role
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.build import (
+from kdbench.data.remarks import foreign
+from kdbench.launch.local import Failure, Task, Worker, execute
+from kdbench.pipeline import provenance
+from kdbench.pipeline.accept import accept, judge, tell, unlike
+from kdbench.pipeline.artifacts import Role
+from kdbench.pipeline.build import (
     answer_with_teacher,
     cache_answers,
     cache_teacher,
@@ -20,11 +22,8 @@ from kdbench.build import (
     make_model,
     prepare,
 )
-from kdbench.data.remarks import foreign
-from kdbench.launch.local import Failure, Task, Worker, execute
-from kdbench.plan import Plan, check_same_run, write_spec
-from kdbench.runs.samples import write_samples
-from kdbench.trial import (
+from kdbench.pipeline.plan import Plan, check_same_run, write_spec
+from kdbench.pipeline.trial import (
     Trial,
     check_claim,
     claim,
@@ -33,6 +32,7 @@ from kdbench.trial import (
     score_answers,
     train_trial,
 )
+from kdbench.runs.samples import write_samples
 
 ANSWERS = "teacher's answers cache"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-from kdbench.artifacts import Artifacts, Role
 from kdbench.base import store
 from kdbench.base.seeds import derive
 from kdbench.config.identity import Shared, digest
@@ -19,6 +18,7 @@ from kdbench.data.tokenizer import (
 )
 from kdbench.generate import open_generator
 from kdbench.models.weights import weights_files
+from kdbench.pipeline.artifacts import Artifacts, Role
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
 from kdbench.variants.select import parse

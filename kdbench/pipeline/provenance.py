@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.base import store
-from kdbench.plan import Plan
+from kdbench.pipeline.plan import Plan
+from kdbench.pipeline.trial import initial_student
 from kdbench.runs.archive import ARCHIVE
 from kdbench.runs.provenance import _versions, command, commit, hardware, mixed, read
-from kdbench.trial import initial_student
 
 
 def begin(plan: Plan, begun: float) -> None:

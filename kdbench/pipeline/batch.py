@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from kdbench.artifacts import Artifacts
 from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared
+from kdbench.pipeline.artifacts import Artifacts
 from kdbench.runs.folder import Run, stored_spec
 
 

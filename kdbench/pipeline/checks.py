@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdbench.artifacts import Artifacts, Role
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Model
+from kdbench.pipeline.artifacts import Artifacts, Role
 
 
 def check_models(artifacts: Artifacts, backend: str) -> None:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, differences
 from kdbench.config.schema import Lora
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
+from kdbench.pipeline.artifacts import Artifacts
 from kdbench.runs.folder import REFERENCES, Run, TrialFiles
 from kdbench.variants.objective import LR, Variant
 

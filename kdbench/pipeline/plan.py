@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 import yaml
 
-from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.checks import check_models
 from kdbench.config.identity import Shared, differences
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split, splits_of
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.checks import check_models
+from kdbench.pipeline.trial import Trial, check_claim, trials_of
+from kdbench.pipeline.tuning import Tuning, tuning_of, with_neighbours
 from kdbench.runs.folder import STUDY, Run, stored_spec
-from kdbench.trial import Trial, check_claim, trials_of
-from kdbench.tuning.candidates import Tuning, tuning_of, with_neighbours
 from kdbench.variants.objective import Variant
 from kdbench.variants.select import expand, load_plugin
 

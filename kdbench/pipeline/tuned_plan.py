@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from kdbench.artifacts import Artifacts
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import DEV
-from kdbench.plan import Plan
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.plan import Plan
+from kdbench.pipeline.tuning import METRIC, with_neighbours
 from kdbench.runs.folder import Run, TrialFiles
-from kdbench.tuning.candidates import METRIC, with_neighbours
 from kdbench.variants.objective import LR, Variant
 
 FIRST_SEED = 1000

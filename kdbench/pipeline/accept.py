@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench import provenance
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import differences
-from kdbench.plan import Plan
+from kdbench.pipeline import provenance
+from kdbench.pipeline.plan import Plan
+from kdbench.pipeline.trial import Trial
 from kdbench.runs.archive import ARCHIVE, FILES, Files, key_of, unpack
 from kdbench.runs.folder import STUDY, Run, stored_spec
-from kdbench.trial import Trial
 
 
 @dataclass(frozen=True)

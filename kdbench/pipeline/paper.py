@@ -10,9 +10,9 @@ from typing import Any
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Model, Shape, Suite
-from kdbench.formulas import Transformer
 from kdbench.head.chunked import BLOCK_ELEMENTS, CHUNK_ELEMENTS
 from kdbench.models.weights import at_hand, checkpoint
+from kdbench.pipeline.formulas import Transformer
 
 OBJECTIVE_BUFFERS = 8
 """Buffers of one block of logits that an objective and its gradient keep: five to twelve."""
@@ -23,7 +23,7 @@ class Sizes:
     """A model's parameters, counted.
 
     Attributes:
-        body: what `kdbench.formulas` knows of it.
+        body: what `kdbench.pipeline.formulas` knows of it.
         parameters: all of them.
         lora: those of its adapters; 0 where it is trained in full.
     """

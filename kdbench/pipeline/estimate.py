@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.artifacts import Artifacts
 from kdbench.config.schema import Recipe, Split, Suite
-from kdbench.formulas import Transformer
-from kdbench.paper import on_paper, sizes
-from kdbench.plan import Plan
-from kdbench.trial import Trial
+from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.formulas import Transformer
+from kdbench.pipeline.paper import on_paper, sizes
+from kdbench.pipeline.plan import Plan
+from kdbench.pipeline.trial import Trial
 
 EFFICIENCY = 0.5
 """Share of the speed of a plain matrix product that models reach here: 0.4 to 0.6 in the trainings

@@ -1,0 +1,1 @@
+"""From a request to finished trials: the plan, the artefacts, the stages and the run."""
