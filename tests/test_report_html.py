@@ -16,9 +16,9 @@ from kdbench.config.load import load_suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split
 from kdbench.pipeline.artifacts import Artifacts
-from kdbench.publish import publish
 from kdbench.report import build_board, write_report
 from kdbench.report.html import to_html, withhold
+from kdbench.report.publish import publish
 from kdbench.runs.folder import Run
 from kdbench.runs.samples import read_samples, write_samples
 from kdbench.score.metrics import write_scores

@@ -40,7 +40,7 @@ def command(name: str, out: Path, trials: bool) -> None:
             raise UserError(f"--trials: {name} is a study, whose board holds tables alone")
         click.echo(f"published to {publish_study(study, boards)}")
         return
-    from kdbench.publish import publish_latest
+    from kdbench.report.publish import publish_latest
     from kdbench.runs.folder import find_run
 
     click.echo(publish_latest(find_run(name, out), boards, trials=trials))
@@ -56,7 +56,7 @@ class Publisher:
     def after(self, task: Task) -> None:
         """Publishes where a trial has just been scored and the last time was long enough ago."""
         from kdbench.pipeline.trial import score_answers
-        from kdbench.publish import publish_latest
+        from kdbench.report.publish import publish_latest
 
         if self._boards is None or task.call is not score_answers or time.monotonic() < self._due:
             return

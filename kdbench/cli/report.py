@@ -36,8 +36,8 @@ def show_report(run: Run, *, rebuild: bool, samples: int | None = None) -> None:
     """Prints a run's table, after writing its report anew or where there is none yet."""
     from rich.console import Console
 
-    from kdbench.publish import reporting
     from kdbench.report import build_board, to_console, write_report
+    from kdbench.report.publish import reporting
 
     with reporting(run):
         if rebuild or not (run.path / "leaderboard.csv").exists():

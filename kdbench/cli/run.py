@@ -52,7 +52,7 @@ def command(
         click.get_current_context().with_resource(early_worker())
     from kdbench.pipeline.accept import find_board, judge, tell
     from kdbench.pipeline.plan import make_plan
-    from kdbench.publish import check_nothing_is_lost, publish_latest
+    from kdbench.report.publish import check_nothing_is_lost, publish_latest
     from kdbench.track import check_trackers
 
     chosen = check_trackers(trackers)

@@ -103,8 +103,8 @@ def run_and_report(plan: "Plan") -> "list[Failure]":
     """Runs what is not done yet, and writes the run's report."""
     from kdbench.cli.progress import Progress
     from kdbench.pipeline.run import run
-    from kdbench.publish import reporting
     from kdbench.report import write_report
+    from kdbench.report.publish import reporting
 
     try:
         with Progress() as progress:

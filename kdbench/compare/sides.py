@@ -10,7 +10,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
 from kdbench.config.identity import canonical
 from kdbench.config.schema import DEV
-from kdbench.frames import RunFrames
+from kdbench.report.frames import RunFrames
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import REFERENCES, Run
 from kdbench.runs.results import Trial, finished_trials

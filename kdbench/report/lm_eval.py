@@ -20,7 +20,7 @@ import pandas as pd
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.data.template import prompt_text, user_turn
-from kdbench.frames import TRIAL, RunFrames
+from kdbench.report.frames import TRIAL, RunFrames
 from kdbench.report.table import AVERAGE
 from kdbench.runs.provenance import read as read_provenance
 from kdbench.runs.results import RANKED

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.export.lm_eval import write_lm_eval
-from kdbench.frames import RunFrames
+from kdbench.report.frames import RunFrames
+from kdbench.report.lm_eval import write_lm_eval
 from kdbench.runs.folder import Run
 
 Format = Literal["parquet", "duckdb", "csv", "lm-eval"]
