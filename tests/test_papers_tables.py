@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from kdbench.base.errors import UserError
+from kdbench.compare.published_reproduction import variants_of
+from kdbench.compare.published_tables import FILE
 from kdbench.papers import load_published
-from kdbench.papers.reproduction import variants_of
-from kdbench.papers.tables import FILE
 from kdbench.variants.select import parse
 
 

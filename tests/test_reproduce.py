@@ -12,9 +12,9 @@ from scipy import stats
 
 from kdbench.base.store import write_text
 from kdbench.cli import main
+from kdbench.compare.published_tables import FILE
+from kdbench.compare.published_text import source, to_markdown
 from kdbench.papers import Reproduction, load_published, reproduce
-from kdbench.papers.tables import FILE
-from kdbench.papers.text import source, to_markdown
 from kdbench.report import leaderboard
 from kdbench.runs.folder import Run
 from tests.compare_runs import write_described_run
@@ -78,7 +78,7 @@ def test_planted_agreement_and_disagreement_are_found(
     found = compared(tmp_path, {"tvd": 25.0})
     others = dict.fromkeys(ROWS.keys() - {"tvd"}, "cannot tell")
     assert verdicts(found, "dolly") == others | {"tvd": "not reproduced"}
-    monkeypatch.setattr("kdbench.papers.verdict.RESOLUTION", 5.0)
+    monkeypatch.setattr("kdbench.compare.published_verdict.RESOLUTION", 5.0)
     published, runs = (
         load_published(tmp_path / "published.yaml"),
         {"dolly-gpt2": Run(tmp_path / "run")},

@@ -106,8 +106,8 @@ def _check_flags(dry_run: bool, given: dict[str, Any]) -> None:
 
 
 def _list(published: "Published") -> None:
+    from kdbench.compare.published_text import CONFIDENCE
     from kdbench.config.load import installed_suites
-    from kdbench.papers.text import CONFIDENCE
 
     known = installed_suites()
     for table in published.tables:
@@ -150,8 +150,8 @@ def _requests(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, R
     Raises:
         UserError: a suite is not installed, or has no row that kdbench can run.
     """
+    from kdbench.compare.published_reproduction import variants_of
     from kdbench.config.load import installed_suites
-    from kdbench.papers.reproduction import variants_of
     from kdbench.runs.folder import REFERENCES
 
     suites = [TINY_SUITE] if tiny else table.suites
@@ -192,7 +192,7 @@ def _show(found: "Reproduction", output: Path | None) -> None:
     from rich.console import Console
 
     from kdbench.base.store import write_text
-    from kdbench.papers.text import to_console, to_markdown
+    from kdbench.compare.published_text import to_console, to_markdown
 
     if output is not None and output.suffix == ".csv":
         write_text(output, found.frame().to_csv(index=False, lineterminator="\n"))

@@ -8,9 +8,9 @@ from scipy import stats
 
 from kdbench.base.errors import UserError
 from kdbench.compare.figures import Figures
+from kdbench.compare.published_tables import Published, PublishedRow, Table
+from kdbench.compare.published_verdict import judge
 from kdbench.compare.sides import Side
-from kdbench.papers.tables import Published, PublishedRow, Table
-from kdbench.papers.verdict import judge
 from kdbench.report.table import AVERAGE
 
 METRIC = "rouge_l"

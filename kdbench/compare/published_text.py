@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from rich.console import Group
 
+from kdbench.compare.published_cells import Cell
+from kdbench.compare.published_reproduction import Reproduction
+from kdbench.compare.published_tables import Table
+from kdbench.compare.published_verdict import CANNOT_TELL, LEVEL, NOT_REPRODUCED, REPRODUCED, RULE
 from kdbench.compare.text import Block, Grid, block_console, block_markdown
-from kdbench.papers.cells import Cell
-from kdbench.papers.reproduction import Reproduction
-from kdbench.papers.tables import Table
-from kdbench.papers.verdict import CANNOT_TELL, LEVEL, NOT_REPRODUCED, REPRODUCED, RULE
 from kdbench.report.table import AVERAGE
 from kdbench.report.words import number
 from kdbench.stats.intervals import Interval

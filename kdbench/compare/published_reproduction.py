@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from kdbench.base.errors import UserError
+from kdbench.compare.published_cells import Cell, read_cells
+from kdbench.compare.published_tables import Published, Table
 from kdbench.compare.sides import Side, read_side
 from kdbench.config.identity import differences
 from kdbench.config.load import installed_suites, load_suite
-from kdbench.papers.cells import Cell, read_cells
-from kdbench.papers.tables import Published, Table
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Interval
 from kdbench.stats.two_runs import kendall_tau
