@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from kdbench.api import objective
+from kdbench.authoring.conformance import check
 from kdbench.cli import main
 from kdbench.cli.new_objective import command
-from kdbench.conformance import check
 from kdbench.variants.select import load_plugin
 from tests.conftest import Cli
 from tests.objective_tools import spoiled_registry

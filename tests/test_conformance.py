@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdbench.api import divergence, kl, labelled, objective, stateful
-from kdbench.conformance import check
+from kdbench.authoring.conformance import check
 from kdbench.variants.objective import OBJECTIVES, PRESETS, Variant
 from kdbench.variants.select import expand
 from kdbench.variants.sequences import DATASET

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from kdbench.conformance.table import zeros_table
+from kdbench.authoring.table import zeros_table
 from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.select import load_objectives
 
 PAGE = Path(__file__).parents[1] / "docs/numerics.md"
-HINT = "run: python -m kdbench.conformance.table > docs/numerics.md"
+HINT = "run: python -m kdbench.authoring.table > docs/numerics.md"
 
 
 def test_the_page_says_where_each_objective_is_infinite() -> None:

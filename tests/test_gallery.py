@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from kdbench.api import kl, objective, stateful
-from kdbench.gallery.descent import PLACES, End, end, push, student, teacher
-from kdbench.gallery.document import PICTURES, TEXT, stale, text
-from kdbench.gallery.draw import picture
-from kdbench.gallery.facts import pictured
+from kdbench.authoring.descent import PLACES, End, end, push, student, teacher
+from kdbench.authoring.document import PICTURES, TEXT, stale, text
+from kdbench.authoring.draw import picture
+from kdbench.authoring.facts import pictured
 from tests.objective_tools import spoiled_registry
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -98,7 +98,7 @@ def test_the_same_picture_has_the_same_bytes() -> None:
 
 def test_the_page_is_current() -> None:
     """In a process of its own: other tests register objectives."""
-    check = [sys.executable, "-m", "kdbench.gallery", "--check", str(DOCS)]
+    check = [sys.executable, "-m", "kdbench.authoring", "--check", str(DOCS)]
     result = subprocess.run(check, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

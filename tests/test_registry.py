@@ -315,7 +315,7 @@ GUIDE = (ROOT / "docs" / "add-an-objective.md").read_text()
 
 
 def test_the_guides_objective_is_short_and_conforms(tmp_path: Path) -> None:
-    from kdbench.conformance import check
+    from kdbench.authoring.conformance import check
 
     text = _first_block(GUIDE)
     assert sum(bool(line.strip()) for line in text.splitlines()) <= 15

@@ -70,7 +70,7 @@ def _registered_by(path: Path) -> "list[Variant]":
 def _report(variant: "Variant") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from kdbench.conformance import check
+    from kdbench.authoring.conformance import check
 
     findings = check(variant)
     return {

@@ -12,7 +12,7 @@ import click
 from kdbench.base.errors import UserError
 
 if TYPE_CHECKING:
-    from kdbench.scaffold import Kind
+    from kdbench.authoring.scaffold import Kind
 
 LONGEST = 32
 """Longer names are cut in tables and plots."""
@@ -36,7 +36,7 @@ LONGEST = 32
 )
 def command(name: str, kind: "Kind", folder: Path) -> None:
     """Write an objective NAME that works, and its test, to be changed into yours."""
-    from kdbench.scaffold import files
+    from kdbench.authoring.scaffold import files
 
     _refuse_name(name)
     _refuse_folder(folder)
@@ -59,8 +59,8 @@ def command(name: str, kind: "Kind", folder: Path) -> None:
 
 def _refuse_name(name: str) -> None:
     from kdbench import api
+    from kdbench.authoring.scaffold import module_of
     from kdbench.runs.folder import REFERENCES
-    from kdbench.scaffold import module_of
     from kdbench.variants.objective import GROUPS, NAME, NAMES
     from kdbench.variants.select import load_objectives
     from kdbench.variants.sequences import SOURCES

@@ -12,7 +12,7 @@ from kdbench.base.errors import UserError
 from kdbench.cli.options import JSON, PLUGIN
 
 if TYPE_CHECKING:
-    from kdbench.gallery.facts import Facts
+    from kdbench.authoring.facts import Facts
 
 WIDTH = 100
 
@@ -32,7 +32,7 @@ def command(name: str | None, plot: Path | None, plugins: tuple[Path, ...], as_j
 
     NAME is one of them, or a variant such as "amid[alpha=3]".
     """
-    from kdbench.gallery.facts import all_facts, facts_of
+    from kdbench.authoring.facts import all_facts, facts_of
     from kdbench.variants.select import load_objectives, load_plugin
 
     load_objectives()
@@ -55,8 +55,8 @@ def _draw(name: str | None, path: Path) -> None:
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in ("png", "svg"):
         raise UserError(f"--plot {path}: the name of a picture ends in .png or .svg")
-    from kdbench.gallery.draw import picture
-    from kdbench.gallery.facts import pictured
+    from kdbench.authoring.draw import picture
+    from kdbench.authoring.facts import pictured
 
     path.write_bytes(picture(pictured(name), suffix))
     click.echo(f"picture: {path}", err=True)
@@ -89,7 +89,7 @@ def _page(item: "Facts") -> Iterator[str]:
 
 
 def _rows(item: "Facts") -> Iterator[tuple[str, str]]:
-    from kdbench.gallery.facts import infinities
+    from kdbench.authoring.facts import infinities
 
     if "expression" in item:
         yield "is", item["expression"]

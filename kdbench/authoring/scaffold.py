@@ -137,7 +137,7 @@ from pathlib import Path
 import pytest
 import torch
 from kdbench.api import objective
-from kdbench.conformance import check
+from kdbench.authoring.conformance import check
 from kdbench.variants.select import load_plugin
 
 load_plugin(Path(__file__).with_name("<module>.py"))

@@ -2,7 +2,7 @@
 
 import torch
 
-from kdbench.conformance.cases import (
+from kdbench.authoring.conformance.cases import (
     IDS,
     TOKENS,
     Case,

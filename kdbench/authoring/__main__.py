@@ -1,10 +1,10 @@
-"""`python -m kdbench.gallery docs`: writes docs/objectives.md and its pictures anew."""
+"""`python -m kdbench.authoring docs`: writes docs/objectives.md and its pictures anew."""
 
 from pathlib import Path
 
 import click
 
-from kdbench.gallery.document import stale, write
+from kdbench.authoring.document import stale, write
 
 
 @click.command()
@@ -16,7 +16,7 @@ def main(folder: Path, check: bool) -> None:
         write(folder)
     elif old := stale(folder):
         raise click.ClickException(
-            f"out of date in {folder}: {', '.join(old)}; run: python -m kdbench.gallery {folder}"
+            f"out of date in {folder}: {', '.join(old)}; run: python -m kdbench.authoring {folder}"
         )
 
 

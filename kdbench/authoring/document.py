@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kdbench.gallery.facts import Facts, all_facts, infinities, pictured
+from kdbench.authoring.facts import Facts, all_facts, infinities, pictured
 from kdbench.variants.objective import Variant
 from kdbench.variants.select import expand, parse
 from kdbench.variants.sequences import DATASET
@@ -15,7 +15,7 @@ PICTURES = "gallery"
 INTRODUCTION = """\
 # The objectives
 
-Made from the registry by `python -m kdbench.gallery docs`; the tests compare the two. The same for
+Made from the registry by `python -m kdbench.authoring docs`; the tests compare the two. The same for
 one of them, or for a variant or a plugin, is `kdbench objectives NAME --plot FILE.svg`.
 
 p is the teacher's distribution over the next token, q the student's. A value is per token, in nats
@@ -59,7 +59,7 @@ def text() -> str:
 
 def write(folder: Path) -> None:
     """Writes the page and its pictures into a folder, and removes pictures of what is gone."""
-    from kdbench.gallery.draw import overview, picture
+    from kdbench.authoring.draw import overview, picture
 
     plain = [variant for variant in expand("all") if variant.source == DATASET]
     pictures = {"overview.svg": overview(plain, "svg")}

@@ -1,4 +1,4 @@
-"""The numerics table: `python -m kdbench.conformance.table > docs/numerics.md`.
+"""The numerics table: `python -m kdbench.authoring.table > docs/numerics.md`.
 
 One row an objective, with its defaults: what it is at zeros, and how near float32 comes to float64.
 """
@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kdbench.conformance.cases import values
-from kdbench.conformance.precision import (
+from kdbench.authoring.conformance.cases import values
+from kdbench.authoring.conformance.precision import (
     LARGE,
     LARGE_ROUNDING,
     RELATIVE,
@@ -17,7 +17,7 @@ from kdbench.conformance.precision import (
     compare,
     large_case,
 )
-from kdbench.conformance.zeros import zero_cases
+from kdbench.authoring.conformance.zeros import zero_cases
 from kdbench.variants.objective import OBJECTIVES, Variant
 from kdbench.variants.select import load_objectives
 
@@ -29,7 +29,7 @@ NEAR = ("close distributions", "equal distributions")
 TEXT = f"""\
 # Numerics of the objectives
 
-Written by `python -m kdbench.conformance.table > docs/numerics.md`; every objective stands here
+Written by `python -m kdbench.authoring.table > docs/numerics.md`; every objective stands here
 with its defaults. `kdbench check NAME` tries any other setting, and any file of yours.
 
 ## Where a probability is 0

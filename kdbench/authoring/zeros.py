@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kdbench.conformance.cases import (
+from kdbench.authoring.conformance.cases import (
     TOKENS,
     ZERO,
     Case,

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from kdbench.gallery.descent import PLACES, end, push, student, teacher
+from kdbench.authoring.descent import PLACES, end, push, student, teacher
 from kdbench.report.plots import to_bytes
 from kdbench.report.style import SETTINGS, Colour, shortened
 from kdbench.variants.objective import Variant

@@ -1,0 +1,1 @@
+"""For who writes an objective: conformance, the catalogue with its pictures, the scaffold."""

@@ -1,1 +1,0 @@
-"""What an objective is and does, told from the registry: facts, pictures, docs/objectives.md."""
