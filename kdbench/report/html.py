@@ -21,8 +21,8 @@ from kdbench.report.html_markup import from_markdown, inline, scrolling, table
 from kdbench.report.notes import notes
 from kdbench.report.render import cells, columns
 from kdbench.report.table import Board, stability_frame
-from kdbench.runs.cost import cost_frame
 from kdbench.runs.folder import Run
+from kdbench.runs.results import cost_frame
 
 DATA_BEGIN = '<script type="application/json" id="data">'
 DATA_END = "</script>"

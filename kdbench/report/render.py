@@ -12,7 +12,7 @@ from rich.text import Text
 from kdbench.report.notes import SAMPLES_MARK, notes
 from kdbench.report.table import AVERAGE, Board, Row
 from kdbench.report.words import number
-from kdbench.runs.cost import Cost, mean_cost
+from kdbench.runs.results import Cost, mean_cost
 
 COSTS: dict[str, Callable[[Cost], float]] = {
     "train s": lambda cost: cost.train_seconds,

@@ -10,9 +10,8 @@ import yaml
 
 from kdbench.base.store import read_json
 from kdbench.config.schema import DEV
-from kdbench.runs.cost import Cost
 from kdbench.runs.folder import Run
-from kdbench.runs.results import METRICS, RANKED, Grid, Trial, finished_trials, grid_of
+from kdbench.runs.results import METRICS, RANKED, Cost, Grid, Trial, finished_trials, grid_of
 from kdbench.stats import intervals
 from kdbench.stats.intervals import Floats
 from kdbench.stats.stability import VariantStability, of_trial, of_variant, threshold_of

@@ -7,8 +7,8 @@ from kdbench.base.store import write_bytes, write_text
 from kdbench.report.latex import to_latex
 from kdbench.report.render import to_markdown
 from kdbench.report.table import build_board, stability_frame, to_frame
-from kdbench.runs.cost import cost_frame
 from kdbench.runs.folder import Run
+from kdbench.runs.results import cost_frame
 
 
 def write_report(run: Run, samples: int | None = None) -> pd.DataFrame:
