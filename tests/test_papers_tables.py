@@ -6,8 +6,7 @@ import pytest
 
 from kdbench.base.errors import UserError
 from kdbench.compare.published_reproduction import variants_of
-from kdbench.compare.published_tables import FILE
-from kdbench.papers import load_published
+from kdbench.compare.published_tables import FILE, load_published
 from kdbench.variants.select import parse
 
 

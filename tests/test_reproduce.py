@@ -12,9 +12,9 @@ from scipy import stats
 
 from kdbench.base.store import write_text
 from kdbench.cli import main
-from kdbench.compare.published_tables import FILE
+from kdbench.compare.published_reproduction import Reproduction, reproduce
+from kdbench.compare.published_tables import FILE, load_published
 from kdbench.compare.published_text import source, to_markdown
-from kdbench.papers import Reproduction, load_published, reproduce
 from kdbench.report import leaderboard
 from kdbench.runs.folder import Run
 from tests.compare_runs import write_described_run

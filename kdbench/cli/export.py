@@ -35,7 +35,7 @@ def command(name: str, out: Path, kind: Any, output: Path | None, **flags: bool)
 
     run = find_run(name, out)
 
-    from kdbench.export import export
+    from kdbench.report.export import export
 
     done = export(run, kind, output, **flags)
     click.echo(f"exported to {done.path}: {', '.join(f'{n} {k}' for k, n in done.rows.items())}")

@@ -10,7 +10,8 @@ from kdbench.base.errors import UserError
 from kdbench.cli.options import SEEDS, execution_options, to_request
 
 if TYPE_CHECKING:
-    from kdbench.papers import Published, Reproduction, Table
+    from kdbench.compare.published_reproduction import Reproduction
+    from kdbench.compare.published_tables import Published, Table
     from kdbench.pipeline.plan import Plan, Request
 
 TINY_SUITE = "instruct"
@@ -53,7 +54,8 @@ def command(
     published figures are of one training each, so the spread has to come from ours.
     """
     from kdbench.cli.compare import check_output
-    from kdbench.papers import load_published, reproduce
+    from kdbench.compare.published_reproduction import reproduce
+    from kdbench.compare.published_tables import load_published
     from kdbench.pipeline.plan import make_plan
     from kdbench.runs.folder import find_run
     from kdbench.variants.select import load_plugin

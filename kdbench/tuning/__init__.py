@@ -1,1 +1,0 @@
-"""Equal budgets: every objective gets the same number of candidates, and dev chooses."""
