@@ -5,8 +5,8 @@
   kdbench's other backend.
 * `start`: imports and the first student; `further student`: from one student's last answer to the
   next one's first prompt; `answers`: one student's tokens.
-* `on-policy`: one batch of a training step. kdbench samples with `kdbench.models.sampling`; vllm-swap saves
-  the student, swaps its weights into a running engine and generates.
+* `on-policy`: one batch of a training step. kdbench samples with `kdbench.models.sampling`; vllm-swap
+  saves the student, swaps its weights into a running engine and generates.
 
 Each runs in a process of its own with one torch thread, which is all that vLLM leaves.
 """

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import doctor
 from kdbench.base.errors import UserError
+from kdbench.cli import doctor
 from kdbench.cli.objectives import command as objectives_command
 from kdbench.pipeline import estimate
 from kdbench.pipeline.plan import Request, make_plan
@@ -149,7 +149,7 @@ def test_answers_of_a_larger_student_take_longer(
 ) -> None:
     """One layer more: by two operations a parameter of it, for all that it reads and writes."""
     speed = 1e9
-    monkeypatch.setattr(cost, "_flops_per_second", lambda: speed)
+    monkeypatch.setattr(estimate, "_flops_per_second", lambda: speed)
     counts = estimate.Counts(30.0, 10.0, 0, 40, exact=True)
     cached = {"teacher": True, "initial student": True}
     seconds = []

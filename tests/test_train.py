@@ -95,7 +95,7 @@ def test_a_cache_in_another_precision_is_not_reused(
     artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = artifacts.teacher_cache.name
-    monkeypatch.setattr(models, "pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(model, "pick_device", lambda: torch.device("cuda"))
     seen = {before, replace(artifacts).teacher_cache.name}
     # The same weights, as teacher.dtype changes neither its shape nor its fit.
     weights, kept = artifacts.model("teacher"), Artifacts.model
@@ -351,7 +351,7 @@ def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
     kept = artifacts.teacher_cache
     moved = kept.with_name("kept")
     kept.rename(moved)
-    monkeypatch.setattr(models, "load", broken)
+    monkeypatch.setattr(model, "load", broken)
     try:
         with pytest.raises(UserError, match="not finite: its weights are bad"):
             cache_teacher(artifacts)

@@ -15,8 +15,8 @@ PICTURES = "gallery"
 INTRODUCTION = """\
 # The objectives
 
-Made from the registry by `python -m kdbench.authoring docs`; the tests compare the two. The same for
-one of them, or for a variant or a plugin, is `kdbench objectives NAME --plot FILE.svg`.
+Made from the registry by `python -m kdbench.authoring docs`; the tests compare the two. The same
+for one of them, or for a variant or a plugin, is `kdbench objectives NAME --plot FILE.svg`.
 
 p is the teacher's distribution over the next token, q the student's. A value is per token, in nats
 where it is an entropy; mixtures are weighted by the teacher (`teacher_weight`).

@@ -1,15 +1,132 @@
-"""`kdbench doctor`: what is installed, what will be used, and what is wrong."""
+"""What this machine has for kdbench, and how to mend what it lacks."""
 
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
 import sys
+from dataclasses import dataclass
 
 import click
+
+from kdbench.base import store
+from kdbench.base.errors import UserError
+from kdbench.pipeline.plan import backend_version, default_backend
+
+TORCH_ADD_ONS = ("torchvision", "torchaudio", "torchcodec")
+"""vLLM brings them and kdbench uses none; one built for another torch breaks every model import."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `remedy` says how to mend it, None where it is in order."""
+
+    what: str
+    remedy: str | None = None
+
+
+def diagnose() -> list[Finding]:
+    """Looks at everything a run needs, each import in a process of its own."""
+    return [
+        Finding(f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"),
+        _torch(),
+        *_add_ons(),
+        _imports("transformers", "from transformers import LlamaForCausalLM"),
+        *_backend(),
+        _registry(),
+        _cache(),
+    ]
+
+
+def _torch() -> Finding:
+    code = (
+        "import torch; g = torch.cuda.is_available();"
+        "print(torch.__version__, 'on', torch.cuda.get_device_name() if g else 'the CPU')"
+    )
+    ok, output = _python(code)
+    if ok:
+        return Finding(f"torch {output}")
+    return Finding(f"torch cannot be imported: {output}", "make install, or pip install torch")
+
+
+def _add_ons() -> list[Finding]:
+    findings = []
+    for name in TORCH_ADD_ONS:
+        version = _version(name)
+        if version is None:
+            continue
+        ok, output = _python(f"import {name}")
+        remedy = None if ok else f"pip uninstall -y {name}   (kdbench does not use it)"
+        state = "" if ok else f" does not fit this torch: {output}"
+        findings.append(Finding(f"{name} {version}{state}", remedy))
+    return findings
+
+
+def _backend() -> list[Finding]:
+    backend = default_backend()
+    chosen = Finding(f"answers are generated with {backend} {backend_version(backend)}")
+    if backend == "transformers":
+        hint = "vLLM is not installed: pip install kdbench[cpu], or kdbench[gpu], is faster"
+        return [chosen, Finding(hint)]
+    check = "import os; os.environ['VLLM_ENABLE_V1_MULTIPROCESSING'] = '0'; import vllm"
+    return [chosen, _imports("vllm", check)]
+
+
+def _imports(name: str, code: str) -> Finding:
+    ok, output = _python(code)
+    if ok:
+        return Finding(f"{name} {_version(name) or _version(name + '-cpu')} can be imported")
+    return Finding(f"{name} cannot be imported: {output}", f"pip install --force-reinstall {name}")
+
+
+def _registry() -> Finding:
+    from kdbench.config.load import installed_suites
+    from kdbench.variants.objective import OBJECTIVES
+    from kdbench.variants.select import load_objectives
+
+    try:
+        load_objectives()
+        suites = ", ".join(installed_suites())
+    except UserError as error:
+        return Finding("objectives and suites cannot be loaded", str(error))
+    if not list(OBJECTIVES):
+        return Finding("no objective is registered", "pip install kdbench again: its entry points")
+    return Finding(f"{len(list(OBJECTIVES))} objectives; suites: {suites}")
+
+
+def _cache() -> Finding:
+    folder = store.cache_dir()
+    try:
+        store.write_text(folder / ".probe", "")
+        (folder / ".probe").unlink()
+    except OSError as error:
+        return Finding(f"cache {folder}: {error.strerror}", "set KDBENCH_CACHE to another folder")
+    free = shutil.disk_usage(folder).free / 1e9
+    remedy = None if free > 1 else "free some space: a run of the embedded suite takes about 1 GB"
+    return Finding(f"cache {folder}, {free:.0f} GB free", remedy)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python(code: str) -> tuple[bool, str]:
+    """Runs a line of Python; returns whether it went well, and its last line of output."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300
+    )
+    text = result.stdout if result.returncode == 0 else result.stderr
+    lines = text.strip().splitlines()
+    return result.returncode == 0, lines[-1] if lines else ""
 
 
 @click.command("doctor")
 def command() -> None:
     """Say what is installed, which backend and device will be used, and what is wrong."""
-    from kdbench.doctor import diagnose
-
     findings = diagnose()
     for finding in findings:
         mark = "ok   " if finding.remedy is None else "WRONG"

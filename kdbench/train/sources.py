@@ -2,8 +2,8 @@
 
 Every random choice is a function of (suite, seed, step); what else a source remembers is in its
 state, which goes into the checkpoint. Sampled responses keep their end token and are labelled like
-gold ones; the cross-entropy on gold responses never applies to them. `kdbench.variants.sequences` says what
-each of them is.
+gold ones; the cross-entropy on gold responses never applies to them. `kdbench.variants.sequences`
+says what each of them is.
 """
 
 from collections.abc import Callable, Mapping
