@@ -5,8 +5,8 @@
   kdbench's other backend.
 * `start`: imports and the first student; `further student`: from one student's last answer to the
   next one's first prompt; `answers`: one student's tokens.
-* `on-policy`: one batch of a training step. kdbench samples with `kdbench.models.sampling`; vllm-swap
-  saves the student, swaps its weights into a running engine and generates.
+* `on-policy`: one batch of a training step. kdbench samples with `kdbench.models.sampling`;
+  vllm-swap saves the student, swaps its weights into a running engine and generates.
 
 Each runs in a process of its own with one torch thread, which is all that vLLM leaves.
 """
@@ -103,7 +103,8 @@ def _serve_all(how: str, students: Students) -> Served:
 def _roll_out(how: str, students: Students, steps: int) -> list[float]:
     """Seconds of each step's sampling; the first step, which starts things up, is left out."""
     import torch
-    from kdbench.models.model.model import load as load_model
+
+    from kdbench.models.model import load as load_model
 
     torch.set_num_threads(1)
     model = load_model(students.folders[0], torch.device("cpu")).eval()
@@ -148,7 +149,8 @@ def _generator(how: str, students: Students) -> tuple[Callable[[Path], None], Ca
 
 def _plain_generate(students: Students) -> tuple[Callable[[Path], None], Callable[[], object]]:
     import torch
-    from kdbench.models.model.model import load as load_model
+
+    from kdbench.models.model import load as load_model
 
     torch.set_num_threads(1)
     held: dict[str, Any] = {}

@@ -11,7 +11,6 @@
 from collections.abc import Callable
 
 import torch
-from kdbench.models.model.model import Head, pick_device
 from torch import Tensor
 
 from benchmarks.measure import OURS, Report, in_turn, seconds
@@ -27,6 +26,7 @@ from kdbench.head.chunked import (
     chunked_loss,
     per_token_loss,
 )
+from kdbench.models.model import Head, pick_device
 from kdbench.variants.objective import OBJECTIVES, Variant
 from kdbench.variants.select import load_objectives, parse
 

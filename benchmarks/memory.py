@@ -60,10 +60,10 @@ def _peak(report: Report, vocabulary: int, tokens: int, what: str) -> float | No
 
 def _pass(vocabulary: int, tokens: int, what: str, threads: int) -> float:
     import torch
-    from kdbench.models.model.model import Head, pick_device
 
     from kdbench.config.schema import Loss
     from kdbench.head.chunked import Teacher, chunked_loss, per_token_loss, plain_loss
+    from kdbench.models.model import Head, pick_device
     from kdbench.variants.select import parse
 
     torch.set_num_threads(threads)

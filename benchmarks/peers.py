@@ -15,13 +15,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from kdbench.models.model.model import Head
 from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.shapes import half_precision
 from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher
+from kdbench.models.model import Head
 
 IGNORE = -100
 KD_RATIO = 1.0

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from kdbench.models.model.model import build, head_of, hidden_states, pick_device
 from torch import Tensor
 
 from kdbench.config.schema import Architecture
 from kdbench.data.batches import collate
 from kdbench.data.encode import Encoded
 from kdbench.head.teacher import LiveTeacher, TeacherCache
+from kdbench.models.model import build, head_of, hidden_states, pick_device
 
 
 @dataclass(frozen=True)

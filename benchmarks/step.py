@@ -24,7 +24,6 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from kdbench.models.model.model import head_of, hidden_states
 
 from benchmarks.measure import OURS, Report, rounds, seconds, version
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
@@ -32,6 +31,7 @@ from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, Shape, half_precisio
 from kdbench.config.schema import Loss
 from kdbench.data.batches import collate, micro_batches
 from kdbench.head.chunked import PerToken, chunk_size, per_token_loss
+from kdbench.models.model import head_of, hidden_states
 from kdbench.train.setting import GlobalBatch, Portion, TeacherSide
 from kdbench.variants.select import parse
 
@@ -169,7 +169,7 @@ def floor(bench: Bench) -> Callable[[], None]:
 
 def _machine(report: Report) -> None:
     """A large matrix product and a large copy: what formulas of operations and bytes divide by."""
-    from kdbench.models.model.model import pick_device
+    from kdbench.models.model import pick_device
 
     device, side = pick_device(), 256 if report.options.smoke else 2048
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32

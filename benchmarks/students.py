@@ -29,11 +29,10 @@ class Students:
 
 def make_students(folder: Path, number: int, prompts: int) -> Students:
     """Makes the suite's tokenizer and prompts, and students of its architecture."""
-    from kdbench.models.model.model import build
-
     from kdbench.config.load import load_suite
     from kdbench.data.files import locate
     from kdbench.data.tokenizer import end_id, load_tokenizer
+    from kdbench.models.model import build
     from kdbench.pipeline.artifacts import Artifacts
     from kdbench.pipeline.build import prepare
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Loss
 from kdbench.head.chunked import CHUNK_ELEMENTS, PerToken, Teacher, chunked_loss, per_token_loss
-from kdbench.models.model.model import Head, head_of
+from kdbench.models.model import Head, head_of
 from kdbench.variants.objective import State, Variant
 from kdbench.variants.select import parse
 from kdbench.variants.sequences import DATASET

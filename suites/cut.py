@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 import torch
-from kdbench.models.model.model import head_of, hidden_states, layer_list, load, pick_device
 from torch import nn
 
 from kdbench.base.errors import UserError
@@ -20,6 +19,7 @@ from kdbench.config.load import load_suite
 from kdbench.data.batches import MicroBatch, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.files import locate
+from kdbench.models.model import head_of, hidden_states, layer_list, load, pick_device
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.build import prepare
 

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 import torch
-from kdbench.models.model.model import Head
 from torch import Tensor
 
 from kdbench.config.schema import Loss
 from kdbench.head.chunked import Teacher, chunked_loss, per_token_loss, plain_loss
+from kdbench.models.model import Head
 from kdbench.variants.objective import Variant
 from kdbench.variants.select import expand, parse
 

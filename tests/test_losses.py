@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from kdbench.models.model.model import Head
 from torch import Tensor
 from torch.nn import functional
 from transformers.loss.loss_utils import ForCausalLMLoss
@@ -15,6 +14,7 @@ from kdbench import losses
 from kdbench.api import objective
 from kdbench.base.errors import UserError
 from kdbench.losses import Hidden, distillation_loss
+from kdbench.models.model import Head
 
 torch.set_num_threads(1)
 

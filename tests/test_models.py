@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from kdbench.models.model.model import adapt, hidden_states, load
 from safetensors import safe_open
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -19,6 +18,7 @@ from kdbench.config.load import installed_suites, load_suite
 from kdbench.config.schema import Lora, Model, Shape
 from kdbench.data.template import prompt_text
 from kdbench.models import weights
+from kdbench.models.model import adapt, hidden_states, load
 from kdbench.pipeline import build, paper
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.estimate import device_memory, guess_counts

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kdbench.models.model.model import Head
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from torch import Tensor
 from torch.nn import functional
 
 from kdbench.losses import Hidden, distillation_loss
+from kdbench.models.model import Head
 from tests.objective_tools import logits
 
 ROWS, LENGTH, IDS = 3, 6, 11

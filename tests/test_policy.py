@@ -4,13 +4,13 @@ import itertools
 
 import pytest
 import torch
-from kdbench.models.model.model import Head
 from torch import Tensor
 
 from kdbench.config.schema import Loss
 from kdbench.data.batches import MicroBatch
 from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher, per_token_loss
+from kdbench.models.model import Head
 from kdbench.train.policy import PolicyPortion, Rollout, rewards_to_come
 from kdbench.variants.select import parse
 

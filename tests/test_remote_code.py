@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from kdbench.models.model.model import load
 from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
@@ -19,6 +18,7 @@ from kdbench.base.store import file_digest, write_jsonl
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Model
 from kdbench.generate import Answer, Backend, open_generator
+from kdbench.models.model import load
 from kdbench.models.probe import check_computation
 from kdbench.models.weights import checkpoint
 from kdbench.pipeline.artifacts import Artifacts

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from kdbench.models.model.model import load
 
 from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import end_id
+from kdbench.models.model import load
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import _initial_state, train

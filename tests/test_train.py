@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from kdbench.model.model import head_of, hidden_states, load
 from transformers import masking_utils
 
 from kdbench.config.schema import Lora
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
 from kdbench.head.teacher import open_cache
-from kdbench.models.model import model
+from kdbench.models import model as models
+from kdbench.models.model import head_of, hidden_states, load
 from kdbench.pipeline.artifacts import Artifacts, _content
 from kdbench.pipeline.build import cache_teacher
 from kdbench.train import loop
@@ -95,7 +95,7 @@ def test_a_cache_in_another_precision_is_not_reused(
     artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = artifacts.teacher_cache.name
-    monkeypatch.setattr(model, "pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(models, "pick_device", lambda: torch.device("cuda"))
     seen = {before, replace(artifacts).teacher_cache.name}
     # The same weights, as teacher.dtype changes neither its shape nor its fit.
     weights, kept = artifacts.model("teacher"), Artifacts.model
@@ -340,7 +340,7 @@ def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
 ) -> None:
     from kdbench.base.errors import UserError
 
-    real = model.load
+    real = models.load
 
     def broken(*args: object, **settings: object) -> object:
         model = real(*args, **settings)  # type: ignore[arg-type]
@@ -351,7 +351,7 @@ def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
     kept = artifacts.teacher_cache
     moved = kept.with_name("kept")
     kept.rename(moved)
-    monkeypatch.setattr(model, "load", broken)
+    monkeypatch.setattr(models, "load", broken)
     try:
         with pytest.raises(UserError, match="not finite: its weights are bad"):
             cache_teacher(artifacts)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kdbench.models.model.model import keep_layers, load
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from kdbench.base.errors import UserError
@@ -20,6 +19,7 @@ from kdbench.config.schema import Model, Split
 from kdbench.data.records import read_split
 from kdbench.models import weights
 from kdbench.models.gguf import dequantised
+from kdbench.models.model import keep_layers, load
 from kdbench.pipeline import build, paper
 from kdbench.pipeline.artifacts import Artifacts
 from tests.conftest import MICRO_SUITE

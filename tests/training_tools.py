@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from kdbench.models.model.model import load
 
 from kdbench.base import store
+from kdbench.models.model import load
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.trial import job_of
 from kdbench.train.job import Job

@@ -7,7 +7,7 @@ rely on these properties; none of them says whether an objective is a good idea.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kdbench.authoring.conformance import contract, gradients, precision, zeros
+from kdbench.authoring import contract, gradients, precision, zeros
 from kdbench.variants.objective import Variant
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from kdbench.authoring.conformance.cases import (
+from kdbench.authoring.cases import (
     IDS,
     TOKENS,
     Case,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from kdbench.authoring.conformance.cases import IDS, Case, ordinary, values, values_and_gradient
+from kdbench.authoring.cases import IDS, Case, ordinary, values, values_and_gradient
 from kdbench.variants.objective import Variant
 
 STEP = 1e-5  # of the central differences

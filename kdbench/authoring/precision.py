@@ -20,14 +20,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from kdbench.authoring.conformance.cases import (
+from kdbench.authoring.cases import (
     TOKENS,
     Case,
     from_log_probabilities,
     ordinary,
     values_and_gradient,
 )
-from kdbench.authoring.conformance.zeros import zero_cases
+from kdbench.authoring.zeros import zero_cases
 from kdbench.variants.objective import Variant
 
 ABSOLUTE = 1e-6

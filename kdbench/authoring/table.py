@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kdbench.authoring.conformance.cases import values
-from kdbench.authoring.conformance.precision import (
+from kdbench.authoring.cases import values
+from kdbench.authoring.precision import (
     LARGE,
     LARGE_ROUNDING,
     RELATIVE,
@@ -17,7 +17,7 @@ from kdbench.authoring.conformance.precision import (
     compare,
     large_case,
 )
-from kdbench.authoring.conformance.zeros import zero_cases
+from kdbench.authoring.zeros import zero_cases
 from kdbench.variants.objective import OBJECTIVES, Variant
 from kdbench.variants.select import load_objectives
 

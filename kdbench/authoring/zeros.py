@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kdbench.authoring.conformance.cases import (
+from kdbench.authoring.cases import (
     TOKENS,
     ZERO,
     Case,

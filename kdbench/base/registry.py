@@ -128,7 +128,7 @@ def _located(point: EntryPoint) -> str:
     """The module an entry point names, after checking that kdbench's own is really ours."""
     package = point.value.partition(":")[0]
     if point.dist is not None and point.dist.name == "kdbench":
-        ours = Path(__file__).resolve().parent.parent / package / "__init__.py"
+        ours = Path(__file__).resolve().parents[2] / package / "__init__.py"
         found = importlib.util.find_spec(package)
         origin = Path(found.origin).resolve() if found is not None and found.origin else None
         if origin != ours:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Loss
-from kdbench.models.model.model import Head
+from kdbench.models.model import Head
 from kdbench.variants.objective import State, Variant
 
 PerToken = Callable[[Tensor, Tensor, Tensor], Tensor]

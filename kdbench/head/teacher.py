@@ -18,7 +18,7 @@ from kdbench.base.errors import UserError
 from kdbench.data.batches import MicroBatch, collate, response_indices, to_device
 from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher
-from kdbench.models.model.model import Head, head_of, hidden_states, mixed_precision
+from kdbench.models.model import Head, head_of, hidden_states, mixed_precision
 
 ROWS = 16
 """Rows in a forward pass of the teacher."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdbench.base.errors import UserError
-from kdbench.models.model.model import head_of, hidden_states
+from kdbench.models.model import head_of, hidden_states
 from kdbench.models.sampling import decode
 
 LENGTHS = (8, 5)

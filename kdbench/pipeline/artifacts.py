@@ -140,7 +140,7 @@ class Artifacts:
 
         Where it is known before the tasks are handed out, no worker reads the weights again.
         """
-        from kdbench.models.model.model import pick_device
+        from kdbench.models.model import pick_device
 
         spec = self.suite.teacher
         content = _content(self.model("teacher") / "model", code=spec.trust_remote_code)

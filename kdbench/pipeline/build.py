@@ -93,7 +93,7 @@ def _weights_digest(folder: Path, spec: Model) -> str:
 
 
 def _check_computation(artifacts: Artifacts, folder: Path, role: Role) -> None:
-    from kdbench.models.model.model import load, pick_device
+    from kdbench.models.model import load, pick_device
     from kdbench.models.probe import check_computation
 
     spec = artifacts.spec_of(role)
@@ -115,7 +115,7 @@ def _one_file(given: Path, folder: Path, spec: Model) -> Path:
     files = weights_files(given, pickle=spec.pickle)
     if [path.name for path in files] == ["model.safetensors"] and not spec.keep_layers:
         return given
-    from kdbench.models.model.model import keep_layers, read
+    from kdbench.models.model import keep_layers, read
 
     pickled = any(path.suffix == ".bin" for path in files)
     model = read(given, "auto", pickle=pickled, trust_remote_code=spec.trust_remote_code)
@@ -188,7 +188,7 @@ def cache_answers(artifacts: Artifacts, shared: Shared) -> None:
 
 def _fill_cache(artifacts: Artifacts, splits: dict[str, Encoded], folder: Path) -> None:
     from kdbench.head.teacher import fill
-    from kdbench.models.model.model import load, pick_device
+    from kdbench.models.model import load, pick_device
 
     model = load(
         artifacts.model("teacher") / "model",
@@ -217,7 +217,7 @@ def _make_tokenizer(artifacts: Artifacts) -> None:
 
 
 def _build(artifacts: Artifacts, role: Role, init_seed: int, folder: Path) -> None:
-    from kdbench.models.model.model import build
+    from kdbench.models.model import build
 
     architecture = artifacts.spec_of(role).architecture
     assert architecture is not None

@@ -11,7 +11,7 @@ from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import stop_ids
 from kdbench.head.chunked import PerToken, per_token_loss
 from kdbench.head.teacher import LiveTeacher, TeacherCache, open_cache
-from kdbench.models.model.model import Head, load
+from kdbench.models.model import Head, load
 from kdbench.train.setting import Setting, Source
 from kdbench.train.sources import make_source
 from kdbench.variants.objective import State, Variant

@@ -16,7 +16,7 @@ from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
 from kdbench.head.teacher import open_cache
-from kdbench.models.model.model import (
+from kdbench.models.model import (
     Head,
     adapt,
     head_of,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdbench.data.batches import MicroBatch
 from kdbench.head.chunked import PerToken, Teacher, chunk_size
-from kdbench.models.model.model import Head, hidden_states
+from kdbench.models.model import Head, hidden_states
 from kdbench.variants.logspace import entropy, kl
 
 

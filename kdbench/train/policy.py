@@ -9,7 +9,7 @@ from torch import Tensor
 from kdbench.data.batches import MicroBatch, collate
 from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher, chunked_loss, label_logp
-from kdbench.models.model.model import Head, hidden_states, mixed_precision
+from kdbench.models.model import Head, hidden_states, mixed_precision
 from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
 from kdbench.variants.sequences import SourceVariant
 

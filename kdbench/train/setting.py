@@ -13,7 +13,7 @@ from kdbench.data.batches import MicroBatch, batch_rows, response_indices, to_de
 from kdbench.data.encode import Encoded
 from kdbench.head.chunked import PerToken, Teacher, chunked_loss
 from kdbench.head.teacher import LiveTeacher
-from kdbench.models.model.model import Head
+from kdbench.models.model import Head
 from kdbench.models.sampling import decode, draw, streams_of
 from kdbench.variants.objective import Variant
 from kdbench.variants.sequences import SourceVariant
