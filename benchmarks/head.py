@@ -27,8 +27,8 @@ from kdbench.head.chunked import (
     per_token_loss,
 )
 from kdbench.models.model import Head, pick_device
-from kdbench.variants.objective import OBJECTIVES, Variant
-from kdbench.variants.select import load_objectives, parse
+from kdbench.variants.objective import OBJECTIVES
+from kdbench.variants.variant import Variant, load_objectives, parse
 
 REPEATS = 5
 PACKAGES = ("liger-kernel",)

@@ -64,7 +64,7 @@ def _pass(vocabulary: int, tokens: int, what: str, threads: int) -> float:
     from kdbench.config.schema import Loss
     from kdbench.head.chunked import Teacher, chunked_loss, per_token_loss, plain_loss
     from kdbench.models.model import Head, pick_device
-    from kdbench.variants.select import parse
+    from kdbench.variants.variant import parse
 
     torch.set_num_threads(threads)
     device, generator = pick_device(), torch.Generator().manual_seed(0)

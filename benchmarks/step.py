@@ -33,7 +33,7 @@ from kdbench.data.batches import collate, micro_batches
 from kdbench.head.chunked import PerToken, chunk_size, per_token_loss
 from kdbench.models.model import head_of, hidden_states
 from kdbench.train.setting import GlobalBatch, Portion, TeacherSide
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 
 REPEATS = 5
 PACKAGES = ("trl", "transformers")

@@ -20,10 +20,9 @@ from kdbench.variants.logspace import (
     kl,
     mixture_kl,
 )
-from kdbench.variants.objective import Variant
 from kdbench.variants.parameters import Choice, Number
-from kdbench.variants.select import inner
-from kdbench.variants.select import parse as objective
+from kdbench.variants.variant import Variant, inner
+from kdbench.variants.variant import parse as objective
 
 __all__ = [
     "Variant",

@@ -16,9 +16,8 @@ from kdbench.base.errors import UserError
 from kdbench.config.schema import Loss
 from kdbench.head.chunked import CHUNK_ELEMENTS, PerToken, Teacher, chunked_loss, per_token_loss
 from kdbench.models.model import Head, head_of
-from kdbench.variants.objective import State, Variant
-from kdbench.variants.select import parse
-from kdbench.variants.sequences import DATASET
+from kdbench.variants.objective import State
+from kdbench.variants.variant import DATASET, Variant, parse
 
 IGNORE = -100
 """The label of a position that is no response token, as in torch and transformers."""
@@ -131,10 +130,10 @@ def distillation_loss(
 
 
 def _check_is_one_batchs(variant: Variant, state: State | None) -> None:
-    if variant.source.source is not DATASET.source:
+    if variant.sequences != DATASET:
         bare = variant.drawn_from(DATASET)
         raise UserError(
-            f"{variant.name} is {bare.name} on sequences from '{variant.source.source.name}', and "
+            f"{variant.name} is {bare.name} on sequences from '{variant.sequences.name}', and "
             f"a loss sees only the batch it is given: make those sequences, then use {bare.name}"
         )
     if (variant.objective.kind == "stateful") != (state is not None):

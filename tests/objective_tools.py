@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from kdbench.variants.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS, Variant
-from kdbench.variants.select import load_objectives
+from kdbench.variants.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS
+from kdbench.variants.variant import Variant, load_objectives
 
 # The tensors are tiny; on a busy machine a second thread waits for its turn at every operation.
 torch.set_num_threads(1)

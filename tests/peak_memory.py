@@ -19,7 +19,7 @@ from kdbench.head.teacher import fill
 from kdbench.pipeline.paper import on_paper
 from kdbench.train import loop
 from kdbench.train.job import Job
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 
 VOCABULARY, LENGTH, ROWS = 8192, 128, 4
 RECIPE = Recipe(steps=2, batch=ROWS, lr=0.001)

@@ -26,7 +26,7 @@ from kdbench.config.schema import Loss
 from kdbench.head.chunked import per_token_loss
 from kdbench.pipeline.formulas import Step, Transformer, stages
 from kdbench.pipeline.paper import on_paper, sizes
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 
 BENCH = Bench(TINY)
 SMOKE = ("step", "head", "memory", "teacher-cache", "rouge", "scaling")

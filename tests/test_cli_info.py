@@ -95,7 +95,7 @@ def test_a_source_is_told_with_and_without_its_sign(capsys: pytest.CaptureFixtur
 
 
 def test_every_example_is_a_variant_that_differs(capsys: pytest.CaptureFixture[str]) -> None:
-    from kdbench.variants.select import parse
+    from kdbench.variants.variant import parse
 
     for item in json.loads(told(capsys, "--json")):
         example = parse(item["example"])

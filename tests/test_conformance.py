@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kdbench.api import divergence, kl, labelled, objective, stateful
 from kdbench.authoring.conformance import check
-from kdbench.variants.objective import OBJECTIVES, PRESETS, Variant
+from kdbench.variants.objective import OBJECTIVES, PRESETS
 from kdbench.variants.select import expand
-from kdbench.variants.sequences import DATASET
+from kdbench.variants.variant import DATASET, Variant, variant_of
 from tests.objective_tools import spoiled_registry
 
 SETTINGS = [
@@ -70,7 +70,7 @@ def _walk() -> list[Variant]:
     """
     variants = [
         *expand("all"),
-        *(item.variant({}) for item in map(OBJECTIVES.__getitem__, OBJECTIVES)),
+        *(variant_of(item, {}) for item in map(OBJECTIVES.__getitem__, OBJECTIVES)),
         *map(objective, PRESETS),
         *map(objective, SETTINGS),
     ]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from kdbench.api import choice, divergence, inner, kl, number, objective, preset
 from kdbench.base.errors import UserError
-from kdbench.variants.objective import OBJECTIVES, PRESETS, Objective, Variant
+from kdbench.variants.objective import OBJECTIVES, PRESETS, Objective
 from kdbench.variants.parameters import Choice, Flag, Inner, Number
-from kdbench.variants.select import expand, parse, split_list
+from kdbench.variants.select import expand
+from kdbench.variants.variant import Variant, parse, split_list, variant_of
 from tests.objective_tools import spoiled_registry
 
 CORE = {
@@ -155,7 +156,7 @@ def _variants(name: str) -> st.SearchStrategy[Variant]:
         resolved = {key: value.default for key, value in item.parameters.items()} | params
         return item.check is None or item.check(resolved) is None
 
-    return given_parameters.filter(legal).map(item.variant)
+    return given_parameters.filter(legal).map(lambda params: variant_of(item, params))
 
 
 ANY = st.sampled_from(sorted(CORE)).flatmap(_variants)
@@ -267,12 +268,12 @@ def test_splitting_undoes_joining(parts: list[str]) -> None:
 
 def test_python_values_are_checked_like_text() -> None:
     amid = OBJECTIVES["amid"]
-    assert amid.variant({"alpha": -3, "divergence": parse("jsd")}) == parse(
+    assert variant_of(amid, {"alpha": -3, "divergence": parse("jsd")}) == parse(
         "amid[alpha=-3,divergence=jsd]"
     )
     for wrong in ({"divergence": parse("sft")}, {"divergence": 5}, {"alpha": True}, {"order": 1}):
         with pytest.raises(UserError):
-            amid.variant(wrong)
+            variant_of(amid, wrong)
 
 
 def test_a_new_divergence_can_stand_inside_amid() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from kdbench.config.schema import Loss
 from kdbench.head.chunked import Teacher, chunked_loss, per_token_loss, plain_loss
 from kdbench.models.model import Head
-from kdbench.variants.objective import Variant
-from kdbench.variants.select import expand, parse
+from kdbench.variants.select import expand
+from kdbench.variants.variant import Variant, parse
 
 N, D, V, D_TEACHER = 23, 8, 37, 12
 

@@ -10,8 +10,9 @@ import pytest
 
 from kdbench.base.errors import UserError
 from kdbench.launch.local import Failure, Task, early_worker, execute
-from kdbench.variants.objective import OBJECTIVES, Variant
-from kdbench.variants.select import load_plugin, parse
+from kdbench.variants.objective import OBJECTIVES
+from kdbench.variants.select import load_plugin
+from kdbench.variants.variant import Variant, parse
 
 
 def touch(path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from kdbench.api import method
 from kdbench.base.errors import UserError
-from kdbench.variants.objective import METHODS, OBJECTIVES
-from kdbench.variants.select import expand, parse
-from kdbench.variants.sequences import SOURCES
+from kdbench.variants.objective import METHODS, OBJECTIVES, SOURCES
+from kdbench.variants.select import expand
+from kdbench.variants.variant import parse
 from tests.objective_tools import spoiled_registry
 
 
@@ -77,12 +77,12 @@ def test_the_source_is_part_of_a_variants_identity() -> None:
 def test_a_grid_is_drawn_from_a_source_as_a_whole() -> None:
     variants = expand("amid@student")
     assert len(variants) == 7
-    assert {variant.source.source.name for variant in variants} == {"student"}
+    assert {variant.sequences.name for variant in variants} == {"student"}
 
 
 def test_all_is_every_objective_and_every_method() -> None:
     variants = expand("all")
-    off_policy = [item for item in variants if item.source.source.name == "dataset"]
+    off_policy = [item for item in variants if item.sequences.name == "dataset"]
     assert {variant.objective.name for variant in off_policy} == set(OBJECTIVES)
     assert [str(item) for item in variants if item not in off_policy] == list(METHODS)
     assert [str(item) for item in expand("methods")] == list(METHODS)

@@ -25,7 +25,7 @@ from kdbench.pipeline.estimate import device_memory, guess_counts
 from kdbench.pipeline.plan import Request, make_plan
 from kdbench.pipeline.trial import job_of
 from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests.conftest import Cli
 from tests.hub_server import COMMIT, ask_hub, serve
 from tests.peak_memory import prepare

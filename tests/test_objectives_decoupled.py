@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdbench.base.errors import UserError
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests import decimal_oracle as oracle
 from tests.objective_tools import logits, value_and_gradient
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests.objective_tools import value_and_gradient
 
 SETS = json.loads((Path(__file__).parent / "golden" / "objectives.json").read_text())

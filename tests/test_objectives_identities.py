@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from objectives.amid import alpha_mixture
 from tests import decimal_oracle as oracle
 from tests.objective_tools import logits, value_and_gradient

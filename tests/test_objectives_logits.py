@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests.objective_tools import logits, value_and_gradient
 
 seeds = st.integers(0, 2**31)

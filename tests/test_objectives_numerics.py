@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdbench.variants.objective import PRESETS, Variant
-from kdbench.variants.select import expand, parse
-from kdbench.variants.sequences import DATASET
+from kdbench.variants.objective import PRESETS
+from kdbench.variants.select import expand
+from kdbench.variants.variant import DATASET, Variant, parse
 from tests.objective_tools import logits, value_and_gradient
 
 DTYPES = [torch.float64, torch.float32]
@@ -34,7 +34,7 @@ UNUSUAL = [
 VARIANTS = {
     str(variant): variant
     for variant in (*expand("all"), *map(parse, PRESETS), *map(parse, UNUSUAL))
-    if variant.objective.kind == "divergence" and variant.source == DATASET
+    if variant.objective.kind == "divergence" and variant.sequences == DATASET
 }
 ALL = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 

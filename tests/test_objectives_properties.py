@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdbench.variants.objective import OBJECTIVES, PRESETS, Variant
-from kdbench.variants.select import expand, parse
-from kdbench.variants.sequences import DATASET
+from kdbench.variants.objective import OBJECTIVES, PRESETS
+from kdbench.variants.select import expand
+from kdbench.variants.variant import DATASET, Variant, parse
 from tests.objective_tools import logits, value_and_gradient
 
 FEW = settings(max_examples=15, deadline=None)
 VARIANTS = {
     variant.name: variant
     for variant in (*expand("all"), *map(parse, OBJECTIVES), *map(parse, PRESETS))
-    if variant.objective.kind == "divergence" and variant.source == DATASET
+    if variant.objective.kind == "divergence" and variant.sequences == DATASET
 }
 ALL = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 

@@ -7,7 +7,7 @@ import pytest
 from kdbench.base.errors import UserError
 from kdbench.compare.published_reproduction import variants_of
 from kdbench.compare.published_tables import FILE, load_published
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 
 
 def test_every_row_is_a_variant_of_kdbench() -> None:

@@ -12,7 +12,7 @@ from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher, per_token_loss
 from kdbench.models.model import Head
 from kdbench.train.policy import PolicyPortion, Rollout, rewards_to_come
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 
 IDS, WIDTH = 4, 3
 

@@ -12,7 +12,7 @@ from kdbench.pipeline import run
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.plan import Plan
 from kdbench.runs.folder import Run
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests.conftest import ANSWERS_VERSION
 
 

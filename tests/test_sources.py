@@ -19,7 +19,7 @@ from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import _initial_state, train
 from kdbench.train.setting import Source
 from kdbench.train.sources import Adaptive
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
 
 NEVER_SAMPLES = "skew-reverse-kl@adaptive"
@@ -240,7 +240,7 @@ class _FakeSetting:
 def adaptive(**params: float) -> tuple[Adaptive, _FakeSetting, list[str]]:
     given = ",".join(f"{key}={value}" for key, value in params.items())
     fake, calls = _FakeSetting(), list[str]()
-    made = Adaptive(parse(f"jsd@adaptive[{given}]").source, fake)  # type: ignore[arg-type]
+    made = Adaptive(parse(f"jsd@adaptive[{given}]").sequences, fake)  # type: ignore[arg-type]
     numbers = itertools.count()
 
     def fresh(step: int) -> Encoded:

@@ -11,7 +11,7 @@ from kdbench.pipeline.plan import Request, make_plan
 from kdbench.runs.folder import find_run
 from kdbench.study.design import check_same_study, find_study, read_design, write_design
 from kdbench.study.expand import Question, make_design
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 
 
 def test_default_study_of_alpha_is_a_full_grid_for_two_students() -> None:
@@ -90,7 +90,7 @@ def test_source_and_fixed_parameters_of_the_objective_stay() -> None:
     question = Question("alpha", objective="amid[order=qr]@mixed", values="-1,1", by=("order=rq",))
     _, variants = make_design(question)
     cells = variants[:2]
-    assert all(item.source.source.name == "mixed" for item in cells)
+    assert all(item.sequences.name == "mixed" for item in cells)
 
 
 @pytest.mark.parametrize(

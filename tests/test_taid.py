@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests.objective_tools import logits
 
 

@@ -27,7 +27,7 @@ from kdbench.train.job import Job, per_token_of, source_of
 from kdbench.train.loop import learning_rate, train
 from kdbench.variants.declare import divergence
 from kdbench.variants.objective import OBJECTIVES
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
 
 

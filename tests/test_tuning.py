@@ -15,7 +15,8 @@ from kdbench.pipeline.tuning import Range, candidates, search_space, with_neighb
 from kdbench.variants.declare import divergence
 from kdbench.variants.objective import METHODS, OBJECTIVES
 from kdbench.variants.parameters import Number, declare
-from kdbench.variants.select import families, parse
+from kdbench.variants.select import families
+from kdbench.variants.variant import parse
 
 LR = 0.004
 
@@ -132,7 +133,7 @@ def test_what_is_written_is_not_tuned() -> None:
 
 def test_a_method_keeps_its_source_and_tunes_its_objective() -> None:
     found = [parse(name) for name in tried("distillm")]
-    assert {variant.source.source.name for variant in found} == {"adaptive"}
+    assert {variant.sequences.name for variant in found} == {"adaptive"}
     assert len({variant.params["teacher_weight"] for variant in found}) == 5
 
 

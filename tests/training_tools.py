@@ -13,7 +13,7 @@ from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.trial import job_of
 from kdbench.train.job import Job
 from kdbench.train.loop import train
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 from tests.conftest import ANSWERS_VERSION
 
 CPU = torch.device("cpu")

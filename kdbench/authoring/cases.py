@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdbench.variants.objective import Variant
+from kdbench.variants.variant import Variant
 
 TOKENS, IDS = 5, 8
 ZERO = 2  # the id that the tests of -inf take away; never a label

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdbench.authoring import contract, gradients, precision, zeros
-from kdbench.variants.objective import Variant
+from kdbench.variants.variant import Variant
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from kdbench.authoring.cases import (
     values,
     values_and_gradient,
 )
-from kdbench.variants.objective import State, Variant
+from kdbench.variants.objective import State
+from kdbench.variants.variant import Variant
 
 
 def shape_and_dtype(variant: Variant) -> str:

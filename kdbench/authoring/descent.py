@@ -10,7 +10,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from kdbench.variants.objective import State, Variant
+from kdbench.variants.objective import State
+from kdbench.variants.variant import Variant
 
 PLACES = torch.linspace(-4.0, 4.0, 41, dtype=torch.float64)
 STARTS = ((-1.6, 0.5), (0.0, 1.5), (1.6, 0.5))

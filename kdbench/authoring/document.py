@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kdbench.authoring.facts import Facts, all_facts, infinities, pictured
-from kdbench.variants.objective import Variant
-from kdbench.variants.select import expand, parse
-from kdbench.variants.sequences import DATASET
+from kdbench.variants.select import expand
+from kdbench.variants.variant import DATASET, Variant, parse
 
 TEXT = "objectives.md"
 PICTURES = "gallery"
@@ -61,7 +60,7 @@ def write(folder: Path) -> None:
     """Writes the page and its pictures into a folder, and removes pictures of what is gone."""
     from kdbench.authoring.draw import overview, picture
 
-    plain = [variant for variant in expand("all") if variant.source == DATASET]
+    plain = [variant for variant in expand("all") if variant.sequences == DATASET]
     pictures = {"overview.svg": overview(plain, "svg")}
     for item in all_facts():
         if item["kind"] != "source" and (name := _picture(item)) not in pictures:

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from kdbench.authoring.descent import PLACES, end, push, student, teacher
 from kdbench.report.plots import to_bytes
 from kdbench.report.style import SETTINGS, Colour, shortened
-from kdbench.variants.objective import Variant
-from kdbench.variants.select import parse
+from kdbench.variants.variant import Variant, parse
 
 Curve = tuple[str, Variant, Colour | str, str, float]
 """Label, variant, colour, dashes, line width."""

@@ -11,10 +11,27 @@ from typing import Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import Registry
-from kdbench.variants.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS, Preset, Variant
+from kdbench.variants.objective import (
+    ALIASES,
+    METHODS,
+    NAMES,
+    OBJECTIVES,
+    PRESETS,
+    SOURCES,
+    Preset,
+    Source,
+)
 from kdbench.variants.parameters import Choice, Flag, Inner, Parameter, Value
-from kdbench.variants.select import expand, load_objectives, parse
-from kdbench.variants.sequences import DATASET, SOURCES, Source, SourceVariant
+from kdbench.variants.select import expand
+from kdbench.variants.variant import (
+    DATASET,
+    SourceVariant,
+    Variant,
+    load_objectives,
+    parse,
+    sequences_of,
+    variant_of,
+)
 
 Facts = dict[str, Any]
 
@@ -23,7 +40,7 @@ def all_facts() -> list[Facts]:
     """Of everything that is registered: objectives, presets, methods, sources."""
     load_objectives()
     return [
-        *(_of_objective(OBJECTIVES[name].variant({})) for name in OBJECTIVES),
+        *(_of_objective(variant_of(OBJECTIVES[name], {})) for name in OBJECTIVES),
         *(_of_preset(name, "preset", PRESETS) for name in PRESETS),
         *(_of_preset(name, "method", METHODS) for name in METHODS),
         *(_of_source(SOURCES[name]) for name in SOURCES),
@@ -92,13 +109,13 @@ def _of_objective(variant: Variant) -> Facts:
         "infinite_where": _infinite(variant),
         "example": _example(objective.name, "", objective.parameters),
         "defined_at": objective.defined_at,
-        **_sequences(variant.source),
+        **_sequences(variant.sequences),
     }
 
 
 def _of_preset(name: str, kind: str, registry: Registry[Preset]) -> Facts:
     variant, preset = parse(name), registry[name]
-    declared = {**variant.objective.parameters, **variant.source.source.parameters}
+    declared = {**variant.objective.parameters, **variant.sequences.source.parameters}
     return {
         "name": name,
         "kind": kind,
@@ -109,7 +126,7 @@ def _of_preset(name: str, kind: str, registry: Registry[Preset]) -> Facts:
         "infinite_where": _infinite(variant),
         "example": _example(name, "", declared) if kind == "method" else name,
         "defined_at": registry.defined_at(name),
-        **_sequences(variant.source),
+        **_sequences(variant.sequences),
     }
 
 
@@ -117,8 +134,8 @@ def _of_source(source: Source) -> Facts:
     return {
         "name": f"@{source.name}",
         "kind": "source",
-        "parameters": _parameters(source.parameters, source.variant({}).params),
-        "source": source.source,
+        "parameters": _parameters(source.parameters, sequences_of(source, {}).params),
+        "source": source.paper,
         "description": source.description,
         "example": _example("forward-kl", f"@{source.name}", source.parameters),
         "defined_at": SOURCES.defined_at(source.name),
@@ -126,7 +143,7 @@ def _of_source(source: Source) -> Facts:
 
 
 def _sequences(variant: SourceVariant) -> Facts:
-    if variant.source is DATASET.source:
+    if variant.name == DATASET.name:
         return {}
     facts = _of_source(variant.source)
     facts["parameters"] = _parameters(variant.source.parameters, variant.params)

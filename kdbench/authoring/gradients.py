@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kdbench.authoring.cases import IDS, Case, ordinary, values, values_and_gradient
-from kdbench.variants.objective import Variant
+from kdbench.variants.variant import Variant
 
 STEP = 1e-5  # of the central differences
 

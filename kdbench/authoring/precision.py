@@ -28,7 +28,7 @@ from kdbench.authoring.cases import (
     values_and_gradient,
 )
 from kdbench.authoring.zeros import zero_cases
-from kdbench.variants.objective import Variant
+from kdbench.variants.variant import Variant
 
 ABSOLUTE = 1e-6
 """Nats, and nats per unit of a logit."""

@@ -18,8 +18,8 @@ from kdbench.authoring.precision import (
     large_case,
 )
 from kdbench.authoring.zeros import zero_cases
-from kdbench.variants.objective import OBJECTIVES, Variant
-from kdbench.variants.select import load_objectives
+from kdbench.variants.objective import OBJECTIVES
+from kdbench.variants.variant import Variant, load_objectives, variant_of
 
 SMALL = 0.01
 """Below this an error is given absolutely, in the last columns."""
@@ -86,7 +86,7 @@ def zeros_table(variants: Iterable[Variant] | None = None) -> list[str]:
 
 def _variants() -> list[Variant]:
     load_objectives()
-    return [OBJECTIVES[name].variant({}) for name in OBJECTIVES]
+    return [variant_of(OBJECTIVES[name], {}) for name in OBJECTIVES]
 
 
 def _header(heads: Iterable[str]) -> list[str]:

@@ -14,7 +14,8 @@ from kdbench.authoring.cases import (
     ordinary,
     values_and_gradient,
 )
-from kdbench.variants.objective import Variant, Zero
+from kdbench.variants.objective import Zero
+from kdbench.variants.variant import Variant
 
 OTHER = 1  # the student's zero where the teacher's is at another id; never a label
 

@@ -10,7 +10,7 @@ import click
 from kdbench.cli.options import JSON, PLUGIN
 
 if TYPE_CHECKING:
-    from kdbench.variants.objective import Variant
+    from kdbench.variants.variant import Variant
 
 
 @click.command("check")
@@ -38,7 +38,7 @@ def _variants(targets: tuple[str, ...], plugins: tuple[Path, ...]) -> "list[Vari
     from dataclasses import replace
 
     from kdbench.variants.select import expand, load_plugin
-    from kdbench.variants.sequences import DATASET
+    from kdbench.variants.variant import DATASET
 
     for path in plugins:
         load_plugin(path)
@@ -48,13 +48,14 @@ def _variants(targets: tuple[str, ...], plugins: tuple[Path, ...]) -> "list[Vari
             found += _registered_by(Path(target))
         else:
             found += expand(target)
-    alone = [replace(variant, source=DATASET) for variant in found]
+    alone = [replace(variant, sequences=DATASET) for variant in found]
     return list({variant.full_name: variant for variant in alone}.values())
 
 
 def _registered_by(path: Path) -> "list[Variant]":
     from kdbench.variants.objective import METHODS, OBJECTIVES, PRESETS
-    from kdbench.variants.select import expand, load_plugin, parse
+    from kdbench.variants.select import expand, load_plugin
+    from kdbench.variants.variant import parse
 
     load_plugin(path)
     file = str(path.resolve())

@@ -83,7 +83,7 @@ def _imports(name: str, code: str) -> Finding:
 def _registry() -> Finding:
     from kdbench.config.load import installed_suites
     from kdbench.variants.objective import OBJECTIVES
-    from kdbench.variants.select import load_objectives
+    from kdbench.variants.variant import load_objectives
 
     try:
         load_objectives()

@@ -61,9 +61,8 @@ def _refuse_name(name: str) -> None:
     from kdbench import api
     from kdbench.authoring.scaffold import module_of
     from kdbench.runs.folder import REFERENCES
-    from kdbench.variants.objective import GROUPS, NAME, NAMES
-    from kdbench.variants.select import load_objectives
-    from kdbench.variants.sequences import SOURCES
+    from kdbench.variants.objective import GROUPS, NAME, NAMES, SOURCES
+    from kdbench.variants.variant import load_objectives
 
     load_objectives()
     if not NAME.fullmatch(name) or len(name) > LONGEST:

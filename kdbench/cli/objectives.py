@@ -33,7 +33,8 @@ def command(name: str | None, plot: Path | None, plugins: tuple[Path, ...], as_j
     NAME is one of them, or a variant such as "amid[alpha=3]".
     """
     from kdbench.authoring.facts import all_facts, facts_of
-    from kdbench.variants.select import load_objectives, load_plugin
+    from kdbench.variants.select import load_plugin
+    from kdbench.variants.variant import load_objectives
 
     load_objectives()
     for path in plugins:

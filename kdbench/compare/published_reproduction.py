@@ -15,7 +15,7 @@ from kdbench.config.load import installed_suites, load_suite
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Interval
 from kdbench.stats.two_runs import kendall_tau
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 
 
 @dataclass(frozen=True)

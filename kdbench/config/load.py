@@ -52,7 +52,7 @@ def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
 def installed_suites() -> dict[str, Path]:
     """Every suite that an installed package offers, by name."""
     found: dict[str, Path] = {}
-    for point in entry_points(group="kdbench.config.load"):
+    for point in entry_points(group="kdbench.suites"):
         for path in sorted(module_folder(point).glob("[!_]*.yaml")):
             found[path.stem] = path
     return found

@@ -15,7 +15,8 @@ from torch import Tensor
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Loss
 from kdbench.models.model import Head
-from kdbench.variants.objective import State, Variant
+from kdbench.variants.objective import State
+from kdbench.variants.variant import Variant
 
 PerToken = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(teacher_logits [N, V], student_logits [N, V], labels [N]) -> values [N]."""

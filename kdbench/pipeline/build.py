@@ -21,7 +21,7 @@ from kdbench.models.weights import weights_files
 from kdbench.pipeline.artifacts import Artifacts, Role
 from kdbench.train.job import Job
 from kdbench.train.loop import Progress, train
-from kdbench.variants.select import parse
+from kdbench.variants.variant import parse
 
 
 def prepare(artifacts: Artifacts) -> None:

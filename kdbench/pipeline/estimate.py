@@ -127,7 +127,7 @@ def _student(init_seed: int) -> str:
 
 
 def _samples(trial: Trial) -> bool:
-    return trial.variant is not None and trial.variant.source.source.samples
+    return trial.variant is not None and trial.variant.sequences.samples
 
 
 def _answer_tokens(suite: Suite, counts: Counts) -> float:

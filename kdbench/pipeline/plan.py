@@ -22,8 +22,8 @@ from kdbench.pipeline.checks import check_models
 from kdbench.pipeline.trial import Trial, check_claim, trials_of
 from kdbench.pipeline.tuning import Tuning, tuning_of, with_neighbours
 from kdbench.runs.folder import STUDY, Run, stored_spec
-from kdbench.variants.objective import Variant
 from kdbench.variants.select import expand, load_plugin
+from kdbench.variants.variant import Variant
 
 Backend = Literal["vllm", "transformers"]
 
@@ -216,7 +216,7 @@ def _check_loss(suite: Suite, variants: list[Variant]) -> None:
         UserError: the suite weighs the objective by 0, and the source gives nothing else to learn.
     """
     for variant in variants:
-        if suite.loss.kd == 0 and variant.source.source.samples:
+        if suite.loss.kd == 0 and variant.sequences.samples:
             raise UserError(
                 f"{variant.name}: loss.kd is 0, and no other term applies to the student's own "
                 "samples; set loss.kd above 0, or leave this objective out"

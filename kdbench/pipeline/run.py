@@ -185,7 +185,7 @@ def _answering(plan: Plan) -> Worker:
 
 
 def _needs_answers(trial: Trial) -> bool:
-    return trial.variant is not None and trial.variant.source.source.teacher_answers
+    return trial.variant is not None and trial.variant.sequences.teacher_answers
 
 
 def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:

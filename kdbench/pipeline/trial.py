@@ -11,7 +11,8 @@ from kdbench.config.schema import Lora
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.runs.folder import REFERENCES, Run, TrialFiles
-from kdbench.variants.objective import LR, Variant
+from kdbench.variants.objective import LR
+from kdbench.variants.variant import Variant
 
 if TYPE_CHECKING:
     from kdbench.train.job import Job
@@ -148,7 +149,7 @@ def job_of(artifacts: Artifacts, variant: Variant, seed: int, out: Path, answers
     """
     from kdbench.train.job import Job
 
-    suite, source = artifacts.suite, variant.source.source
+    suite, source = artifacts.suite, variant.sequences
     own_lr = {} if variant.lr is None else {LR: variant.lr}
     return Job(
         variant=variant,

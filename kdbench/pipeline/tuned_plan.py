@@ -16,7 +16,8 @@ from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.plan import Plan
 from kdbench.pipeline.tuning import METRIC, with_neighbours
 from kdbench.runs.folder import Run, TrialFiles
-from kdbench.variants.objective import LR, Variant
+from kdbench.variants.objective import LR
+from kdbench.variants.variant import Variant
 
 FIRST_SEED = 1000
 """Training seeds of the candidates begin here."""

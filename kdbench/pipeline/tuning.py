@@ -8,9 +8,10 @@ from typing import Any
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive
 from kdbench.config.schema import DEV, Suite
-from kdbench.variants.objective import LR, Variant
+from kdbench.variants.objective import LR
 from kdbench.variants.parameters import Choice, Number, Value
 from kdbench.variants.select import Family, families
+from kdbench.variants.variant import Variant, variant_of
 
 METRIC = "rouge_l"
 """What decides."""
@@ -159,7 +160,7 @@ def candidates(family: Family, trials: int, *, suite: str, lr: float) -> list[Va
 def _with(variant: Variant, values: Mapping[str, Value]) -> Variant:
     own = {} if variant.lr is None else {LR: variant.lr}
     given = {**variant.params, **own, **values}
-    return variant.objective.variant(given).drawn_from(variant.source)
+    return variant_of(variant.objective, given).drawn_from(variant.sequences)
 
 
 def _draws(start: Variant, space: Space, seed: int, lr: float) -> Iterator[dict[str, Value]]:

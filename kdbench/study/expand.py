@@ -11,9 +11,9 @@ import yaml
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
 from kdbench.study.design import Cell, Comparator, Design, Setting
-from kdbench.variants.objective import OBJECTIVES, Variant
+from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.parameters import Choice, Flag, Number, Value
-from kdbench.variants.select import load_objectives, parse, split_list
+from kdbench.variants.variant import Variant, load_objectives, parse, split_list, variant_of
 
 Levels = dict[str, Value]
 """The values of one parameter, by what the tables call them."""
@@ -173,7 +173,7 @@ def _fill(grid: _Grid, parameter: str) -> None:
 
 
 def _with(base: Variant, params: dict[str, Value]) -> Variant:
-    return replace(base, params=base.objective.variant({**base.params, **params}).params)
+    return replace(base, params=variant_of(base.objective, {**base.params, **params}).params)
 
 
 def _told(grid: _Grid) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kdbench.pipeline.plan import Plan, Request, check_name, make_plan
 from kdbench.study.design import Design, check_same_study
-from kdbench.variants.objective import Variant
+from kdbench.variants.variant import Variant
 
 
 def make_plans(design: Design, variants: Sequence[Variant], request: Request) -> dict[str, Plan]:

@@ -14,7 +14,8 @@ from kdbench.head.teacher import LiveTeacher, TeacherCache, open_cache
 from kdbench.models.model import Head, load
 from kdbench.train.setting import Setting, Source
 from kdbench.train.sources import make_source
-from kdbench.variants.objective import State, Variant
+from kdbench.variants.objective import State
+from kdbench.variants.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def source_of(
     """
     variant, without_sft = job.variant, job.loss.model_copy(update={"sft": 0.0})
     on_samples = on_gold
-    if job.loss.sft and variant.source.source.samples:
+    if job.loss.sft and variant.sequences.samples:
         on_samples = per_token_loss(variant, without_sft, objective)
-    contrast = variant.source.params.get("student_divergence")
+    contrast = variant.sequences.params.get("student_divergence")
     on_student = per_token_loss(contrast, without_sft) if isinstance(contrast, Variant) else None
     gold = Encoded.load(job.train)
     if job.train_rows is not None and job.train_rows < len(gold):

@@ -11,7 +11,7 @@ from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher, chunked_loss, label_logp
 from kdbench.models.model import Head, hidden_states, mixed_precision
 from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
-from kdbench.variants.sequences import SourceVariant
+from kdbench.variants.variant import SourceVariant
 
 ROWS = 16
 """Sequences in a forward pass that only scores."""

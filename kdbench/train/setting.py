@@ -15,8 +15,7 @@ from kdbench.head.chunked import PerToken, Teacher, chunked_loss
 from kdbench.head.teacher import LiveTeacher
 from kdbench.models.model import Head
 from kdbench.models.sampling import decode, draw, streams_of
-from kdbench.variants.objective import Variant
-from kdbench.variants.sequences import SourceVariant
+from kdbench.variants.variant import SourceVariant, Variant
 
 
 class TeacherSide(Protocol):

@@ -14,12 +14,12 @@ from torch import Tensor
 from kdbench.data.encode import Encoded
 from kdbench.train.policy import PolicyGradient
 from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
-from kdbench.variants.sequences import SourceVariant
+from kdbench.variants.variant import SourceVariant
 
 
 def make_source(setting: Setting) -> Source:
     """The source that a variant names."""
-    source = setting.variant.source
+    sequences = setting.variant.sequences
     classes: dict[str, type[Source]] = {
         "dataset": Source,
         "teacher": TeacherAnswers,
@@ -29,7 +29,7 @@ def make_source(setting: Setting) -> Source:
         "contrastive": Contrastive,
         "policy-gradient": PolicyGradient,
     }
-    return classes[source.source.name](source, setting)
+    return classes[sequences.name](sequences, setting)
 
 
 class TeacherAnswers(Source):
