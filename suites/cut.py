@@ -1,4 +1,4 @@
-"""`python -m suites.cut SUITE`: which layers a student can do without.
+"""`python -m kdbench.suites.cut SUITE`: which layers a student can do without.
 
 A student that is cut from a checkpoint (`student.keep_layers`) writes fluent text after a short fit
 only where the cut is light and spares the layers that matter. This measures which do: the mean loss

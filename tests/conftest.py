@@ -24,7 +24,7 @@ MICRO_SUITE = """\
 name: micro
 description: a few words, to test the machinery
 data:
-  generator: suites.instruct:generate
+  generator: kdbench.suites.instruct:generate
   teacher: {path: teacher.jsonl, limit: 200}
   train: {path: train.jsonl, limit: 48}
   dev: {path: dev.jsonl, limit: 12}

@@ -105,7 +105,7 @@ def own_data(tmp_path: Path, line: str) -> None:
     """A suite whose records lie in one file, the third line of which is `line`."""
     good = json.dumps({"instruction": "x", "output": "y"})
     (tmp_path / "own.jsonl").write_text(f"{good}\n{good}\n{line}\n")
-    suite = MICRO_SUITE.replace("  generator: suites.instruct:generate\n", "")
+    suite = MICRO_SUITE.replace("  generator: kdbench.suites.instruct:generate\n", "")
     for name in ("teacher", "train", "dev", "dolly", "vicuna"):
         suite = suite.replace(f"path: {name}.jsonl", "path: own.jsonl")
     (tmp_path / "micro.yaml").write_text(suite)

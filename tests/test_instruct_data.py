@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from suites.instruct import generate
-from suites.instruct.task import CATEGORIES
-from suites.instruct.tasks import TASKS
-from suites.instruct.world import FIRST_NAMES, SURNAMES
+from kdbench.suites.instruct import generate
+from kdbench.suites.instruct.task import CATEGORIES
+from kdbench.suites.instruct.tasks import TASKS
+from kdbench.suites.instruct.world import FIRST_NAMES, SURNAMES
 
 SIZES = {
     "teacher": 20_000,

@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import pytest
 import torch
+from kdbench.objectives.amid import alpha_mixture
 from torch import Tensor
 
 from kdbench.variants.variant import parse
-from objectives.amid import alpha_mixture
 from tests import decimal_oracle as oracle
 from tests.objective_tools import logits, value_and_gradient
 

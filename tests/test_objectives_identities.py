@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kdbench.objectives.amid import alpha_mixture
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kdbench.variants.variant import parse
-from objectives.amid import alpha_mixture
 from tests import decimal_oracle as oracle
 from tests.objective_tools import logits, value_and_gradient
 

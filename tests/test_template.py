@@ -46,7 +46,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 SUITE = """\
 name: chatty
 data:
-  generator: suites.instruct:generate
+  generator: kdbench.suites.instruct:generate
   train: {{path: train.jsonl, limit: 6}}
   dev: {{path: dev.jsonl, limit: 3}}
   evaluation:

@@ -76,10 +76,10 @@ def load_entry_points(group: str) -> None:
     Of a package, every module in it is imported too.
 
     Raises:
-        UserError: an import fails, or another package stands in front of kdbench's own.
+        UserError: an import fails.
     """
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
-        package = _located(point)
+        package = point.value.partition(":")[0]
         load_module(package)
         folders = getattr(sys.modules[package], "__path__", ())  # none: it is a single file
         for module in pkgutil.iter_modules(folders):
@@ -118,25 +118,10 @@ def load_file(path: Path) -> None:
 
 def module_folder(point: EntryPoint) -> Path:
     """The folder of the package that an entry point names, without importing it."""
-    found = importlib.util.find_spec(_located(point))
+    found = importlib.util.find_spec(point.value.partition(":")[0])
     if found is None or found.origin is None:
         raise UserError(f"the entry point '{point.name}' names {point.value}, which is no package")
     return Path(found.origin).parent
-
-
-def _located(point: EntryPoint) -> str:
-    """The module an entry point names, after checking that kdbench's own is really ours."""
-    package = point.value.partition(":")[0]
-    if point.dist is not None and point.dist.name == "kdbench":
-        ours = Path(__file__).resolve().parents[2] / package / "__init__.py"
-        found = importlib.util.find_spec(package)
-        origin = Path(found.origin).resolve() if found is not None and found.origin else None
-        if origin != ours:
-            raise UserError(
-                f"the package '{package}' at {origin} hides kdbench's own at {ours}; "
-                "rename it, or start kdbench where it is not on the Python path"
-            )
-    return package
 
 
 def _import_failure(what: str, error: BaseException) -> str:

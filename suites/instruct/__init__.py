@@ -1,5 +1,5 @@
 """The embedded suite `instruct`: a small world, its tasks and their generator."""
 
-from suites.instruct.sets import generate
+from .sets import generate
 
 __all__ = ["generate"]

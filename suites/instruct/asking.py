@@ -1,6 +1,6 @@
 """Tasks that ask for facts, reasons and classes, without a text to read."""
 
-from suites.instruct.task import PERSON, Task
+from .task import PERSON, Task
 
 FACTS = (
     Task(

@@ -1,6 +1,6 @@
 """Tasks about a text that stands as the input: closed QA, extraction, summaries."""
 
-from suites.instruct.task import PERSON, Task
+from .task import PERSON, Task
 
 ONE = (
     "{person} is a {kind} from {home}. {first} works there as a {job} and eats {food}.",

@@ -7,9 +7,10 @@ from pathlib import Path
 from random import Random
 
 from kdbench.base.seeds import derive
-from suites.instruct.task import CATEGORIES, Task
-from suites.instruct.tasks import TASKS
-from suites.instruct.world import FACT, POOLS, Facts, World, divide, make_world, pick
+
+from .task import CATEGORIES, Task
+from .tasks import TASKS
+from .world import FACT, POOLS, Facts, World, divide, make_world, pick
 
 Record = dict[str, str | list[str]]
 Divided = Mapping[tuple[str, ...], Sequence[tuple[str, ...]]]

@@ -1,6 +1,6 @@
 """Tasks with open answers: ideas, lines of stories and poems, and the longer ones of `vicuna`."""
 
-from suites.instruct.task import PERSON, Task
+from .task import PERSON, Task
 
 IDEAS = (
     Task(
