@@ -14,6 +14,7 @@ lint: install-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
 # Both do nothing when the environment already holds what pyproject.toml asks for.
 install:

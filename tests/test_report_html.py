@@ -16,11 +16,12 @@ from kdbench.config.load import load_suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split
 from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.run import write_samples
 from kdbench.report import build_board, write_report
 from kdbench.report.html import to_html, withhold
 from kdbench.report.publish import publish
 from kdbench.runs.folder import Run
-from kdbench.runs.samples import read_samples, write_samples
+from kdbench.runs.samples import read_samples
 from kdbench.score.metrics import write_scores
 from tests.page_run import HOSTILE, SETS, VARIANTS, write_page_run
 from tests.synthetic_run import Variant

@@ -13,7 +13,7 @@ from kdbench.data.remarks import foreign
 from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, judge, tell, unlike
-from kdbench.pipeline.artifacts import Role
+from kdbench.pipeline.artifacts import Artifacts, Role
 from kdbench.pipeline.build import (
     answer_with_teacher,
     cache_answers,
@@ -32,7 +32,8 @@ from kdbench.pipeline.trial import (
     score_answers,
     train_trial,
 )
-from kdbench.runs.samples import write_samples
+from kdbench.runs.folder import Run
+from kdbench.runs.samples import samples_file
 
 ANSWERS = "teacher's answers cache"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -228,3 +229,22 @@ def _explain(plan: Plan, todo: list[Trial], failures: list[Failure]) -> None:
                 f"{failure.task.name}: the disk is full; free some space and give the same "
                 "command again, what is done stays done"
             ) from failure.error
+
+
+def write_samples(run: Run, artifacts: Artifacts) -> None:
+    """Writes `samples/<set>.jsonl` of every evaluation set that has none yet.
+
+    The folder of a run is local; `kdbench publish` leaves out the records of the sets that are
+    marked `redistribute: false`.
+    """
+    for name, split in artifacts.suite.data.evaluation.items():
+        path = samples_file(run, name)
+        if not path.exists():
+            records = artifacts.records(split)
+            store.write_jsonl(
+                path,
+                (
+                    {"text": [record.instruction, record.input], "references": record.outputs}
+                    for record in records
+                ),
+            )

@@ -11,7 +11,6 @@ from typing import Any
 
 import psutil
 
-import kdbench
 from kdbench.base import store
 from kdbench.config.identity import canonical
 
@@ -49,7 +48,7 @@ def _without_folders(word: str) -> str:
 
 def commit() -> dict[str, Any]:
     """The commit of the kdbench that runs, and whether its files were changed since."""
-    folder = Path(kdbench.__file__).resolve().parent
+    folder = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str | None:
         try:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.base import store
-from kdbench.pipeline.artifacts import Artifacts
 from kdbench.runs.folder import Run
 
 
@@ -17,34 +16,16 @@ class Sample:
     references: tuple[str, ...]
 
 
-def write_samples(run: Run, artifacts: Artifacts) -> None:
-    """Writes `samples/<set>.jsonl` of every evaluation set that has none yet.
-
-    The folder of a run is local; `kdbench publish` leaves out the records of the sets that are
-    marked `redistribute: false`.
-    """
-    for name, split in artifacts.suite.data.evaluation.items():
-        path = _path(run, name)
-        if not path.exists():
-            records = artifacts.records(split)
-            store.write_jsonl(
-                path,
-                (
-                    {"text": [record.instruction, record.input], "references": record.outputs}
-                    for record in records
-                ),
-            )
-
-
 def read_samples(run: Run, set_name: str) -> list[Sample]:
     """The samples of one set in their order; [] where the run's folder does not hold them."""
     return [
         Sample(
             instruction=row["text"][0], input=row["text"][1], references=tuple(row["references"])
         )
-        for row in store.read_jsonl(_path(run, set_name))
+        for row in store.read_jsonl(samples_file(run, set_name))
     ]
 
 
-def _path(run: Run, set_name: str) -> Path:
+def samples_file(run: Run, set_name: str) -> Path:
+    """Where the samples of one set lie."""
     return run.path / "samples" / f"{set_name}.jsonl"
