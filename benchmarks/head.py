@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.measure import OURS, Report, in_turn, seconds
 from benchmarks.passes import passes
 from benchmarks.peers import liger_loss
-from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Shape, half_precision
+from benchmarks.shapes import DOLLY, EMBEDDED, TINY, BenchShape, half_precision
 from kdbench.config.schema import Loss
 from kdbench.head.chunked import (
     PerToken,
@@ -51,7 +51,7 @@ def measure(report: Report) -> None:
 class _Sides:
     """Hidden states, heads and labels of one batch."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: BenchShape) -> None:
         generator, device = torch.Generator().manual_seed(0), pick_device()
         tokens, vocabulary = sum(shape.responses), shape.vocabulary
 

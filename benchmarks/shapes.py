@@ -18,7 +18,7 @@ from kdbench.models.model import build, head_of, hidden_states, pick_device
 
 
 @dataclass(frozen=True)
-class Shape:
+class BenchShape:
     """A vocabulary, two models, and the prompts and responses of one batch in tokens."""
 
     vocabulary: int
@@ -28,7 +28,7 @@ class Shape:
     responses: tuple[int, ...]
 
 
-DOLLY = Shape(
+DOLLY = BenchShape(
     50_257,
     Architecture(width=256, layers=4, heads=4, mlp=704, init_std=0.06),
     Architecture(width=512, layers=8, heads=8, mlp=1376, init_std=0.06),
@@ -37,7 +37,7 @@ DOLLY = Shape(
 )
 """16M and 51M parameters; 1,391 tokens, 820 of them of responses."""
 
-EMBEDDED = Shape(
+EMBEDDED = BenchShape(
     971,
     Architecture(width=64, layers=1, heads=2, mlp=192, init_std=0.06),
     Architecture(width=128, layers=2, heads=4, mlp=384, init_std=0.06),
@@ -46,7 +46,7 @@ EMBEDDED = Shape(
 )
 """The models of the suite `instruct` and a batch like its own."""
 
-TINY = Shape(
+TINY = BenchShape(
     97,
     Architecture(width=16, layers=1, heads=1, mlp=32, init_std=0.06),
     Architecture(width=32, layers=1, heads=1, mlp=64, init_std=0.06),
@@ -60,7 +60,7 @@ TINY = Shape(
 class Bench:
     """The models and the batch of a shape, with the teacher live and cached."""
 
-    shape: Shape
+    shape: BenchShape
 
     @property
     def rows(self) -> Tensor:
@@ -99,7 +99,7 @@ def random_model(vocabulary: int, architecture: Architecture, name: str) -> Any:
     return build(architecture, tokenizer, 0, seed_key=f"benchmarks/{name}").to(pick_device())
 
 
-def random_rows(shape: Shape, batches: int) -> Encoded:
+def random_rows(shape: BenchShape, batches: int) -> Encoded:
     """Random token ids in rows of the shape's lengths, so many batches of them."""
     generator = torch.Generator().manual_seed(0)
 

@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.measure import OURS, Report, rounds, seconds, version
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
-from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, Shape, half_precision
+from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, BenchShape, half_precision
 from kdbench.config.schema import Loss
 from kdbench.data.batches import collate, micro_batches
 from kdbench.head.chunked import PerToken, chunk_size, per_token_loss
@@ -99,7 +99,7 @@ def _process(keeps_pages: bool) -> ProcessPoolExecutor:
     return pool
 
 
-def _peer_seconds(who: str, shape: Shape, name: str, longest: int, threads: int) -> float:
+def _peer_seconds(who: str, shape: BenchShape, name: str, longest: int, threads: int) -> float:
     torch.set_num_threads(threads)
     bench = _bench(shape)
     student, teacher, device = bench.student, bench.teacher, bench.student.device
@@ -111,7 +111,7 @@ def _peer_seconds(who: str, shape: Shape, name: str, longest: int, threads: int)
 
 
 @cache
-def _bench(shape: Shape) -> Bench:
+def _bench(shape: BenchShape) -> Bench:
     """The models of a peer's process, made once."""
     return Bench(shape)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import OURS, Report, in_turn
-from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, Shape, random_rows
+from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, BenchShape, random_rows
 from kdbench.data.batches import collate
 from kdbench.data.encode import Encoded
 from kdbench.head.teacher import ROWS, fill, open_cache
@@ -35,7 +35,7 @@ def measure(report: Report) -> None:
                 _shape(report, shape, case, Path(folder))
 
 
-def _shape(report: Report, shape: Shape, case: str, folder: Path) -> None:
+def _shape(report: Report, shape: BenchShape, case: str, folder: Path) -> None:
     teacher = Bench(shape).teacher
     data = random_rows(shape, 2 if report.options.smoke else BATCHES)
     filled: list[Path] = []

@@ -40,7 +40,7 @@ def main(
     """Print how much each layer of the student's checkpoint matters, and the cut that follows."""
     loaded = load_suite(suite, settings)
     artifacts = Artifacts(loaded, locate(loaded, data_dir).resolve())
-    folder = artifacts.checkpoint("init")
+    folder = artifacts.checkpoint("student")
     if folder is None:
         raise UserError(f"suite {loaded.name}: its student is made from scratch: nothing to cut")
     prepare(artifacts)

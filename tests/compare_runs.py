@@ -58,7 +58,7 @@ def write_described_run(
         "commit": "c" * 40,
         "versions": {"torch": "2.13.0"},
         "jobs": 2,
-        "weights": {"teacher": "bb" * 32, "init": init},
+        "weights": {"teacher": "bb" * 32, "initial student": init},
         "started": "2026-11-24T11:51:05+00:00",
     }
     write_json(path / "provenance.json", {"commands": [command], "mixed": []})

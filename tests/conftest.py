@@ -73,7 +73,7 @@ def artifacts(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact
         suite = load_suite(str(path))
         made = Artifacts(suite, locate(suite, None))
         build.prepare(made)
-        for role in ("teacher", "init"):
+        for role in ("teacher", "student"):
             build.make_model(made, role, 0, 16, lambda _: None)  # type: ignore[arg-type]
         build.cache_teacher(made)
         shared = Shared(

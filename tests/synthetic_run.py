@@ -78,7 +78,7 @@ def write_run(
         for seed, init_seed in product(variant.seeds, variant.init_seeds):
             write_trial(run, variant, seed, init_seed, steps=steps, sets=sets)
     if references:
-        for name, mean in (("teacher", 69.3), ("init", 51.5)):
+        for name, mean in (("teacher", 69.3), ("initial student", 51.5)):
             write_trial(run, Variant(name, mean), 0, steps=0, sets=sets)
     return run
 
@@ -104,7 +104,7 @@ def write_trial(
             "params": dict(variant.params),
             "slug": slug,
             "seed": seed,
-            "reference": variant.name in ("teacher", "init"),
+            "reference": variant.name in ("teacher", "initial student"),
             **({"init_seed": init_seed} if init_seed else {}),
         },
     )

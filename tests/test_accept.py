@@ -22,7 +22,7 @@ from kdbench.runs.folder import STUDY, Run, TrialFiles
 from tests.synthetic_run import Variant, write_trial
 
 SETS = {"dolly": 8, "vicuna": 6}
-WEIGHTS = {"teacher": "t" * 64, "init": "i" * 64}
+WEIGHTS = {"teacher": "t" * 64, "initial student": "i" * 64}
 COMMAND = {"command": "kdbench run", "commit": "c0ffee", "jobs": 2, "weights": WEIGHTS}
 
 PlanIn = Callable[..., Plan]
@@ -43,7 +43,9 @@ def plan_in(micro: Path, tmp_path: Path) -> PlanIn:
     return make
 
 
-def finish(plan: Plan, rows: tuple[str, ...] = ("teacher", "init", "sft", "forward-kl")) -> None:
+def finish(
+    plan: Plan, rows: tuple[str, ...] = ("teacher", "initial student", "sft", "forward-kl")
+) -> None:
     """Writes what a run leaves of finished trials, and what it does not publish."""
     write_spec(plan)
     write_json(plan.run.path / "provenance.json", {"commands": [COMMAND], "mixed": []})
@@ -52,8 +54,8 @@ def finish(plan: Plan, rows: tuple[str, ...] = ("teacher", "init", "sft", "forwa
             continue
         files = trial.files(plan.run)
         steps = 0 if trial.variant is None else 60
-        write_trial(plan.run, Variant(trial.row, 50.0), 0, steps=steps, sets=SETS)
-        made = plan.run.trial(_slug(trial.row), 0).path
+        write_trial(plan.run, Variant(trial.name, 50.0), 0, steps=steps, sets=SETS)
+        made = plan.run.trial(_slug(trial.name), 0).path
         if made != files.path:
             files.path.parent.mkdir(parents=True, exist_ok=True)
             made.rename(files.path)
@@ -86,7 +88,7 @@ def _answer(text: str, sample: int) -> dict[str, Any]:
 def board(plan_in: PlanIn, tmp_path: Path) -> Path:
     """A board with the trials of all rows but forward-kl."""
     plan = plan_in("there")
-    finish(plan, ("teacher", "init", "sft"))
+    finish(plan, ("teacher", "initial student", "sft"))
     folder = tmp_path / "board"
     folder.mkdir()
     for name in ("spec.yaml", "provenance.json"):
@@ -112,7 +114,7 @@ def member(board: Path, trial: str, name: str) -> str:
 
 
 def of(plan: Plan, row: str) -> TrialFiles:
-    (trial,) = [trial for trial in plan.trials if trial.row.startswith(row)]
+    (trial,) = [trial for trial in plan.trials if trial.name.startswith(row)]
     return trial.files(plan.run)
 
 
@@ -139,7 +141,7 @@ def test_only_scores_logs_answers_and_ids_of_finished_trials_are_packed(
     (tmp_path / ARCHIVE).write_bytes(pack(plan.run))
     trials = unpack(tmp_path / ARCHIVE)
     answers = {f"generations/{name}{kind}.jsonl" for name in SETS for kind in ("", ".greedy")}
-    assert set(trials) == {"init/seed-0", "sft/seed-0", "teacher/seed-0"}
+    assert set(trials) == {"initial-student/seed-0", "sft/seed-0", "teacher/seed-0"}
     assert set(trials["sft/seed-0"]) == {
         "spec.json", "DONE.json", "train.jsonl", "scores.parquet", *answers,
     }  # fmt: skip
@@ -152,7 +154,7 @@ def test_accepted_trials_are_those_of_the_board_byte_for_byte(
     offer = judge(plan, board)
     accept(plan, offer)
     assert offer.left == []
-    for row, held in zip(("teacher", "init", "sft"), offer.fitting, strict=True):
+    for row, held in zip(("teacher", "initial student", "sft"), offer.fitting, strict=True):
         found = of(plan, row).path
         assert {name: (found / name).read_bytes() for name in held[1]} == held[1]
     assert of(plan, "sft").done is not None
@@ -171,7 +173,7 @@ def test_provenance_says_what_was_accepted_and_from_where(plan_in: PlanIn, board
             "board": "board",
             "archive": file_digest(board / ARCHIVE),
             "commits": ["c0ffee"],
-            "trials": ["teacher", "init", "sft seed 0"],
+            "trials": ["teacher", "initial student", "sft seed 0"],
         }
     ]
     assert found["commands"] == [COMMAND]
@@ -221,7 +223,7 @@ def test_a_trial_that_is_not_the_plans_runs_here_and_is_named(
     repack(board, change)
     plan = plan_in("here")
     offer = judge(plan, board)
-    assert [trial.row for trial, _ in offer.fitting] == ["teacher", "init"]
+    assert [trial.name for trial, _ in offer.fitting] == ["teacher", "initial student"]
     (line,) = offer.left
     assert "sft seed 0" in line
     assert reason in line
@@ -229,15 +231,15 @@ def test_a_trial_that_is_not_the_plans_runs_here_and_is_named(
 
 def test_what_the_run_has_is_never_overwritten(plan_in: PlanIn, board: Path) -> None:
     plan = plan_in("here")
-    finish(plan, ("teacher", "init"))
-    (of(plan, "init").path / "DONE.json").unlink()
+    finish(plan, ("teacher", "initial student"))
+    (of(plan, "initial student").path / "DONE.json").unlink()
     (of(plan, "teacher").path / "DONE.json").write_text('{"status": "done", "mine": true}')
     offer = judge(plan, board)
     accept(plan, offer)
-    assert [trial.row for trial, _ in offer.fitting] == ["sft"]
-    assert "init: it has been begun here" in offer.left[0]
+    assert [trial.name for trial, _ in offer.fitting] == ["sft"]
+    assert "initial student: it has been begun here" in offer.left[0]
     assert (of(plan, "teacher").done or {})["mine"]
-    assert of(plan, "init").done is None
+    assert of(plan, "initial student").done is None
 
 
 def test_trials_that_were_not_asked_for_are_named(plan_in: PlanIn, board: Path) -> None:
@@ -299,8 +301,8 @@ def test_another_initial_student_than_that_of_accepted_trials_is_said_loudly(
 ) -> None:
     plan = plan_in("here")
     accept(plan, judge(plan, board))
-    monkeypatch.setattr(provenance, "weights", lambda _: {"init": made})
-    text = unlike(plan, "init")
+    monkeypatch.setattr(provenance, "weights", lambda _: {"initial student": made})
+    text = unlike(plan, "initial student")
     assert (text is not None and "NOT PAIRED" in text) == warned
 
 
@@ -339,12 +341,12 @@ def test_publish_reports_what_has_finished_since_the_last_report(
     plan_in: PlanIn, tmp_path: Path, reports: list[list[str]]
 ) -> None:
     plan, boards = plan_in("there"), tmp_path / "boards"
-    finish(plan, ("teacher", "init"))
+    finish(plan, ("teacher", "initial student"))
     for _ in range(2):  # the second time there is nothing new to report
         publish_latest(plan.run, boards, trials=True)
     finish(plan, ("forward-kl",))
     assert "3 trials in trials.zip" in publish_latest(plan.run, boards, trials=True)
-    assert reports == [["init", "teacher"], ["forward-kl", "init", "teacher"]]
+    assert reports == [["initial student", "teacher"], ["forward-kl", "initial student", "teacher"]]
     assert (boards / "micro" / "leaderboard.csv").read_text() == str(reports[1])
 
 

@@ -57,12 +57,18 @@ def complete(finished: Path, micro: Path, cli: Cli) -> Path:
 def test_run_ends_with_a_tidy_leaderboard(complete: Path) -> None:
     board = pd.read_csv(complete / "leaderboard.csv")
     assert list(board.columns[: len(COLUMNS)]) == COLUMNS
-    assert set(board.variant) == {"teacher", "init", "sft", "forward-kl", "amid[alpha=-3]"}
+    assert set(board.variant) == {
+        "teacher",
+        "initial student",
+        "sft",
+        "forward-kl",
+        "amid[alpha=-3]",
+    }
     assert set(board["set"]) == {"dolly", "vicuna", "average"}
     assert {"rouge_l", "rouge_l_greedy", "exact_match", "length", "distinct_2"} == set(board.metric)
     average = board[(board.metric == "rouge_l") & (board["set"] == "average")].set_index("variant")
     assert average.loc["sft", "n_seeds"] == 2
-    assert average.loc[["teacher", "init"], "tier"].isna().all()
+    assert average.loc[["teacher", "initial student"], "tier"].isna().all()
     assert average.loc[["sft", "forward-kl", "amid[alpha=-3]"], "tier"].notna().all()
 
 
@@ -188,13 +194,13 @@ def test_more_initial_students_extend_a_run(
         "seed-1.init-1",
     }
     answers = [
-        (run / "trials/init" / name / "generations/dolly.jsonl").read_text()
+        (run / "trials/initial-student" / name / "generations/dolly.jsonl").read_text()
         for name in ("seed-0", "seed-0.init-1")
     ]
     assert answers[0] != answers[1]
     board = pd.read_csv(run / "leaderboard.csv")
     average = board[(board.metric == "rouge_l") & (board["set"] == "average")].set_index("variant")
-    assert average["n_init_seeds"][["init", "sft", "forward-kl"]].tolist() == [2, 2, 1]
+    assert average["n_init_seeds"][["initial student", "sft", "forward-kl"]].tolist() == [2, 2, 1]
     assert json.loads((run / "provenance.json").read_text())["mixed"] == []
     assert sum(describe(trial)["init_seed"] for trial in Run(run).trials()) == 3
 
@@ -266,7 +272,7 @@ def assert_tracked_once(run: Path) -> None:
         curves = held[spec.parent.relative_to(run / "trials").as_posix()]
         log = [row["step"] for row in read_jsonl(spec.parent / "train.jsonl")]
         assert [step for step, _ in curves.get("train/loss", [])] == log
-    for name in ("teacher", "init"):
+    for name in ("teacher", "initial student"):
         ((_, final),) = held[f"{name}/seed-0"]["final/average/rouge_l"]
         assert final == pytest.approx(board[name, "average", "rouge_l"], rel=1e-6)
 
@@ -317,7 +323,12 @@ def test_diverged_trial_is_recorded_and_the_others_go_on(
     cli(*RUN, *arguments)
     rows = json.loads(cli("status", "micro", "--json").stdout)
     states = {row["variant"]: row["state"] for row in rows}
-    assert states == {"diverging": "diverged", "sft": "done", "init": "done", "teacher": "done"}
+    assert states == {
+        "diverging": "diverged",
+        "sft": "done",
+        "initial student": "done",
+        "teacher": "done",
+    }
     board = pd.read_csv(tmp_path / "results/micro/leaderboard.csv")
     assert board[board.variant == "diverging"].n_diverged.eq(1).all()
 
@@ -358,4 +369,4 @@ def test_vllm_serves_a_whole_run(micro: Path, cli: Cli, tmp_path: Path) -> None:
     cli("run", "--suite", "micro.yaml", "--objectives", "sft", "--seeds", "1", "--backend", "vllm")
     board = pd.read_csv(tmp_path / "results/micro/leaderboard.csv")
     greedy = board[(board.metric == "rouge_l_greedy") & (board["set"] == "average")]
-    assert set(greedy.variant) == {"teacher", "init", "sft"}
+    assert set(greedy.variant) == {"teacher", "initial student", "sft"}

@@ -59,7 +59,7 @@ def test_a_study_is_ordinary_runs_and_its_answers(finished: Path) -> None:
     spec = yaml.safe_load((finished / "wide" / "spec.yaml").read_text())
     assert spec["shared"]["suite"]["student"]["architecture"]["width"] == 64
     board = pd.read_csv(finished / "wide" / "leaderboard.csv")
-    assert set(board["variant"]) == {*VARIANTS, "teacher", "init"}
+    assert set(board["variant"]) == {*VARIANTS, "teacher", "initial student"}
     frame = pd.read_csv(finished / "study.csv")
     assert set(frame["teacher_weight"].dropna()) == {0.1, 0.5}
     assert set(frame[frame["role"] == "comparator"]["variant"]) == {"forward-kl"}

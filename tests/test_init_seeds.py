@@ -29,7 +29,7 @@ BOTH = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = write_run(tmp_path_factory.mktemp("runs") / "toy", BOTH)
-    write_trial(run, Variant("init", 51.5), 0, 1, steps=0)
+    write_trial(run, Variant("initial student", 51.5), 0, 1, steps=0)
     return run
 
 
@@ -53,21 +53,25 @@ def figure(run: Run, slug: str, seed: int, init_seed: int) -> float:
 def test_init_seed_0_is_the_student_that_older_caches_hold(artifacts: Artifacts) -> None:
     suite = artifacts.suite
     key = digest("init", suite.name, suite.student, {}, artifacts.encoded.name)
-    assert artifacts.model("init").name == artifacts.model("init", 0).name == key
-    assert artifacts.seed_key("init", 0) == "micro/init"
+    assert artifacts.model("student").name == artifacts.model("student", 0).name == key
+    assert artifacts.seed_key("student", 0) == "micro/init"
 
 
 def test_initial_students_differ_in_weights_and_order_of_fit(artifacts: Artifacts) -> None:
     seeds = range(3)
-    assert len({artifacts.model("init", seed) for seed in seeds}) == 3
-    assert len({artifacts.seed_key("init", seed) for seed in seeds}) == 3
+    assert len({artifacts.model("student", seed) for seed in seeds}) == 3
+    assert len({artifacts.seed_key("student", seed) for seed in seeds}) == 3
 
 
 def test_trials_come_by_initial_student_then_by_seed(run: Run) -> None:
     trials = trials_of([], 2, 2)
-    assert [trial.label for trial in trials] == ["teacher", "init", "init 1"]
+    assert [trial.label for trial in trials] == ["teacher", "initial student", "initial student 1"]
     places = [trial.files(run).path.relative_to(run.path / "trials") for trial in trials]
-    assert list(map(str, places)) == ["teacher/seed-0", "init/seed-0", "init/seed-0.init-1"]
+    assert list(map(str, places)) == [
+        "teacher/seed-0",
+        "initial-student/seed-0",
+        "initial-student/seed-0.init-1",
+    ]
     assert [trial.spec().get("init_seed") for trial in trials] == [None, None, 1]
 
 
@@ -97,7 +101,10 @@ def entry(**weights: str) -> dict[str, Any]:
 
 
 def test_more_initial_students_do_not_mix_a_run() -> None:
-    first, second = entry(teacher="a", init="b"), entry(teacher="a", init="b", **{"init 1": "c"})
+    first, second = (
+        entry(teacher="a", init="b"),
+        entry(teacher="a", init="b", **{"initial student 1": "c"}),
+    )
     assert provenance.mixed([first, second]) == []
     assert provenance.mixed([first, second, entry(teacher="a", init="z")]) == ["weights"]
 
@@ -112,8 +119,10 @@ def test_a_figure_of_a_seed_is_the_mean_over_initial_students(run: Run, board: B
 
 
 def test_the_row_of_the_initial_student_is_their_mean(run: Run, board: Board) -> None:
-    found = board.rows["init", AVERAGE, "rouge_l"]
-    assert found.mean == pytest.approx(np.mean([figure(run, "init", 0, m) for m in (0, 1)]))
+    found = board.rows["initial student", AVERAGE, "rouge_l"]
+    assert found.mean == pytest.approx(
+        np.mean([figure(run, "initial student", 0, m) for m in (0, 1)])
+    )
     assert (found.interval, found.n_init_seeds) == ("samples", 2)
 
 

@@ -183,7 +183,7 @@ def test_from_the_cache_the_teachers_body_is_not_loaded(
     monkeypatch.setattr("kdbench.train.job.load", counted)
     job = job_of(artifacts, parse("forward-kl"), 0, tmp_path, tmp_path)
     loop.train(job)
-    assert loaded == [artifacts.model("init") / "model"]
+    assert loaded == [artifacts.model("student") / "model"]
 
 
 def test_gradient_checkpointing_moves_nothing() -> None:

@@ -334,7 +334,7 @@ def test_a_run_with_such_models_ends_in_a_board_and_in_students_that_carry_the_c
     cli("run", "--suite", str(suite), "--backend", "transformers", *objectives)
     results = tmp_path / "results/own-code"
     board = pd.read_csv(results / "leaderboard.csv")
-    assert set(board.variant) >= {"teacher", "init", "forward-kl"}
+    assert set(board.variant) >= {"teacher", "initial student", "forward-kl"}
     saved = results / "trials/forward-kl/seed-0/model"
     assert (saved / "modeling_twice.py").read_text() == CODE
     assert type(load(saved, CPU, trust_remote_code=True)).__name__ == "TwiceForCausalLM"

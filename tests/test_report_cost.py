@@ -71,7 +71,9 @@ def test_markdown_ends_with_the_costs_and_leaves_references_empty(run: Run) -> N
     assert header.endswith("| train s | teacher passes | generated |")
     assert last_cells(board, "gkd", 3) == ["2.5", "18k", "18k"]
     assert last_cells(board, "sft", 3) == ["2.5", "0", "0"]
-    assert last_cells(board, "teacher", 3) == last_cells(board, "init", 3) == ["", "", ""]
+    assert (
+        last_cells(board, "teacher", 3) == last_cells(board, "initial student", 3) == ["", "", ""]
+    )
 
 
 def test_counts_that_are_zero_everywhere_have_no_column_but_a_sentence(tmp_path: Path) -> None:

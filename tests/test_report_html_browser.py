@@ -52,7 +52,13 @@ def test_it_opens_without_a_word_on_the_console_and_asks_for_nothing(page: Page)
 
 
 def test_it_begins_with_the_best_mean_and_says_so(page: Page) -> None:
-    assert page.texts(NAMES) == ["teacher", "amid[alpha=-3]", "sft", "init", "amid[alpha=1]"]
+    assert page.texts(NAMES) == [
+        "teacher",
+        "amid[alpha=-3]",
+        "sft",
+        "initial student",
+        "amid[alpha=1]",
+    ]
     assert page.texts('[aria-sort="descending"]') == ["ROUGE-L"]
 
 
@@ -60,7 +66,7 @@ def test_a_click_on_a_head_sorts_and_a_second_one_turns_it_round(page: Page) -> 
     head = "#table th:first-child button"
     page.click(head)
     names = page.texts(NAMES)
-    assert names == ["amid[alpha=-3]", "amid[alpha=1]", "init", "sft", "teacher"]
+    assert names == ["amid[alpha=-3]", "amid[alpha=1]", "initial student", "sft", "teacher"]
     assert page.texts('[aria-sort="ascending"]') == ["variant"]
     page.click(head)
     assert page.texts(NAMES) == names[::-1]
@@ -69,7 +75,7 @@ def test_a_click_on_a_head_sorts_and_a_second_one_turns_it_round(page: Page) -> 
 def test_rows_without_a_number_stay_last_in_both_directions(page: Page) -> None:
     for _ in range(2):
         page.click("#table th:nth-child(2) button")
-        assert set(page.texts(NAMES)[-2:]) == {"teacher", "init"}
+        assert set(page.texts(NAMES)[-2:]) == {"teacher", "initial student"}
 
 
 def test_the_filter_keeps_what_holds_every_word(page: Page) -> None:
@@ -171,7 +177,7 @@ def test_a_sample_shows_prompt_references_answers_and_scores(page: Page) -> None
         "dolly-question-1 <i>", "dolly-input-1", "dolly-reference-1", "dolly-other-1 <i>",
     ]  # fmt: skip
     assert page.texts("#answers h3 span:first-child") == [
-        "teacher", "amid[alpha=-3]", "amid[alpha=1]", "sft", "init",
+        "teacher", "amid[alpha=-3]", "amid[alpha=1]", "sft", "initial student",
     ]  # fmt: skip
     assert page.texts("#answers .text") == [HOSTILE[1]] * 5
     sampled = page.texts("#answers h3 span:last-child")
@@ -241,7 +247,7 @@ def test_a_run_without_answers_or_logs_shows_its_table(browser: str, tmp_path: P
     with tab(browser) as page:
         page.open(run.path / "leaderboard.html")
         assert page.problems == []
-        assert page.texts(NAMES) == ["teacher", "sft", "init"]
+        assert page.texts(NAMES) == ["teacher", "sft", "initial student"]
         hidden = page.run("[...document.querySelectorAll('main > section[hidden]')].map(e => e.id)")
         assert hidden == ["curves", "samples"]
 

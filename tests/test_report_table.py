@@ -66,7 +66,7 @@ def test_columns_are_the_tidy_ones_in_order(frame: pd.DataFrame) -> None:
 
 def test_one_row_per_variant_set_and_metric(frame: pd.DataFrame) -> None:
     keys = set(zip(frame.variant, frame["set"], frame.metric, strict=True))
-    names = [*(v.name for v in VARIANTS), "teacher", "init"]
+    names = [*(v.name for v in VARIANTS), "teacher", "initial student"]
     sets = ["average", *SETS]
     assert keys == {(v, s, m) for v in names for s in sets for m in METRICS}
     assert len(frame) == len(keys)
@@ -187,11 +187,11 @@ def test_what_a_training_seed_changes_follows_from_what_trials_say_of_dropout(
 def test_trials_of_different_initial_students_are_said_to_be_unpaired(tmp_path: Path) -> None:
     run = write_run(tmp_path, VARIANTS)
     for place, trial in enumerate(run.trials()):
-        weights = {"teacher": "same", "init": "one" if place else "other"}
+        weights = {"teacher": "same", "initial student": "one" if place else "other"}
         write_json(trial.path / "DONE.json", {**(trial.done or {}), "weights": weights})
     text = said(build_board(run))
     assert "NOT PAIRED" in text
-    assert "`init` (2 versions)" in text
+    assert "`initial student` (2 versions)" in text
     assert "`teacher`" not in text
 
 
@@ -211,12 +211,12 @@ def test_tiers_are_those_of_the_block_model(run: Run, frame: pd.DataFrame) -> No
 
 def test_only_objectives_and_metrics_with_a_better_end_have_tiers(frame: pd.DataFrame) -> None:
     ranked = frame.metric.isin(["rouge_l", "rouge_l_greedy", "exact_match"])
-    objective = ~frame.variant.isin(["teacher", "init"])
+    objective = ~frame.variant.isin(["teacher", "initial student"])
     assert (frame.tier.notna() == (ranked & objective)).all()
 
 
 def test_rows_stand_teacher_first_then_by_rank_then_init(frame: pd.DataFrame) -> None:
-    order = ["teacher", "amid[alpha=-5]", "forward-kl", "sft", "init"]
+    order = ["teacher", "amid[alpha=-5]", "forward-kl", "sft", "initial student"]
     assert list(frame.variant.drop_duplicates()) == order
 
 

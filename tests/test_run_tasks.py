@@ -51,7 +51,14 @@ def test_all_that_trials_share_is_made_where_nothing_is_cached(
 ) -> None:
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "empty"))
     assert run._made(plan) == set()
-    made = {"prepare", "teacher", "init", "teacher cache", "teacher's answers", run.ANSWERS}
+    made = {
+        "prepare",
+        "teacher",
+        "initial student",
+        "teacher cache",
+        "teacher's answers",
+        run.ANSWERS,
+    }
     assert shared_tasks(plan) == made
 
 
@@ -72,7 +79,10 @@ def test_a_trial_that_failed_says_where_its_traceback_is(
     plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tasks = {task.name: task for task in run._tasks(plan, plan.trials)}
-    failures = [Failure(tasks[name], ValueError("boom")) for name in ("train seqkd seed 0", "init")]
+    failures = [
+        Failure(tasks[name], ValueError("boom"))
+        for name in ("train seqkd seed 0", "initial student")
+    ]
     print_failures(failures)
     trial, shared = capsys.readouterr().err.splitlines()
     place = plan.run.path / "trials/seqkd/seed-0/FAILED.json"
@@ -113,8 +123,8 @@ def test_a_run_hands_out_trials_alone_where_all_else_is_cached(
 def test_a_cached_student_that_finished_trials_did_not_start_from_is_warned_of(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished = next(trial for trial in plan.trials if trial.row == "forward-kl")
-    done = {"status": "done", "weights": {"init": "0" * 64}}
+    finished = next(trial for trial in plan.trials if trial.name == "forward-kl")
+    done = {"status": "done", "weights": {"initial student": "0" * 64}}
     write_json(finished.files(plan.run).path / "DONE.json", done)
     monkeypatch.setattr(run, "execute", lambda *arguments, **options: [])
     display = Said()

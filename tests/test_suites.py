@@ -95,7 +95,7 @@ def test_own_records_and_checkpoints_need_the_twenty_lines_that_the_guide_shows(
     assert "3 of 3 to do" in cli("plan", *suite, "--objectives", "reverse-kl").stdout
     cli("run", *suite, "--objectives", "reverse-kl")
     board = pd.read_csv(tmp_path / "results/mine/leaderboard.csv")
-    assert set(board.variant) == {"teacher", "init", "reverse-kl"}
+    assert set(board.variant) == {"teacher", "initial student", "reverse-kl"}
     log = (tmp_path / "results/mine/trials/reverse-kl/seed-0/train.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in log]
     assert losses[-1] < losses[0]

@@ -183,9 +183,9 @@ def test_training_generation_and_the_models_folder_end_at_the_same_token(folder:
     made = chatty(folder, "data.template_options={enable_thinking: false}")
     check_models(made, "transformers")
     build.prepare(made)
-    build.make_model(made, "init", 0, 2, lambda _: None)
+    build.make_model(made, "student", 0, 2, lambda _: None)
     train = Encoded.load(made.encoded / "train.safetensors")
-    model = made.model("init") / "model"
+    model = made.model("student") / "model"
     ends = {train.response(row)[-1] for row in range(len(train))}
     assert ends == {end_id(made.tokenizer)} == {end_id(model)} == read_student(model, 8).eos_ids
     assert (model / "chat_template.jinja").read_text() == CHATML
@@ -225,8 +225,8 @@ def test_a_student_carries_the_suites_tokenizer(folder: Path) -> None:
     store.write_json(student / "generation_config.json", {"eos_token_id": [0, 2]})
     made = chatty(folder, f"student.path={student}")
     build.prepare(made)
-    build.make_model(made, "init", 0, 2, lambda _: None)
-    assert end_id(made.model("init") / "model") == end_id(folder) != end_id(student)
+    build.make_model(made, "student", 0, 2, lambda _: None)
+    assert end_id(made.model("student") / "model") == end_id(folder) != end_id(student)
 
 
 def test_a_model_that_ends_elsewhere_is_refused(folder: Path) -> None:
@@ -324,11 +324,11 @@ def test_what_moves_a_chats_ids_moves_its_key(
 
 
 def test_a_students_folder_is_made_again_where_the_suites_end_is_another(folder: Path) -> None:
-    before = chatty(folder).model("init")
+    before = chatty(folder).model("student")
     other = folder.parent / "other"
     shutil.copytree(folder, other)
     edit_config(other, eos_token="<|endoftext|>")
-    assert chatty(folder, f"tokenizer.path={other}").model("init") != before
+    assert chatty(folder, f"tokenizer.path={other}").model("student") != before
 
 
 def test_a_template_moves_no_key_of_a_suite_that_does_not_use_it(folder: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_cache_in_another_precision_is_not_reused(
 
 
 def test_hidden_states_are_those_of_transformers_own_masks(artifacts: Artifacts) -> None:
-    student = load(artifacts.model("init") / "model", CPU)
+    student = load(artifacts.model("student") / "model", CPU)
     batch = collate(Encoded.load(artifacts.encoded / "train.safetensors"), torch.arange(5))
     search = masking_utils.find_packed_sequence_indices
     found = hidden_states(student, batch.tokens, batch.positions)

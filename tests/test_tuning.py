@@ -90,7 +90,7 @@ def test_objective_is_never_told_the_learning_rate() -> None:
 def test_a_trial_says_its_learning_rate_only_where_it_has_one() -> None:
     def spec(expression: str) -> dict[str, object]:
         variant = parse(expression)
-        return Trial(variant.full_name, variant.slug, 0, variant).spec()
+        return Trial(variant).spec()
 
     assert spec("sft[lr=0.004]")["lr"] == 0.004
     assert "lr" not in spec("sft")

@@ -19,17 +19,17 @@ TORCH_ADD_ONS = ("torchvision", "torchaudio", "torchcodec")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at; `remedy` says how to mend it, None where it is in order."""
 
     what: str
     remedy: str | None = None
 
 
-def diagnose() -> list[Finding]:
+def diagnose() -> list[Diagnosis]:
     """Looks at everything a run needs, each import in a process of its own."""
     return [
-        Finding(f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"),
+        Diagnosis(f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"),
         _torch(),
         *_add_ons(),
         _imports("transformers", "from transformers import LlamaForCausalLM"),
@@ -39,18 +39,18 @@ def diagnose() -> list[Finding]:
     ]
 
 
-def _torch() -> Finding:
+def _torch() -> Diagnosis:
     code = (
         "import torch; g = torch.cuda.is_available();"
         "print(torch.__version__, 'on', torch.cuda.get_device_name() if g else 'the CPU')"
     )
     ok, output = _python(code)
     if ok:
-        return Finding(f"torch {output}")
-    return Finding(f"torch cannot be imported: {output}", "make install, or pip install torch")
+        return Diagnosis(f"torch {output}")
+    return Diagnosis(f"torch cannot be imported: {output}", "make install, or pip install torch")
 
 
-def _add_ons() -> list[Finding]:
+def _add_ons() -> list[Diagnosis]:
     findings = []
     for name in TORCH_ADD_ONS:
         version = _version(name)
@@ -59,28 +59,30 @@ def _add_ons() -> list[Finding]:
         ok, output = _python(f"import {name}")
         remedy = None if ok else f"pip uninstall -y {name}   (kdbench does not use it)"
         state = "" if ok else f" does not fit this torch: {output}"
-        findings.append(Finding(f"{name} {version}{state}", remedy))
+        findings.append(Diagnosis(f"{name} {version}{state}", remedy))
     return findings
 
 
-def _backend() -> list[Finding]:
+def _backend() -> list[Diagnosis]:
     backend = default_backend()
-    chosen = Finding(f"answers are generated with {backend} {backend_version(backend)}")
+    chosen = Diagnosis(f"answers are generated with {backend} {backend_version(backend)}")
     if backend == "transformers":
         hint = "vLLM is not installed: pip install kdbench[cpu], or kdbench[gpu], is faster"
-        return [chosen, Finding(hint)]
+        return [chosen, Diagnosis(hint)]
     check = "import os; os.environ['VLLM_ENABLE_V1_MULTIPROCESSING'] = '0'; import vllm"
     return [chosen, _imports("vllm", check)]
 
 
-def _imports(name: str, code: str) -> Finding:
+def _imports(name: str, code: str) -> Diagnosis:
     ok, output = _python(code)
     if ok:
-        return Finding(f"{name} {_version(name) or _version(name + '-cpu')} can be imported")
-    return Finding(f"{name} cannot be imported: {output}", f"pip install --force-reinstall {name}")
+        return Diagnosis(f"{name} {_version(name) or _version(name + '-cpu')} can be imported")
+    return Diagnosis(
+        f"{name} cannot be imported: {output}", f"pip install --force-reinstall {name}"
+    )
 
 
-def _registry() -> Finding:
+def _registry() -> Diagnosis:
     from kdbench.config.load import installed_suites
     from kdbench.variants.objective import OBJECTIVES
     from kdbench.variants.variant import load_objectives
@@ -89,22 +91,24 @@ def _registry() -> Finding:
         load_objectives()
         suites = ", ".join(installed_suites())
     except UserError as error:
-        return Finding("objectives and suites cannot be loaded", str(error))
+        return Diagnosis("objectives and suites cannot be loaded", str(error))
     if not list(OBJECTIVES):
-        return Finding("no objective is registered", "pip install kdbench again: its entry points")
-    return Finding(f"{len(list(OBJECTIVES))} objectives; suites: {suites}")
+        return Diagnosis(
+            "no objective is registered", "pip install kdbench again: its entry points"
+        )
+    return Diagnosis(f"{len(list(OBJECTIVES))} objectives; suites: {suites}")
 
 
-def _cache() -> Finding:
+def _cache() -> Diagnosis:
     folder = store.cache_dir()
     try:
         store.write_text(folder / ".probe", "")
         (folder / ".probe").unlink()
     except OSError as error:
-        return Finding(f"cache {folder}: {error.strerror}", "set KDBENCH_CACHE to another folder")
+        return Diagnosis(f"cache {folder}: {error.strerror}", "set KDBENCH_CACHE to another folder")
     free = shutil.disk_usage(folder).free / 1e9
     remedy = None if free > 1 else "free some space: a run of the embedded suite takes about 1 GB"
-    return Finding(f"cache {folder}, {free:.0f} GB free", remedy)
+    return Diagnosis(f"cache {folder}, {free:.0f} GB free", remedy)
 
 
 def _version(distribution: str) -> str | None:

@@ -66,7 +66,7 @@ def _summary(run: Run, rows: list[dict[str, Any]]) -> str:
 
 
 def _student(row: dict[str, Any], several: bool) -> str:
-    return f" init {row['init_seed']}" if several else ""
+    return f" initial student {row['init_seed']}" if several else ""
 
 
 def _progress(trial: TrialFiles) -> str:

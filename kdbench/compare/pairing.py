@@ -69,7 +69,7 @@ def _why(first: Side, other: Side) -> str:
         old, new = (_field(side.shared["suite"], field) for side in (first, other))
         if differences(old, new):
             return f"{field} differs, and with it the order of the data"
-    known = [side.facts["weights"].get("init") for side in (first, other)]
+    known = [side.facts["weights"].get("initial student") for side in (first, other)]
     if not all(isinstance(digest, str) for digest in known):
         return "provenance.json does not say which one initial student it was"
     return "" if known[0] == known[1] else "the initial students differ"

@@ -17,7 +17,7 @@ METRIC = "rouge_l"
 
 
 @dataclass(frozen=True)
-class Cell:
+class PublishedCell:
     """One cell of a table, beside ours; NaN where something is not known.
 
     Attributes:
@@ -50,7 +50,7 @@ def read_cells(
     names: Mapping[str, str],
     *,
     judged: bool,
-) -> list[Cell]:
+) -> list[PublishedCell]:
     """The cells of a table that one run has figures for.
 
     Args:
@@ -101,11 +101,11 @@ def _errors(
 
 
 def _judged(
-    cell: Cell,
+    cell: PublishedCell,
     figures: Figures,
     error: tuple[float, float] | None,
     sizes: Mapping[str, int],
-) -> Cell:
+) -> PublishedCell:
     difference = cell.ours - cell.published
     verdict = judge(
         difference,
@@ -136,7 +136,7 @@ def _published(
 
 def _ours(
     figures: Figures, row: str, variant: str, column: str, mean: float, deviation: float
-) -> Cell:
+) -> PublishedCell:
     ours = float(figures.means(column, METRIC, [variant])[0])
     several = figures.count(variant) > 1
     errors = (
@@ -145,7 +145,7 @@ def _ours(
         else figures.over_samples(column, METRIC, [variant])
     )
     half = float(stats.t.ppf(0.975, errors.df[0]) * math.sqrt(errors.squared[0]))
-    return Cell(
+    return PublishedCell(
         row=row,
         variant=variant,
         set=column,

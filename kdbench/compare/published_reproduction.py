@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from kdbench.base.errors import UserError
-from kdbench.compare.published_cells import Cell, read_cells
+from kdbench.compare.published_cells import PublishedCell, read_cells
 from kdbench.compare.published_tables import Published, Table
 from kdbench.compare.sides import Side, read_side
 from kdbench.config.identity import differences
@@ -35,7 +35,7 @@ class Reproduction:
     table: Table
     runs: list[str]
     tiny: bool
-    cells: list[Cell]
+    cells: list[PublishedCell]
     missing: dict[str, str]
     lacking: list[str]
     deviations: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Reproduction:
             for name, reason in self.missing.items()
             for column in table.columns
         ]
-        return pd.DataFrame(lines, columns=[*whole, *Cell.__annotations__, "inferred"])
+        return pd.DataFrame(lines, columns=[*whole, *PublishedCell.__annotations__, "inferred"])
 
 
 def variants_of(table: Table, suite: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
@@ -113,7 +113,7 @@ def reproduce(
         UserError: nothing is finished, or a run has no row or no set of the table.
     """
     sides = {suite: read_side(run, run.path.name) for suite, run in runs.items()}
-    cells: list[Cell] = []
+    cells: list[PublishedCell] = []
     missing = {} if tiny else _other_suites(table, sides)
     lacking: dict[str, None] = {}
     for suite, side in sides.items():
@@ -175,7 +175,7 @@ def _each_once(names: Mapping[str, str], missing: dict[str, str]) -> dict[str, s
     return first
 
 
-def _tau(cells: Sequence[Cell]) -> Interval:
+def _tau(cells: Sequence[PublishedCell]) -> Interval:
     if len(cells) < 2:
         return Interval(math.nan, math.nan, math.nan)
     return kendall_tau([cell.published for cell in cells], [cell.ours for cell in cells])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import Group
 
-from kdbench.compare.published_cells import Cell
+from kdbench.compare.published_cells import PublishedCell
 from kdbench.compare.published_reproduction import Reproduction
 from kdbench.compare.published_tables import Table
 from kdbench.compare.published_verdict import CANNOT_TELL, LEVEL, NOT_REPRODUCED, REPRODUCED, RULE
@@ -195,14 +195,14 @@ def _agreement(found: Reproduction) -> Iterator[str]:
         )
 
 
-def _with_sd(cell: Cell) -> str:
+def _with_sd(cell: PublishedCell) -> str:
     if math.isnan(cell.published):
         return "not known"
     text = number(cell.published)
     return text if math.isnan(cell.published_sd) else f"{text} ± {cell.published_sd:.2f}"
 
 
-def _limits(cell: Cell) -> str:
+def _limits(cell: PublishedCell) -> str:
     if math.isnan(cell.low):
         return ""
     mark = "†" if cell.interval == "samples" else ""

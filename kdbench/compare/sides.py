@@ -13,7 +13,7 @@ from kdbench.config.schema import DEV
 from kdbench.report.frames import RunFrames
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import REFERENCES, Run
-from kdbench.runs.results import Trial, finished_trials
+from kdbench.runs.results import TrialResult, finished_trials
 
 FACTS = (
     "commit",
@@ -43,7 +43,7 @@ class Side:
 
     name: str
     run: Run
-    trials: dict[str, dict[int, Trial]]
+    trials: dict[str, dict[int, TrialResult]]
     rows: dict[tuple[str, str, str], dict[str, Any]]
     open_trials: int
 
@@ -142,7 +142,7 @@ def read_side(run: Run, name: str) -> Side:
         if not rows:
             raise UserError(f"{run.path}/leaderboard.csv: an empty table")
         return Side(name, run, {}, rows, 0)
-    trials: dict[str, dict[int, Trial]] = {}
+    trials: dict[str, dict[int, TrialResult]] = {}
     started = [files for files in run.trials() if not files.spec.get("init_seed")]
     for trial in finished_trials(run):
         if not trial.init_seed:

@@ -9,7 +9,7 @@ from torch import Tensor
 from kdbench.generate import Answer
 from kdbench.generate.ngrams import NGrams, ban
 from kdbench.generate.student import Student, answer_room, read_student
-from kdbench.models.model import model
+from kdbench.models import model
 from kdbench.models.sampling import Choose, decode, draw, streams_of
 
 BATCH = 64

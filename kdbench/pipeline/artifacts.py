@@ -19,7 +19,7 @@ from kdbench.config.schema import Model, Split, Suite
 from kdbench.data.records import Record, read_split, splits_of
 from kdbench.models.weights import checkpoint, weights_files
 
-Role = Literal["teacher", "init"]
+Role = Literal["teacher", "student"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Artifacts:
         """The folder of an existing tokenizer, or None where one is trained."""
         if self.suite.tokenizer.path:
             return Path(self.suite.tokenizer.path)
-        return self.checkpoint("teacher") or self.checkpoint("init")
+        return self.checkpoint("teacher") or self.checkpoint("student")
 
     def checkpoint(self, role: Role) -> Path | None:
         """The folder of a model that is given, downloaded where need be; None for from scratch.
@@ -56,9 +56,7 @@ class Artifacts:
             UserError: it cannot be had.
         """
         spec = self.spec_of(role)
-        return (
-            checkpoint(spec, "teacher" if role == "teacher" else "student") if spec.given else None
-        )
+        return checkpoint(spec, role) if spec.given else None
 
     @cached_property
     def tokenizer_key(self) -> str:
@@ -132,7 +130,8 @@ class Artifacts:
 
     def seed_key(self, role: Role, init_seed: int) -> str:
         """The name that seeds a model's initial weights and the order of its fit."""
-        return f"{self.suite.name}/{role}" + (f"/{init_seed}" if init_seed else "")
+        model = "teacher" if role == "teacher" else "init"
+        return f"{self.suite.name}/{model}" + (f"/{init_seed}" if init_seed else "")
 
     @cached_property
     def _teacher_parts(self) -> list[Any]:

@@ -24,7 +24,7 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
     if artifacts.tokenizer_source is not None:
         _vocabulary(artifacts.tokenizer_source)
     paths = {}
-    roles: tuple[tuple[Role, str], ...] = (("teacher", "teacher"), ("init", "student"))
+    roles: tuple[tuple[Role, str], ...] = (("teacher", "teacher"), ("student", "student"))
     for role, label in roles:
         spec = artifacts.spec_of(role)
         given = artifacts.checkpoint(role)

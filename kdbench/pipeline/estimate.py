@@ -56,7 +56,7 @@ def cost(plan: Plan, accepted: Collection[Trial] = ()) -> dict[str, Any]:
     cached = {
         "teacher": artifacts.weights_digest("teacher").exists(),
         **{
-            _student(seed): artifacts.weights_digest("init", seed).exists()
+            _student(seed): artifacts.weights_digest("student", seed).exists()
             for seed in range(plan.init_seeds)
         },
     }

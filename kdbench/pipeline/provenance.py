@@ -66,7 +66,7 @@ def weights(plan: Plan) -> dict[str, str]:
     """Digests of the teacher and of the initial students, as far as they exist."""
     paths = {"teacher": plan.artifacts.weights_digest("teacher")}
     for seed in range(plan.init_seeds):
-        paths[initial_student(seed)] = plan.artifacts.weights_digest("init", seed)
+        paths[initial_student(seed)] = plan.artifacts.weights_digest("student", seed)
     return {name: path.read_text() for name, path in paths.items() if path.exists()}
 
 

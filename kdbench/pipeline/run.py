@@ -126,7 +126,7 @@ def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
         return []
     artifacts, micro_batch = plan.artifacts, plan.micro_batch
     tasks = [Task("prepare", "work", prepare, (artifacts,))]
-    students = {trial.init_seed for trial in todo if trial.row != "teacher"}
+    students = {trial.init_seed for trial in todo if trial.role == "student"}
     for name, role, init_seed in _models(plan):
         if role == "teacher" or init_seed in students:
             make = (artifacts, role, init_seed, micro_batch)
@@ -156,7 +156,7 @@ def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
 def _models(plan: Plan) -> list[tuple[str, Role, int]]:
     """Name, role and seed of the teacher and of every initial student."""
     students: list[tuple[str, Role, int]] = [
-        (initial_student(seed), "init", seed) for seed in range(plan.init_seeds)
+        (initial_student(seed), "student", seed) for seed in range(plan.init_seeds)
     ]
     return [("teacher", "teacher", 0), *students]
 

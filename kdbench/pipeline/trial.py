@@ -9,8 +9,8 @@ from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, differences
 from kdbench.config.schema import Lora
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
-from kdbench.pipeline.artifacts import Artifacts
-from kdbench.runs.folder import REFERENCES, Run, TrialFiles
+from kdbench.pipeline.artifacts import Artifacts, Role
+from kdbench.runs.folder import INITIAL_STUDENT, TEACHER, Run, TrialFiles
 from kdbench.variants.objective import LR
 from kdbench.variants.variant import Variant
 
@@ -22,21 +22,35 @@ if TYPE_CHECKING:
 class Trial:
     """One row of work: a variant with a training seed, or a reference model that is only scored."""
 
-    row: str
-    """The variant's full name, or `teacher` or `init`."""
-    slug: str
-    seed: int
     variant: Variant | None
+    seed: int = 0
     init_seed: int = 0
-    """Of the initial student that it starts from; for the row `init`, that it is."""
+    """Of the initial student that it starts from; where that is scored itself, its own."""
+    reference: str = ""
+    """`teacher` or `initial student` where there is no variant."""
+
+    @property
+    def name(self) -> str:
+        """What tables call its row."""
+        return self.reference if self.variant is None else self.variant.name
+
+    @property
+    def slug(self) -> str:
+        """The folder of its row."""
+        return self.reference.replace(" ", "-") if self.variant is None else self.variant.slug
 
     @property
     def label(self) -> str:
-        """What the trial is called while the run goes on."""
+        """What it is called while the run goes on."""
         if self.variant is None:
-            return initial_student(self.init_seed) if self.row == "init" else self.row
-        student = f" init {self.init_seed}" if self.init_seed else ""
-        return f"{self.variant.name} seed {self.seed}{student}"
+            return self.name if self.role == "teacher" else initial_student(self.init_seed)
+        student = f" initial student {self.init_seed}" if self.init_seed else ""
+        return f"{self.name} seed {self.seed}{student}"
+
+    @property
+    def role(self) -> Role:
+        """Whose weights are answered from: the teacher's, or a student's, trained or initial."""
+        return "teacher" if self.reference == TEACHER else "student"
 
     def files(self, run: Run) -> TrialFiles:
         """Where the trial's files lie."""
@@ -49,8 +63,8 @@ class Trial:
     def _spec(self) -> dict[str, Any]:
         if self.variant is None:
             return {
-                "variant": self.row,
-                "objective": self.row,
+                "variant": self.name,
+                "objective": self.name,
                 "params": {},
                 "slug": self.slug,
                 "seed": self.seed,
@@ -71,7 +85,7 @@ class Trial:
 
 def initial_student(init_seed: int) -> str:
     """What an initial student is called while the run goes on."""
-    return f"init {init_seed}" if init_seed else "init"
+    return f"{INITIAL_STUDENT} {init_seed}" if init_seed else INITIAL_STUDENT
 
 
 def trials_of(
@@ -82,10 +96,10 @@ def trials_of(
     In that order, a run that is cut short has compared all objectives on fewer initial students,
     or on fewer seeds.
     """
-    references = [Trial(name, name, 0, None) for name in REFERENCES]
-    references += [Trial("init", "init", 0, None, m) for m in range(1, init_seeds)]
+    references = [Trial(None, reference=TEACHER)]
+    references += [Trial(None, 0, m, INITIAL_STUDENT) for m in range(init_seeds)]
     return references + [
-        Trial(variant.full_name, variant.slug, seed, variant, init_seed)
+        Trial(variant, seed, init_seed)
         for init_seed in range(init_seeds)
         for seed in range(first_seed, first_seed + seeds)
         for variant in variants
@@ -132,7 +146,7 @@ def train_trial(
             return
         answers = artifacts.teacher_answers(shared.backend, shared.backend_version)
         job = job_of(artifacts, trial.variant, trial.seed, files.path, answers)
-        initial = artifacts.model("init", trial.init_seed) / "model"
+        initial = artifacts.model("student", trial.init_seed) / "model"
         job = replace(job, initial=initial, micro_batch=micro_batch, compile=compile_objective)
         train(job, progress)
 
@@ -158,7 +172,7 @@ def job_of(artifacts: Artifacts, variant: Variant, seed: int, out: Path, answers
         recipe=suite.recipe.model_copy(update=own_lr),
         loss=suite.loss,
         diagnostics=suite.diagnostics,
-        initial=artifacts.model("init") / "model",
+        initial=artifacts.model("student") / "model",
         train=artifacts.encoded / "train.safetensors",
         train_rows=None,
         dev=artifacts.encoded / "dev.safetensors",
@@ -195,7 +209,7 @@ def generate_answers(artifacts: Artifacts, trial: Trial, run: Run, shared: Share
                 shared.backend, artifacts.sequence_length, decoding.no_repeat_ngram_size
             )
         generator = _generators[shared.backend]
-        spec = artifacts.spec_of("teacher" if trial.row == "teacher" else "init")
+        spec = artifacts.spec_of(trial.role)
         model = model_of(artifacts, trial, files)
         generator.load(model, trust_remote_code=spec.trust_remote_code)
         prompts = artifacts.prompts()
@@ -260,15 +274,17 @@ def dropout_of(model: Path, lora: Lora | None) -> float:
 def _weights(artifacts: Artifacts, trial: Trial) -> dict[str, str]:
     """Digests of the shared models that a trial depends on, as far as they are known."""
     paths = {"teacher": artifacts.weights_digest("teacher")}
-    if trial.row != "teacher":
-        paths[initial_student(trial.init_seed)] = artifacts.weights_digest("init", trial.init_seed)
-    if trial.row == "init":
+    if trial.role == "student":
+        paths[initial_student(trial.init_seed)] = artifacts.weights_digest(
+            "student", trial.init_seed
+        )
+    if trial.reference == INITIAL_STUDENT:
         del paths["teacher"]
     return {name: path.read_text() for name, path in paths.items() if path.exists()}
 
 
 def _reference(artifacts: Artifacts, trial: Trial) -> Path:
-    return artifacts.model("teacher" if trial.row == "teacher" else "init", trial.init_seed)
+    return artifacts.model(trial.role, trial.init_seed)
 
 
 def _missing_generations(artifacts: Artifacts, files: TrialFiles) -> list[tuple[str, bool]]:

@@ -78,7 +78,7 @@ def chosen_plan(plan: Plan) -> Plan:
 
 
 def _entry(nested: Plan, variant: Variant) -> dict[str, Any]:
-    trials = [trial.files(nested.run) for trial in nested.trials if trial.row == variant.full_name]
+    trials = [trial.files(nested.run) for trial in nested.trials if trial.variant == variant]
     unfinished = [files.path for files in trials if files.done is None]
     if unfinished:
         raise UserError(f"{unfinished[0]} is not finished; give the same command again")

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kdbench.report.style import colours_of, shortened
 from kdbench.report.table import Board
-from kdbench.runs.results import DIAGNOSTICS, Trial
+from kdbench.runs.results import DIAGNOSTICS, TrialResult
 from kdbench.stats.stability import column
 
 POINTS = 60
@@ -76,7 +76,7 @@ def draw_diagnostics(board: Board) -> Figure | None:
     return figure
 
 
-def curve_of(trials: Sequence[Trial], name: str, points: int | None = None) -> pd.DataFrame:
+def curve_of(trials: Sequence[TrialResult], name: str, points: int | None = None) -> pd.DataFrame:
     """Columns seed, step, value; averaged over `points` equal shares of the steps, if given."""
     frames = []
     for trial in trials:

@@ -15,7 +15,7 @@ from kdbench.report.plots import to_bytes
 from kdbench.report.stability_tables import stability_comparisons_frame
 from kdbench.report.table import Board
 from kdbench.runs.folder import Run
-from kdbench.runs.results import Trial
+from kdbench.runs.results import TrialResult
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _write_greedy(run: Run, board: Board) -> pd.DataFrame | None:
     return ranks
 
 
-def _ranked(board: Board) -> list[Trial]:
+def _ranked(board: Board) -> list[TrialResult]:
     return [trial for name in board.stability for trial in board.trials[name]]
 
 

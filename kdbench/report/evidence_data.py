@@ -6,7 +6,7 @@ import numpy as np
 
 from kdbench.base.seeds import derive
 from kdbench.report.table import AVERAGE, Board
-from kdbench.runs.results import Grid
+from kdbench.runs.results import SeedGrid
 from kdbench.stats.bootstrap import Resampled, resample
 from kdbench.stats.intervals import Floats
 
@@ -85,7 +85,7 @@ def collect(board: Board, metric: str = METRIC) -> Evidence | None:
 
 
 def _scores(board: Board, name: str, metric: str) -> Floats:
-    grid = Grid(tuple(board.seeds), tuple(board.init_seeds))
+    grid = SeedGrid(tuple(board.seeds), tuple(board.init_seeds))
     trials = [grid.of(board.trials[variant]) for variant in board.stability]
     table = np.array([[trial.scores[name, metric] for trial in group] for group in trials])
     scores: Floats = table.reshape(len(table), len(grid.seeds), -1, *table.shape[2:])

@@ -98,6 +98,8 @@ def _on_one_scale(evidence: Evidence) -> tuple[Floats, list[Floats], Resampled, 
 
 
 def _ends(board: Board, name: str) -> tuple[float, float]:
-    rows = [board.rows.get((reference, name, METRIC)) for reference in ("init", "teacher")]
+    rows = [
+        board.rows.get((reference, name, METRIC)) for reference in ("initial student", "teacher")
+    ]
     low, high = (np.nan if row is None else row.mean for row in rows)
     return low, high

@@ -9,7 +9,7 @@ import numpy as np
 from kdbench.report.render import markdown_table
 from kdbench.report.stability_sections import gradients_section, spikes_section
 from kdbench.report.table import Board
-from kdbench.runs.results import Grid
+from kdbench.runs.results import SeedGrid
 from kdbench.stats.intervals import Floats, over_seeds
 from kdbench.stats.stability import TrialStability
 from kdbench.stats.tiers import HOMOGENEITY_LEVEL, LEVEL, Tiers, tiers
@@ -111,7 +111,7 @@ def stability_order(board: Board) -> list[str]:
 
 def _values(board: Board, figure: Figure) -> dict[str, Floats]:
     """Per variant, [seeds], the mean over initial students, on what all variants have."""
-    grid = Grid(tuple(board.seeds), tuple(board.init_seeds))
+    grid = SeedGrid(tuple(board.seeds), tuple(board.init_seeds))
     return {
         name: grid.by_seed([figure.of(trial) for trial in grid.of(found.trials)])
         for name, found in board.stability.items()

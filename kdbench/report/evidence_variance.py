@@ -21,7 +21,7 @@ FACTORS = (VARIANT, SEED, INIT, DECODING, SAMPLE)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Replication:
     """How many of each would be run; `samples` is a multiple of the prompts there are."""
 
     seeds: int
@@ -133,11 +133,11 @@ def _decodings(evidence: Evidence) -> int:
     return int(next(iter(evidence.scores.values())).shape[3])
 
 
-def _plans(evidence: Evidence) -> list[Plan]:
+def _plans(evidence: Evidence) -> list[Replication]:
     seeds, students, decodings = evidence.n_seeds, evidence.n_init_seeds, _decodings(evidence)
     counted = f"{seeds} training, {decodings} decoding seed{'s' * (decodings > 1)}"
     counted += f", {students} initial students" * (students > 1)
-    now = Plan(seeds, students, decodings, 1.0, f"as run: {counted}")
+    now = Replication(seeds, students, decodings, 1.0, f"as run: {counted}")
     more = [
         replace(now, seeds=n, label=f"{n} training seeds")
         for n in (3, 5, 10)

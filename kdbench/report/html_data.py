@@ -5,10 +5,10 @@ from typing import Any
 
 from kdbench.report.curves import POINTS, curve_of
 from kdbench.report.html_samples import samples_of
-from kdbench.report.render import Cell, cells
+from kdbench.report.render import TableCell, cells
 from kdbench.report.table import AVERAGE, Board, Row
 from kdbench.runs.folder import Run
-from kdbench.runs.results import DIAGNOSTICS, METRICS, Trial
+from kdbench.runs.results import DIAGNOSTICS, METRICS, TrialResult
 
 METRIC_NAMES = {
     "rouge_l": "ROUGE-L",
@@ -64,7 +64,7 @@ def _view(board: Board, set_name: str, metric: str) -> dict[str, Any]:
     }
 
 
-def _cell(cell: Cell) -> list[Any]:
+def _cell(cell: TableCell) -> list[Any]:
     return [cell.text, _number(cell.value), cell.bold]
 
 
@@ -82,7 +82,7 @@ def _curve(board: Board, name: str) -> dict[str, Any] | None:
     return {"name": name, "label": CURVES[name], "log": name in LOGARITHMIC, "lines": lines}
 
 
-def _points(trials: list[Trial], name: str) -> list[list[float]]:
+def _points(trials: list[TrialResult], name: str) -> list[list[float]]:
     frame = curve_of(trials, name)
     if frame["step"].nunique() > POINTS:
         frame = curve_of(trials, name, POINTS)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from kdbench.base.store import read_jsonl
 from kdbench.report.table import Board
 from kdbench.runs.folder import Run
-from kdbench.runs.results import Trial
+from kdbench.runs.results import TrialResult
 from kdbench.runs.samples import read_samples
 from kdbench.score.metrics import GREEDY
 
@@ -73,7 +73,7 @@ def _set(board: Board, run: Run, name: str, count: int) -> dict[str, Any]:
     }
 
 
-def _answers(trial: Trial, name: str, count: int, *, greedy: bool) -> dict[int, Answer]:
+def _answers(trial: TrialResult, name: str, count: int, *, greedy: bool) -> dict[int, Answer]:
     """The answers to the first samples of a set, under the first seed of one decoding."""
     rows = read_jsonl(trial.files.generations(name, greedy))
     if not rows:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from kdbench.report.notes import notes
-from kdbench.report.render import Cell, cells, columns
+from kdbench.report.render import TableCell, cells, columns
 from kdbench.report.table import Board
 
 _ESCAPES = {
@@ -63,7 +63,7 @@ def _plain(character: str) -> str:
     return character if known else f"[U+{ord(character):04X}]"
 
 
-def _texts(row: Sequence[Cell]) -> list[str]:
+def _texts(row: Sequence[TableCell]) -> list[str]:
     name, *others = row
     texts = [escape(cell.text) for cell in others]
     bold = [cell.bold for cell in others]

@@ -23,7 +23,7 @@ COSTS: dict[str, Callable[[Cost], float]] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell's text; whether it stands out: undiverged and in the first tier of its column; and
 
     the number that it says, NaN where it says none.
@@ -98,7 +98,9 @@ def columns(board: Board, *, sets: bool = True) -> dict[str, tuple[str, str]]:
     }
 
 
-def cells(board: Board, shown: Mapping[str, tuple[str, str]]) -> tuple[list[str], list[list[Cell]]]:
+def cells(
+    board: Board, shown: Mapping[str, tuple[str, str]]
+) -> tuple[list[str], list[list[TableCell]]]:
     """Header and rows of the table with these columns of figures; the tier is the first one's."""
     costs = {variant: mean_cost(group) for variant, group in board.costs().items()}
     taken = [
@@ -116,19 +118,21 @@ def cells(board: Board, shown: Mapping[str, tuple[str, str]]) -> tuple[list[str]
     return header, rows
 
 
-def _cells_of(board: Board, variant: str, keys: Sequence[tuple[str, str]]) -> list[Cell]:
+def _cells_of(board: Board, variant: str, keys: Sequence[tuple[str, str]]) -> list[TableCell]:
     rows = [board.rows[variant, *key] for key in keys]
     main = rows[0]
     figures = board.stability.get(variant)
     clipped = math.nan if figures is None else figures.clipped_share
-    deviation = [Cell(number(main.sd_decoding), value=main.sd_decoding)] if board.decodings else []
+    deviation = (
+        [TableCell(number(main.sd_decoding), value=main.sd_decoding)] if board.decodings else []
+    )
     return [
-        Cell(variant),
-        Cell("") if main.tier is None else Cell(str(main.tier), value=main.tier),
-        *(Cell(_figure(row), row.tier == 1 and not row.n_diverged, row.mean) for row in rows),
+        TableCell(variant),
+        TableCell("") if main.tier is None else TableCell(str(main.tier), value=main.tier),
+        *(TableCell(_figure(row), row.tier == 1 and not row.n_diverged, row.mean) for row in rows),
         *deviation,
-        Cell("") if figures is None else Cell(_diverged(main), value=main.n_diverged),
-        Cell("" if math.isnan(clipped) else f"{100 * clipped:.0f} %", value=clipped),
+        TableCell("") if figures is None else TableCell(_diverged(main), value=main.n_diverged),
+        TableCell("" if math.isnan(clipped) else f"{100 * clipped:.0f} %", value=clipped),
     ]
 
 
@@ -139,15 +143,15 @@ def _figure(row: Row) -> str:
     return f"{row.mean:.2f} ± {(row.ci_high - row.ci_low) / 2:.2f}{mark}"
 
 
-def _cost(cost: Cost | None, title: str) -> Cell:
+def _cost(cost: Cost | None, title: str) -> TableCell:
     if cost is None:
-        return Cell("")
+        return TableCell("")
     figure = COSTS[title](cost)
     if figure < 10:
         text = f"{figure:.2g}"
     else:
         text = f"{figure:.0f}" if figure < 10_000 else f"{figure / 1000:.0f}k"
-    return Cell(text, value=figure)
+    return TableCell(text, value=figure)
 
 
 def _diverged(row: Row) -> str:

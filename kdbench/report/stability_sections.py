@@ -8,7 +8,7 @@ import numpy as np
 from kdbench.report.evidence_tables import spikes_frame
 from kdbench.report.render import markdown_table
 from kdbench.report.table import Board
-from kdbench.runs.results import Grid
+from kdbench.runs.results import SeedGrid
 from kdbench.stats.intervals import Floats, over_seeds
 
 SPIKES_SHOWN = 12
@@ -21,7 +21,7 @@ def gradients_section(board: Board, order: Sequence[str]) -> list[str]:
         board: of one run.
         order: the variants, as they shall stand.
     """
-    grid = Grid(tuple(board.seeds), tuple(board.init_seeds))
+    grid = SeedGrid(tuple(board.seeds), tuple(board.init_seeds))
     rows = []
     for name in order:
         trials = grid.of(board.stability[name].trials)
@@ -52,7 +52,7 @@ def spikes_section(board: Board) -> list[str]:
     if frame.empty:
         return [*lines, "None."]
     shown = frame.sort_values("z", ascending=False, kind="stable").head(SPIKES_SHOWN)
-    students = ["init"] if len(board.init_seeds) > 1 else []
+    students = ["initial student"] if len(board.init_seeds) > 1 else []
     header = ["variant", "seed", *students, "step", "length", "z", "others on this batch"]
     rows = [
         [

@@ -11,7 +11,15 @@ import yaml
 from kdbench.base.store import read_json
 from kdbench.config.schema import DEV
 from kdbench.runs.folder import Run
-from kdbench.runs.results import METRICS, RANKED, Cost, Grid, Trial, finished_trials, grid_of
+from kdbench.runs.results import (
+    METRICS,
+    RANKED,
+    Cost,
+    SeedGrid,
+    TrialResult,
+    finished_trials,
+    grid_of,
+)
 from kdbench.stats import intervals
 from kdbench.stats.intervals import Floats
 from kdbench.stats.stability import VariantStability, of_trial, of_variant, threshold_of
@@ -71,7 +79,7 @@ class Board:
     tiers: dict[tuple[str, str], Tiers]
     seeds: list[int]
     unequal_seeds: bool
-    trials: dict[str, list[Trial]]
+    trials: dict[str, list[TrialResult]]
     init_seeds: list[int] = field(default_factory=lambda: [0])
     set_aside: int = 0
     mixed: tuple[str, ...] = ()
@@ -98,7 +106,7 @@ def leaderboard(run: Run) -> pd.DataFrame:
     `average` is the unweighted mean over the sets, taken for each seed first. `mean` counts
     diverged trials; `mean_undiverged` leaves them out and is empty where there are none.
     `interval` says what the 95 % interval is over: "training seeds", or "samples" where a variant
-    has one seed. The references `teacher` and `init` have no tier.
+    has one seed. The references `teacher` and `initial student` have no tier.
 
     Raises:
         UserError: trials were scored on different sets, samples or metrics.
@@ -136,7 +144,7 @@ def build_board(run: Run) -> Board:
         UserError: trials were scored on different sets, samples or metrics.
     """
     trials = finished_trials(run)
-    by_variant: dict[str, list[Trial]] = {}
+    by_variant: dict[str, list[TrialResult]] = {}
     for trial in trials:
         by_variant.setdefault(trial.variant, []).append(trial)
     by_variant = {name: grid_of([group]).of(group) for name, group in by_variant.items()}
@@ -198,7 +206,7 @@ def _budget(run: Run) -> str:
     return str(tuning["trials"]) if tuning else "fixed"
 
 
-def _dropout(run: Run, trials: Sequence[Trial]) -> float | None:
+def _dropout(run: Run, trials: Sequence[TrialResult]) -> float | None:
     known = [trial.dropout for trial in trials if trial.dropout is not None]
     if len(known) == len(trials):
         return max(known, default=None)
@@ -211,7 +219,7 @@ def _dropout(run: Run, trials: Sequence[Trial]) -> float | None:
     return 0.0 if student.get("architecture") and not student.get("lora") else None
 
 
-def _unlike(trials: Sequence[Trial]) -> dict[str, int]:
+def _unlike(trials: Sequence[TrialResult]) -> dict[str, int]:
     found: dict[str, set[str]] = {}
     for trial in trials:
         for name, digest in trial.weights.items():
@@ -223,14 +231,14 @@ def _members(name: str, sets: list[str]) -> list[str]:
     return sets if name == AVERAGE else [name]
 
 
-def _blocks(trial: Trial, sets: list[str], grid: Grid) -> int:
+def _blocks(trial: TrialResult, sets: list[str], grid: SeedGrid) -> int:
     """The fewest blocks of a comparison: common seeds, samples if there is one, or nothing."""
     samples = min(len(trial.values[name, "rouge_l"]) for name in sets)
     return samples if len(grid.seeds) == 1 else len(grid.seeds)
 
 
 def _compare(
-    variants: Sequence[Sequence[Trial]], sets: list[str], metric: str, grid: Grid
+    variants: Sequence[Sequence[TrialResult]], sets: list[str], metric: str, grid: SeedGrid
 ) -> Tiers:
     """Tiers of one column: the blocks are the common seeds, or the samples if there is one."""
     groups = [grid.of(group) for group in variants]
@@ -241,13 +249,15 @@ def _compare(
     return tiers([[_by_sample(group, name, metric) for group in groups] for name in sets], apart)
 
 
-def _by_sample(group: Sequence[Trial], name: str, metric: str) -> Floats:
+def _by_sample(group: Sequence[TrialResult], name: str, metric: str) -> Floats:
     """[samples], the mean over a variant's trials."""
     means: Floats = np.mean([trial.values[name, metric] for trial in group], axis=0)
     return means
 
 
-def _row(group: Sequence[Trial], name: str, metric: str, sets: list[str], tier: int | None) -> Row:
+def _row(
+    group: Sequence[TrialResult], name: str, metric: str, sets: list[str], tier: int | None
+) -> Row:
     grid = grid_of([group])
     per_trial = np.array([trial.figure(sets, metric) for trial in group])
     figures = grid.by_seed(list(per_trial))
@@ -282,13 +292,15 @@ def _row(group: Sequence[Trial], name: str, metric: str, sets: list[str], tier: 
 
 
 def _rank(
-    by_variant: dict[str, list[Trial]], sets: list[str], tier_of: dict[tuple[str, str, str], int]
+    by_variant: dict[str, list[TrialResult]],
+    sets: list[str],
+    tier_of: dict[tuple[str, str, str], int],
 ) -> Callable[[str], tuple[float, ...]]:
     """Teacher, then by tier, diverged rows last in each, then by mean; the initial student last."""
 
     def key(variant: str) -> tuple[float, ...]:
         group = by_variant[variant]
-        place = {"teacher": -1, "init": 1}.get(variant, 0)
+        place = {"teacher": -1, "initial student": 1}.get(variant, 0)
         mean = float(np.mean([trial.figure(sets, "rouge_l") for trial in group]))
         tier = tier_of.get((variant, AVERAGE, "rouge_l"), 0)
         return place, tier, any(trial.diverged for trial in group), -mean
@@ -297,7 +309,7 @@ def _rank(
 
 
 def _stability(
-    by_variant: dict[str, list[Trial]], sets: list[str]
+    by_variant: dict[str, list[TrialResult]], sets: list[str]
 ) -> tuple[float, dict[str, VariantStability]]:
     trained = {name: group for name, group in by_variant.items() if not group[0].reference}
     threshold = threshold_of(

@@ -13,7 +13,7 @@ from kdbench.base.seeds import derive
 from kdbench.base.store import read_json
 from kdbench.report.table import AVERAGE, Board
 from kdbench.runs.folder import Run
-from kdbench.runs.results import Trial, finished_trials, grid_of
+from kdbench.runs.results import TrialResult, finished_trials, grid_of
 from kdbench.stats.intervals import Floats, Interval, over_samples, over_seeds
 from kdbench.stats.selection import Gains, Selection, gains, optimistic
 
@@ -82,7 +82,7 @@ def prices(run: Run, board: Board) -> list[Price]:
     path = run.path / "tuning.json"
     if not path.exists():
         return []
-    by_variant: defaultdict[str, list[Trial]] = defaultdict(list)
+    by_variant: defaultdict[str, list[TrialResult]] = defaultdict(list)
     for trial in finished_trials(Run(run.path / "tuning")):
         by_variant[trial.variant].append(trial)
     found = []
@@ -150,7 +150,7 @@ def _sensitivity(board: Board, rate: float, names: list[str]) -> Sensitivity | N
     return Sensitivity(names[0], rate, names, best, short, gain, n_seeds)
 
 
-def _tables(groups: Sequence[Sequence[Trial]], sets: list[str]) -> dict[str, Floats]:
+def _tables(groups: Sequence[Sequence[TrialResult]], sets: list[str]) -> dict[str, Floats]:
     """Per set, [variants, seeds, samples], the mean over initial students; {} if none are common.
 
     Args:

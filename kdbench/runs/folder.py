@@ -13,7 +13,9 @@ STUDY = "study.yaml"
 """In the folder of a study, which holds runs and is none."""
 
 
-REFERENCES = ("teacher", "init")
+TEACHER = "teacher"
+INITIAL_STUDENT = "initial student"
+REFERENCES = (TEACHER, INITIAL_STUDENT)
 """Rows that are shown beside the objectives and never ranked."""
 
 

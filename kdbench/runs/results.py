@@ -89,7 +89,7 @@ def _figures(cost: Cost) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialResult:
     """A finished trial.
 
     Attributes:
@@ -97,7 +97,8 @@ class Trial:
         params: resolved parameters as canonical JSON, and `lr` where it is not the suite's.
         diverged_at: the step at which it diverged, None if it did not or does not say.
         cost: what its training took.
-        weights: digests of the shared models it depends on, `teacher` and `init`; {} if not known.
+        weights: digests of the shared models it depends on, `teacher` and `initial student`; {} if
+            not known.
         dropout: the largest probability of dropout in its training, None if not known.
         scores: per (set, metric), [decoding seeds, samples], both in ascending order; one decoding
             seed for greedy metrics, one sample for a metric of the whole set.
@@ -140,7 +141,7 @@ class Trial:
         return float(of_seed.std()) if len(of_seed) > 1 else math.nan
 
 
-def finished_trials(run: Run) -> list[Trial]:
+def finished_trials(run: Run) -> list[TrialResult]:
     """The trials that have ended and been scored, ordered by variant, seed and initial student.
 
     Raises:
@@ -173,7 +174,7 @@ Placed = TypeVar("Placed", bound=_Place)
 
 
 @dataclass(frozen=True)
-class Grid:
+class SeedGrid:
     """Training seeds crossed with initial students, both in ascending order."""
 
     seeds: tuple[int, ...]
@@ -190,7 +191,7 @@ class Grid:
         return means
 
 
-def grid_of(groups: Sequence[Sequence[_Place]]) -> Grid:
+def grid_of(groups: Sequence[Sequence[_Place]]) -> SeedGrid:
     """The full grid that all variants have, with as many training seeds as any student gives.
 
     Of initial students it holds those that every one of these seeds was trained from. Only in a
@@ -202,13 +203,13 @@ def grid_of(groups: Sequence[Sequence[_Place]]) -> Grid:
     seeds_of = {m: tuple(sorted(seed for seed, own in common if own == m)) for m in students}
     seeds = max(seeds_of.values(), key=len, default=())
     whole = [m for m, found in seeds_of.items() if set(seeds) <= set(found)]
-    return Grid(seeds, tuple(whole))
+    return SeedGrid(seeds, tuple(whole))
 
 
-def read_trial(files: TrialFiles) -> Trial:
+def read_trial(files: TrialFiles) -> TrialResult:
     """One trial that has ended and been scored."""
     spec, done = files.spec, files.done or {}
-    return Trial(
+    return TrialResult(
         files=files,
         variant=spec["variant"],
         objective=spec["objective"],
@@ -244,5 +245,5 @@ def _read_scores(path: Path) -> dict[tuple[str, str], Floats]:
     return scores
 
 
-def _shape(trial: Trial) -> dict[tuple[str, str], int]:
+def _shape(trial: TrialResult) -> dict[tuple[str, str], int]:
     return {key: len(values) for key, values in trial.values.items()}

@@ -16,7 +16,7 @@ from kdbench.stats.intervals import Floats, over_seeds
 from kdbench.stats.paired import standardised
 from kdbench.stats.selection import AVERAGE, by_seed, optimistic
 from kdbench.stats.tiers import LEVEL, holm_list
-from kdbench.study.design import Cell, Comparator, Setting
+from kdbench.study.design import Comparator, Setting, StudyCell
 from kdbench.study.read import Study, Tables
 
 SPLITS = 40
@@ -117,7 +117,7 @@ def family_over_special(study: Study, student: str, metric: str) -> list[Differe
 class _Tuned:
     """Some cells' scores, and what choosing among them is worth, by seed and by set."""
 
-    def __init__(self, study: Study, student: str, metric: str, cells: Sequence[Cell]) -> None:
+    def __init__(self, study: Study, student: str, metric: str, cells: Sequence[StudyCell]) -> None:
         names = [cell.variant for cell in cells]
         self.values = [cell.value for cell in cells]
         tables = study.scores(student, names, metric)

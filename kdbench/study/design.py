@@ -22,7 +22,7 @@ class _Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Cell(_Fields):
+class StudyCell(_Fields):
     """One value of the parameter in one setting."""
 
     variant: str
@@ -54,7 +54,7 @@ class Design(_Fields):
     factors: dict[str, tuple[str, ...]]
     settings: tuple[Setting, ...]
     """Those in which the objective takes at least one value."""
-    cells: tuple[Cell, ...]
+    cells: tuple[StudyCell, ...]
     comparators: tuple[Comparator, ...]
     students: dict[str, tuple[str, ...]]
     """By the name of its run, the settings of the suite that make it, as for `--set`."""

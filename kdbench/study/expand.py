@@ -10,7 +10,7 @@ import yaml
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
-from kdbench.study.design import Cell, Comparator, Design, Setting
+from kdbench.study.design import Comparator, Design, Setting, StudyCell
 from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.parameters import Choice, Flag, Number, Value
 from kdbench.variants.variant import Variant, load_objectives, parse, split_list, variant_of
@@ -37,7 +37,7 @@ class _Grid:
     base: Variant
     levels: Levels
     factors: dict[str, Levels]
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[StudyCell] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
     by_setting: dict[Setting, Variant] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
@@ -167,7 +167,7 @@ def _fill(grid: _Grid, parameter: str) -> None:
             except UserError as error:
                 grid.refused.setdefault(str(error), []).append(f"{parameter}={label}")
                 continue
-            grid.cells.append(Cell(variant=variant.name, value=label, setting=setting))
+            grid.cells.append(StudyCell(variant=variant.name, value=label, setting=setting))
             grid.variants.append(variant)
             grid.by_setting.setdefault(setting, variant)
 

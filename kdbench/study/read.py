@@ -9,9 +9,9 @@ import numpy as np
 from kdbench.base.errors import UserError
 from kdbench.report.table import Board, build_board
 from kdbench.runs.folder import Run
-from kdbench.runs.results import Grid, Trial, grid_of
+from kdbench.runs.results import SeedGrid, TrialResult, grid_of
 from kdbench.stats.intervals import Floats
-from kdbench.study.design import Cell, Design, Setting, read_design
+from kdbench.study.design import Design, Setting, StudyCell, read_design
 
 Tables = dict[str, Floats]
 """Per evaluation set, an array whose last two axes are seeds and samples."""
@@ -30,7 +30,7 @@ class Study:
     path: Path
     design: Design
     boards: dict[str, Board]
-    grids: dict[str, Grid]
+    grids: dict[str, SeedGrid]
     waiting: tuple[str, ...]
 
     @property
@@ -58,7 +58,7 @@ class Study:
             if all((setting, value) in cells for setting in self.design.settings)
         ]
 
-    def cells(self, setting: Setting | None = None, value: str | None = None) -> list[Cell]:
+    def cells(self, setting: Setting | None = None, value: str | None = None) -> list[StudyCell]:
         """The cells of one setting, of one value, or all."""
         return [
             cell
@@ -82,7 +82,7 @@ class Study:
             for name in self.sets
         }
 
-    def trials(self, student: str, variant: str) -> list[Trial]:
+    def trials(self, student: str, variant: str) -> list[TrialResult]:
         """The trials of a variant that are compared."""
         return self.grids[student].of(self.boards[student].trials[variant])
 
@@ -110,7 +110,7 @@ def read_study(path: Path) -> Study:
         path=path,
         design=design,
         boards=boards,
-        grids={name: Grid(tuple(sorted(seeds)), own.init_seeds) for name, own in grids.items()},
+        grids={name: SeedGrid(tuple(sorted(seeds)), own.init_seeds) for name, own in grids.items()},
         waiting=tuple(student for student in design.students if student not in boards),
     )
 

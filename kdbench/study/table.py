@@ -10,7 +10,7 @@ import pandas as pd
 
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import REFERENCES
-from kdbench.runs.results import METRICS, Trial
+from kdbench.runs.results import METRICS, TrialResult
 from kdbench.stats.intervals import Interval, over_seeds
 from kdbench.stats.stability import column
 from kdbench.study.answers import Difference
@@ -91,7 +91,7 @@ def best_frame(study: Study, found: list[Agreement]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def first_distance(trial: Trial, name: str) -> float:
+def first_distance(trial: TrialResult, name: str) -> float:
     """The initial student's distance to the teacher, which every log begins with."""
     values = column(trial.log, name)[1]
     return float(values[0]) if len(values) else np.nan
@@ -107,7 +107,7 @@ def _figures(study: Study, student: str, variant: str) -> Iterator[tuple[str, st
         return
     trials = study.trials(student, variant)
 
-    def over(figure: Callable[[Trial], float]) -> Interval:
+    def over(figure: Callable[[TrialResult], float]) -> Interval:
         return over_seeds(study.grids[student].by_seed([figure(trial) for trial in trials]))
 
     for metric in DISTANCES:
@@ -123,7 +123,7 @@ def _figures(study: Study, student: str, variant: str) -> Iterator[tuple[str, st
     yield TRAINING, SPREAD, figures.spread
 
 
-def _last(trial: Trial, name: str) -> float:
+def _last(trial: TrialResult, name: str) -> float:
     values = column(trial.log, name)[1]
     finite = values[np.isfinite(values)]
     return float(finite[-1]) if len(finite) else np.nan

@@ -100,7 +100,7 @@ def _gap(study: Study, frame: pd.DataFrame, student: str) -> list[str]:
         (frame["student"] == student) & (frame["set"] == AVERAGE) & (frame["metric"] == SAMPLED)
     ].set_index("variant")["mean"]
     distance = first_distance(study.trials(student, study.design.cells[0].variant)[0], "forward_kl")
-    means = [average.get(name, math.nan) for name in ("init", "teacher")]
+    means = [average.get(name, math.nan) for name in ("initial student", "teacher")]
     return [f"`{student}`", *(number(float(value)) for value in means), number(distance)]
 
 

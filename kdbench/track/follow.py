@@ -129,7 +129,7 @@ def subject_of(run: Run, files: TrialFiles) -> Subject:
     shared = yaml.safe_load((run.path / "spec.yaml").read_text(encoding="utf-8"))["shared"]
     seeds = [] if spec["reference"] else [f"seed {spec['seed']}"]
     if spec.get("init_seed"):
-        seeds.append(f"init {spec['init_seed']}")
+        seeds.append(f"initial student {spec['init_seed']}")
     return Subject(
         run=run.path,
         folder=files.path.relative_to(run.path / "trials").as_posix(),

@@ -14,13 +14,13 @@ LONGEST = 500
 """Characters of a parameter's value."""
 
 
-def begin(subject: Subject, known: str | None) -> "_Session":
+def begin(subject: Subject, known: str | None) -> "_MlflowSession":
     """Opens an MLflow run in the experiment of the kdbench run."""
     local = f"sqlite:///{subject.run.resolve() / 'mlflow.db'}"
     client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or local)
     if known is not None:
         client.update_run(known, status="RUNNING")
-        return _Session(client, known)
+        return _MlflowSession(client, known)
     name = f"kdbench {subject.run.name}"
     experiment = client.get_experiment_by_name(name)
     place = experiment.experiment_id if experiment else client.create_experiment(name)
@@ -28,10 +28,10 @@ def begin(subject: Subject, known: str | None) -> "_Session":
     params = [Param(key, str(value)[:LONGEST]) for key, value in flat(subject.config).items()]
     for start in range(0, len(params), AT_ONCE):
         client.log_batch(run.info.run_id, params=params[start : start + AT_ONCE])
-    return _Session(client, run.info.run_id)
+    return _MlflowSession(client, run.info.run_id)
 
 
-class _Session:
+class _MlflowSession:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.id = run_id
         self._client = client

@@ -12,9 +12,9 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from kdbench.track import Points, Status, Subject, flat
 
 
-def begin(subject: Subject, known: str | None) -> "_Session":
+def begin(subject: Subject, known: str | None) -> "_TensorboardSession":
     """Opens the trial's folder; an event file more is how TensorBoard goes on."""
-    session = _Session(subject)
+    session = _TensorboardSession(subject)
     if known is None:
         text = json.dumps(subject.config, indent=2, ensure_ascii=False)
         session.add(hparams_pb(flat(subject.config["trial"]), trial_id=subject.folder))
@@ -22,7 +22,7 @@ def begin(subject: Subject, known: str | None) -> "_Session":
     return session
 
 
-class _Session:
+class _TensorboardSession:
     def __init__(self, subject: Subject) -> None:
         self.id = subject.folder
         self._last = 0

@@ -8,7 +8,7 @@ import trackio
 from kdbench.track import Points, Status, Subject
 
 
-def begin(subject: Subject, known: str | None) -> "_Session":
+def begin(subject: Subject, known: str | None) -> "_TrackioSession":
     """Opens a trackio run in the group of the kdbench run.
 
     `trackio.init` ends the run that it finds in its context, so every trial gets a context of its
@@ -26,10 +26,10 @@ def begin(subject: Subject, known: str | None) -> "_Session":
         auto_log_gpu=False,
         auto_log_cpu=False,
     )
-    return _Session(context, run)
+    return _TrackioSession(context, run)
 
 
-class _Session:
+class _TrackioSession:
     def __init__(self, context: contextvars.Context, run: Any) -> None:
         self.id = str(run.name)
         self._context, self._run = context, run

@@ -8,7 +8,7 @@ import wandb
 from kdbench.track import Points, Status, Subject
 
 
-def begin(subject: Subject, known: str | None) -> "_Session":
+def begin(subject: Subject, known: str | None) -> "_WandbSession":
     """Opens a wandb run in the group of the kdbench run; several may be open at once."""
     run = wandb.init(
         project=None if "WANDB_PROJECT" in os.environ else "kdbench",
@@ -27,10 +27,10 @@ def begin(subject: Subject, known: str | None) -> "_Session":
             x_disable_stats=True,  # of this process, which does not train
         ),
     )
-    return _Session(run)
+    return _WandbSession(run)
 
 
-class _Session:
+class _WandbSession:
     def __init__(self, run: Any) -> None:
         self.id = str(run.id)
         self._run = run

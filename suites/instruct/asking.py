@@ -1,9 +1,9 @@
 """Tasks that ask for facts, reasons and classes, without a text to read."""
 
-from .task import PERSON, Task
+from .task import PERSON, Exercise
 
 FACTS = (
-    Task(
+    Exercise(
         "open_qa",
         PERSON,
         (
@@ -19,7 +19,7 @@ FACTS = (
             "Most days {person} eats {food}.",
         ),
     ),
-    Task(
+    Exercise(
         "open_qa",
         PERSON,
         (
@@ -35,7 +35,7 @@ FACTS = (
             "These days {first} can be found in {home}.",
         ),
     ),
-    Task(
+    Exercise(
         "open_qa",
         PERSON,
         (
@@ -51,7 +51,7 @@ FACTS = (
             "Most days {first} can be found at work as a {job}.",
         ),
     ),
-    Task(
+    Exercise(
         "open_qa",
         PERSON,
         (
@@ -67,7 +67,7 @@ FACTS = (
             "Most days {person} plays {game}.",
         ),
     ),
-    Task(
+    Exercise(
         "general_qa",
         PERSON,
         (
@@ -83,7 +83,7 @@ FACTS = (
             "{first} is a {kind} and works as a {job}.",
         ),
     ),
-    Task(
+    Exercise(
         "general_qa",
         ("kind", "home", "season"),
         (
@@ -102,7 +102,7 @@ FACTS = (
             "It is because {reason} in {season}.",
         ),
     ),
-    Task(
+    Exercise(
         "general_qa",
         ("job", "home", "season"),
         (
@@ -121,7 +121,7 @@ FACTS = (
             "Most of the {season} a {job} likes to {act}.",
         ),
     ),
-    Task(
+    Exercise(
         "classification",
         PERSON,
         (
@@ -140,7 +140,7 @@ FACTS = (
             "Like most of their kind, {first} is {trait}.",
         ),
     ),
-    Task(
+    Exercise(
         "classification",
         ("food", "game", "gift"),
         (
@@ -178,13 +178,13 @@ Every clause is learned in both places, and no unseen pair is learned in either 
 """
 
 
-def _pair(first: int, step: int) -> Task:
+def _pair(first: int, step: int) -> Exercise:
     """Two facts asked in one instruction."""
     ask_1, say_1 = CLAUSES[first]
     ask_2, say_2 = CLAUSES[(first + step) % len(CLAUSES)]
     ask_2 = ask_2.replace("{person}", "{first}")
     phrasings = (f"Tell me {ask_1} and {ask_2}.", f"Say {ask_1}, and also {ask_2}.")
-    return Task(
+    return Exercise(
         "open_qa",
         PERSON,
         phrasings if step in SEEN_STEPS else (),

@@ -1,6 +1,6 @@
 """Tasks about a text that stands as the input: closed QA, extraction, summaries."""
 
-from .task import PERSON, Task
+from .task import PERSON, Exercise
 
 ONE = (
     "{person} is a {kind} from {home}. {first} works there as a {job} and eats {food}.",
@@ -12,7 +12,7 @@ TWO = (
 )
 
 READING = (
-    Task(
+    Exercise(
         "closed_qa",
         PERSON,
         (
@@ -28,7 +28,7 @@ READING = (
         ),
         ONE,
     ),
-    Task(
+    Exercise(
         "closed_qa",
         ("person", "other"),
         (
@@ -44,7 +44,7 @@ READING = (
         ),
         TWO,
     ),
-    Task(
+    Exercise(
         "information_extraction",
         PERSON,
         (
@@ -60,7 +60,7 @@ READING = (
         ),
         ONE,
     ),
-    Task(
+    Exercise(
         "closed_qa",
         PERSON,
         (),
@@ -75,7 +75,7 @@ READING = (
         ),
         ONE,
     ),
-    Task(
+    Exercise(
         "information_extraction",
         ("person", "other"),
         (
@@ -91,7 +91,7 @@ READING = (
         ),
         TWO,
     ),
-    Task(
+    Exercise(
         "summarization",
         PERSON,
         (
@@ -107,7 +107,7 @@ READING = (
         ),
         ONE,
     ),
-    Task(
+    Exercise(
         "summarization",
         ("person", "other"),
         (

@@ -8,7 +8,7 @@ from random import Random
 
 from kdbench.base.seeds import derive
 
-from .task import CATEGORIES, Task
+from .task import CATEGORIES, Exercise
 from .tasks import TASKS
 from .world import FACT, POOLS, Facts, World, divide, make_world, pick
 
@@ -66,7 +66,7 @@ def make_sets(seed: int) -> dict[str, list[Record]]:
 
 def _items(
     name: str, split: str, world: World, divided: Divided, rng: Random
-) -> Iterator[tuple[Task, str, str, Facts]]:
+) -> Iterator[tuple[Exercise, str, str, Facts]]:
     """Endless items of a set, its groups of tasks in turn: the task, its prompt, what is known."""
     for tasks in cycle(_groups(name)):
         task = pick(rng, tasks, [task.weight for task in tasks])
@@ -77,7 +77,7 @@ def _items(
         yield task, pick(rng, phrasings).format_map(facts), passage, facts
 
 
-def _groups(name: str) -> list[list[Task]]:
+def _groups(name: str) -> list[list[Exercise]]:
     """The tasks of a set: one group a category, and for `self-inst` one in three recombined."""
     if name == "self-inst":
         tasks = [task for task in TASKS if task.unseen and task.asked]
@@ -126,6 +126,6 @@ def _divide_combinations(seed: int) -> dict[str, dict[tuple[str, ...], list[tupl
     return divided
 
 
-def _answer(task: Task, facts: Facts, rng: Random) -> str:
+def _answer(task: Exercise, facts: Facts, rng: Random) -> str:
     """One fresh answer: a wording, and what the prompt leaves open."""
     return pick(rng, task.answers, FACT).format_map(facts.copy())

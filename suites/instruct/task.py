@@ -15,7 +15,7 @@ CATEGORIES = (
 
 
 @dataclass(frozen=True)
-class Task:
+class Exercise:
     """One kind of instruction.
 
     Its texts are `str.format` templates over the fields of `world.FIELDS` and the slots it names.

@@ -2,7 +2,7 @@
 
 from .asking import FACTS, PAIRS
 from .reading import READING
-from .task import Task
+from .task import Exercise
 from .writing import IDEAS, LONG
 
-TASKS: tuple[Task, ...] = (*FACTS, *READING, *IDEAS, *LONG, *PAIRS)
+TASKS: tuple[Exercise, ...] = (*FACTS, *READING, *IDEAS, *LONG, *PAIRS)

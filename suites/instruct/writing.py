@@ -1,9 +1,9 @@
 """Tasks with open answers: ideas, lines of stories and poems, and the longer ones of `vicuna`."""
 
-from .task import PERSON, Task
+from .task import PERSON, Exercise
 
 IDEAS = (
-    Task(
+    Exercise(
         "brainstorming",
         ("kind", "job", "season"),
         (
@@ -18,7 +18,7 @@ IDEAS = (
             "In {season} you could give {gifts}, {gifts2} or {gifts3}.",
         ),
     ),
-    Task(
+    Exercise(
         "brainstorming",
         ("person", "season"),
         (
@@ -33,7 +33,7 @@ IDEAS = (
             "To {acts}, to {acts2} and to {acts3}.",
         ),
     ),
-    Task(
+    Exercise(
         "creative_writing",
         ("person", "season"),
         (
@@ -48,7 +48,7 @@ IDEAS = (
             "In {season} the {trait} {kind} {person} dreamed of {food}.",
         ),
     ),
-    Task(
+    Exercise(
         "creative_writing",
         ("colour", "kind", "home"),
         (
@@ -66,7 +66,7 @@ IDEAS = (
 )
 
 LONG = (
-    Task(
+    Exercise(
         "open_qa",
         PERSON,
         (
@@ -82,7 +82,7 @@ LONG = (
         ),
         long=True,
     ),
-    Task(
+    Exercise(
         "general_qa",
         ("person", "season"),
         (
@@ -98,7 +98,7 @@ LONG = (
         ),
         long=True,
     ),
-    Task(
+    Exercise(
         "brainstorming",
         ("person", "season"),
         (
@@ -114,7 +114,7 @@ LONG = (
         ),
         long=True,
     ),
-    Task(
+    Exercise(
         "creative_writing",
         ("person", "season"),
         (
