@@ -52,7 +52,7 @@ def figure(run: Run, slug: str, seed: int, init_seed: int) -> float:
 
 def test_init_seed_0_is_the_student_that_older_caches_hold(artifacts: Artifacts) -> None:
     suite = artifacts.suite
-    key = digest("init", suite.name, suite.student, {}, artifacts.encoded.name)
+    key = digest("student", suite.name, suite.student, {}, artifacts.encoded.name)
     assert artifacts.model("student").name == artifacts.model("student", 0).name == key
     assert artifacts.seed_key("student", 0) == "micro/init"
 
