@@ -203,7 +203,7 @@ def test_other_initial_students_are_not_paired_by_seed(first: Run, tmp_path: Pat
     pair = against(first, other)
     assert pair.pairing.unseeded == "the initial students differ"
     assert pair.facts == [f'weights.initial student: "{"aa" * 32}" -> "{"cc" * 32}"']
-    assert 'weights.init: "aaaaaaaaaaaa" -> "cccccccccccc"' in to_markdown([pair])
+    assert 'weights.initial student: "aaaaaaaaaaaa" -> "cccccccccccc"' in to_markdown([pair])
 
 
 def test_commands_that_knew_fewer_models_leave_the_runs_paired(first: Run, tmp_path: Path) -> None:

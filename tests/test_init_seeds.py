@@ -9,12 +9,12 @@ import pytest
 
 from kdbench.cli import main
 from kdbench.config.identity import digest
-from kdbench.pipeline import provenance
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.trial import trials_of
 from kdbench.report.evidence import write_evidence
 from kdbench.report.notes import notes
 from kdbench.report.table import AVERAGE, Board, build_board
+from kdbench.runs import provenance
 from kdbench.runs.folder import Run
 from kdbench.runs.results import grid_of
 from kdbench.stats.intervals import over_seeds
