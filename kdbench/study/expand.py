@@ -11,9 +11,10 @@ import yaml
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
 from kdbench.study.design import Comparator, Design, Setting, StudyCell
+from kdbench.variants.notation import split_list
 from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.parameters import Choice, Flag, Number, Value
-from kdbench.variants.variant import Variant, load_objectives, parse, split_list, variant_of
+from kdbench.variants.variant import Variant, load_objectives, parse, variant_of
 
 Levels = dict[str, Value]
 """The values of one parameter, by what the tables call them."""

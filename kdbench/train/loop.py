@@ -15,6 +15,7 @@ from kdbench.config.schema import Recipe
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
+from kdbench.head.passes import HeldOut, explain_non_finite, measure
 from kdbench.head.teacher import open_cache
 from kdbench.models.model import (
     hidden_states,
@@ -24,7 +25,6 @@ from kdbench.models.model import (
 from kdbench.train.batch import GlobalBatch, Portion
 from kdbench.train.gold import Sequences
 from kdbench.train.job import Job
-from kdbench.train.monitor import HeldOut, explain_non_finite, measure
 from kdbench.train.sequences import open_sequences
 from kdbench.train.state import TrainState, initial_state, load_checkpoint, save_checkpoint
 
