@@ -17,7 +17,7 @@ from kdbench.variants.objective import (
     PRESETS,
     Objective,
 )
-from kdbench.variants.variant import Variant, _split_source, load_objectives, parse, variant_of
+from kdbench.variants.variant import Variant, split_source, load_objectives, parse, variant_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def load_plugin(path: Path) -> None:
 def _expand_item(item: str) -> list[Variant]:
     if (names := _named(item)) is not None:
         return [variant for name in names for variant in _expand_item(name)]
-    head, source = _split_source(item)
+    head, source = split_source(item)
     name = ALIASES.get(head, head)
     if name not in OBJECTIVES:
         return [parse(item)]
@@ -112,7 +112,7 @@ def _named(item: str) -> list[str] | None:
 
 def _family(item: str) -> Family:
     variant = parse(item)
-    head, _ = _split_source(item)
+    head, _ = split_source(item)
     name, given = split_expression(head)
     if name in PRESETS:
         given |= split_expression(PRESETS[name].expression)[1]

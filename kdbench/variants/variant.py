@@ -274,7 +274,7 @@ def parse(expression: str) -> Variant:
             objective and a source that do not go together.
     """
     load_objectives()
-    head, source = _split_source(expression)
+    head, source = split_source(expression)
     name, given = split_expression(head)
     if name in METHODS:
         if source is not None:
@@ -331,7 +331,8 @@ def _method(name: str, given: dict[str, str]) -> Variant:
     return variant.drawn_from(sequences_of(source, source_params))
 
 
-def _split_source(expression: str) -> tuple[str, SourceVariant | None]:
+def split_source(expression: str) -> tuple[str, SourceVariant | None]:
+    """What stands before the `@`, and the sequences behind it; None where there is no `@`."""
     head, text = split_at(expression)
     if text is None:
         return head, None
