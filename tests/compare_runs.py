@@ -4,14 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kdbench.base.store import write_json, write_jsonl, write_text
-from kdbench.config.identity import Shared
-from kdbench.config.load import load_suite
+from kdbench.base.store import write_json, write_jsonl
 from kdbench.runs.folder import Run
 from kdbench.score.metrics import GREEDY
-from tests.synthetic_run import SETS, Variant, write_run
+from tests.synthetic_run import SETS, Variant, write_run, write_spec
 
 
 def write_described_run(
@@ -38,21 +34,8 @@ def write_described_run(
         secret: the sets that are marked `redistribute: false`.
     """
     run = write_run(path, variants, sets=sets)
-    shared = Shared(
-        suite=load_suite("instruct", tuple(settings)),
-        data_digest=data_digest,
-        backend="transformers",
-        backend_version="5.19.0",
-        dtype="float32",
-    ).model_dump(mode="json")
-    known = shared["suite"]["data"]["evaluation"]
-    shared["suite"]["data"]["evaluation"] = {
-        name: known.get(name, known["dolly"]) | {"redistribute": name not in secret}
-        for name in sets
-    }
     names = [variant.name for variant in variants]
-    spec = {"shared": shared, "variants": names, "seeds": 3}
-    write_text(path / "spec.yaml", yaml.safe_dump(spec, sort_keys=False))
+    write_spec(run, names, settings=settings, sets=sets, data_digest=data_digest, secret=secret)
     command = {
         "command": "kdbench run",
         "commit": "c" * 40,

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kdbench.base.store import write_json, write_jsonl, write_text
+from kdbench.base.store import write_json, write_jsonl
 from kdbench.runs.folder import Run
 from kdbench.score.metrics import GREEDY
-from tests.synthetic_run import Variant, write_run
+from tests.synthetic_run import Variant, write_run, write_spec
 
 SETS = {"dolly": 6, "vicuna": 4}
 VARIANTS = (
@@ -59,14 +57,7 @@ def write_page_run(
         if prompts:
             rows = [_sample(name, sample) for sample in range(count)]
             write_jsonl(path / "samples" / f"{name}.jsonl", rows)
-    evaluation = {name: {"redistribute": name not in secret} for name in SETS}
-    suite = {
-        "name": "hostile",
-        "description": "<b>bold</b> & co.",
-        "recipe": {"lr": 0.003},
-        "data": {"evaluation": evaluation},
-    }
-    write_text(path / "spec.yaml", yaml.safe_dump({"shared": {"suite": suite}, "variants": []}))
+    write_spec(run, sets=SETS, secret=secret, description="<b>bold</b> & co.", name="hostile")
     command = {"command": "kdbench run --name '<script>'", "jobs": 2, "versions": {"torch": "2.0"}}
     taken = {"board": "<b>there", "archive": "a" * 64, "commits": ["c0ffee", None]}
     known = {"commands": [command], "mixed": [], "accepted": [taken | {"trials": ["sft seed 0"]}]}

@@ -1,15 +1,18 @@
 """A run's folder without a training: what the store promises, with figures of our choosing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from kdbench.base.seeds import derive
-from kdbench.base.store import write_json, write_jsonl
+from kdbench.base.store import write_json, write_jsonl, write_text
+from kdbench.config.identity import Budget, RunSpec, Shared
+from kdbench.config.load import load_suite
 from kdbench.runs.folder import Run
 from kdbench.score import write_scores
 
@@ -80,7 +83,51 @@ def write_run(
     if references:
         for name, mean in (("teacher", 69.3), ("initial student", 51.5)):
             write_trial(run, Variant(name, mean), 0, steps=0, sets=sets)
+    write_spec(run, [variant.name for variant in variants], sets=sets)
     return run
+
+
+def write_spec(
+    run: Run,
+    variants: Sequence[str] = (),
+    *,
+    sets: Iterable[str] = SETS,
+    settings: Sequence[str] = (),
+    secret: Sequence[str] = (),
+    data_digest: str = "d0",
+    tuning: Budget | None = None,
+    **fields: Any,
+) -> None:
+    """Writes the spec.yaml of a run of the suite `instruct`.
+
+    Args:
+        run: whose folder gets it.
+        variants: of the run.
+        sets: the evaluation sets.
+        settings: changes of the suite, as of `--set`.
+        secret: the sets that are marked `redistribute: false`.
+        data_digest: of the records.
+        tuning: as the run's command said.
+        fields: of the suite that `--set` cannot say, such as its name.
+    """
+    suite = load_suite("instruct", tuple(settings))
+    split = suite.data.evaluation["dolly"]
+    known = {name: suite.data.evaluation.get(name, split) for name in sets}
+    marked = {
+        name: one.model_copy(update={"redistribute": name not in secret})
+        for name, one in known.items()
+    }
+    data = suite.data.model_copy(update={"evaluation": marked})
+    shared = Shared(
+        suite=suite.model_copy(update={"data": data, **fields}),
+        data_digest=data_digest,
+        backend="transformers",
+        backend_version="5.19.0",
+        dtype="float32",
+    )
+    spec = RunSpec(shared=shared, variants=tuple(variants), seeds=3, init_seeds=1, tuning=tuning)
+    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+    write_text(run.path / "spec.yaml", text)
 
 
 def write_trial(
@@ -102,10 +149,13 @@ def write_trial(
             "variant": variant.name,
             "objective": objective,
             "params": dict(variant.params),
+            "lr": None,
+            "source": {"name": "dataset", "params": {}},
             "slug": slug,
             "seed": seed,
+            "init_seed": init_seed,
             "reference": variant.name in ("teacher", "initial student"),
-            **({"init_seed": init_seed} if init_seed else {}),
+            "code": "c0de",
         },
     )
     diverged = seed in variant.diverged
@@ -124,6 +174,8 @@ def write_trial(
             "tokens": 100 * steps,
             "teacher_passes": variant.generated * steps,
             "generated_tokens": variant.generated * steps,
+            "weights": {},
+            "dropout": 0.0,
         },
     )
 

@@ -50,7 +50,7 @@ def finish(
     write_spec(plan)
     write_json(plan.run.path / "provenance.json", {"commands": [COMMAND], "mixed": []})
     for trial in plan.trials:
-        if trial.spec()["variant"] not in rows:
+        if trial.spec.variant not in rows:
             continue
         files = trial.files(plan.run)
         steps = 0 if trial.variant is None else 60
@@ -59,7 +59,7 @@ def finish(
         if made != files.path:
             files.path.parent.mkdir(parents=True, exist_ok=True)
             made.rename(files.path)
-        write_json(files.path / "spec.json", trial.spec())
+        write_json(files.path / "spec.json", trial.spec.model_dump(mode="json"))
         write_json(files.path / "DONE.json", {**(files.done or {}), "weights": WEIGHTS})
         for name, size in SETS.items():
             for greedy in (False, True):
@@ -312,7 +312,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     written: list[list[str]] = []
 
     def write_report(run: Run) -> None:
-        written.append([trial.spec["variant"] for trial in run.trials() if trial.done])
+        written.append([trial.spec.variant for trial in run.trials() if trial.done])
         for name in set(TABLES) - {"spec.yaml", "provenance.json"}:
             write_text(run.path / name, f"{written[-1]}")
         write_text(run.path / PAGE, f'{DATA_BEGIN}{{"samples": {{}}}}{DATA_END}')
@@ -355,7 +355,7 @@ def test_what_is_accepted_is_lost_only_where_it_is_not_asked_for(
 ) -> None:
     def check(plan: Plan) -> None:
         coming = [trial.files(plan.run) for trial in plan.trials]
-        check_nothing_is_lost(plan.run, board, plan.spec()["shared"], trials=True, coming=coming)
+        check_nothing_is_lost(plan.run, board, plan.shared, trials=True, coming=coming)
 
     check(plan_in("here"))
     with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):

@@ -55,7 +55,7 @@ def request(folder: Path, **fields: object) -> Request:
 
 
 def trained(run: Run) -> list[TrialFiles]:
-    return [files for files in run.trials() if not files.spec["reference"]]
+    return [files for files in run.trials() if not files.spec.reference]
 
 
 def sets_of(files: TrialFiles) -> set[str]:
@@ -74,7 +74,7 @@ def test_chosen_is_the_best_on_dev(run: Run) -> None:
         rows = pq.read_table(files.scores_path).to_pandas()
         dev = rows[(rows["set"] == "dev") & (rows["metric"] == "rouge_l")]
         assert len(dev) == 12
-        scores[files.spec["variant"]] = dev["value"].mean()
+        scores[files.spec.variant] = dev["value"].mean()
     record = read_json(run.path / "tuning.json")["objectives"]["sft"]
     assert {c["variant"]: c["dev"] for c in record["candidates"]} == pytest.approx(scores)
     assert scores[record["chosen"]] == max(scores.values())
@@ -83,16 +83,16 @@ def test_chosen_is_the_best_on_dev(run: Run) -> None:
 def test_main_run_trains_the_chosen_and_its_neighbours_with_their_own_rates(run: Run) -> None:
     record = read_json(run.path / "tuning.json")["objectives"]["sft"]
     (chosen,) = [c for c in record["candidates"] if c["variant"] == record["chosen"]]
-    rates = {files.spec.get("lr", 0.003) for files in trained(run)}
+    rates = {files.spec.lr or 0.003 for files in trained(run)}
     assert rates == {chosen["lr"] * factor for factor in (0.5, 1, 2)}
-    assert {files.spec["seed"] for files in trained(run)} == {0}
-    assert {files.spec["seed"] for files in trained(Run(run.path / "tuning"))} == {1000}
+    assert {files.spec.seed for files in trained(run)} == {0}
+    assert {files.spec.seed for files in trained(Run(run.path / "tuning"))} == {1000}
 
 
 def test_training_log_shows_the_rate_of_the_trial(run: Run) -> None:
     for files in trained(run):
         first = files.train_log.read_text().splitlines()[1]  # the warm-up has two steps
-        assert yaml.safe_load(first)["lr"] == pytest.approx(files.spec.get("lr", 0.003))
+        assert yaml.safe_load(first)["lr"] == pytest.approx(files.spec.lr or 0.003)
 
 
 def test_reports_and_spec_say_what_was_tuned(run: Run) -> None:

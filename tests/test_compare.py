@@ -303,7 +303,7 @@ def test_an_unfinished_run_is_refused_and_a_half_finished_one_is_said(
     copy = Run(Path(shutil.copytree(first.path, tmp_path / "copy")))
     (copy.path / "trials/sft/seed-2/DONE.json").unlink()
     pair = against(first, copy)
-    assert pair.seeds == ([0, 1], [0, 1])
+    assert pair.seeds == [0, 1]
     assert "copy: 1 trial not finished, left out" in to_markdown([pair])
     for path in copy.path.glob("trials/*/seed-*/DONE.json"):
         path.unlink()

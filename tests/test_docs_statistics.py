@@ -8,7 +8,7 @@ import yaml
 
 from kdbench.base.errors import UserError
 from kdbench.cli import main
-from kdbench.config.identity import Shared
+from kdbench.config.identity import RunSpec, Shared
 from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.records import read_split
@@ -45,8 +45,10 @@ def write_spec_of(artifacts: Artifacts, folder: Path, data_digest: str | None = 
         backend_version="tests",
         dtype="float32",
     )
-    spec = {"shared": shared.model_dump(mode="json"), "variants": [], "seeds": 1}
-    (folder / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    spec = RunSpec(shared=shared, variants=(), seeds=1, init_seeds=1, tuning=None)
+    (folder / "spec.yaml").write_text(
+        yaml.safe_dump(spec.model_dump(mode="json")), encoding="utf-8"
+    )
     return Run(folder)
 
 

@@ -72,7 +72,7 @@ def test_trials_come_by_initial_student_then_by_seed(run: Run) -> None:
         "initial-student/seed-0",
         "initial-student/seed-0.init-1",
     ]
-    assert [trial.spec().get("init_seed") for trial in trials] == [None, None, 1]
+    assert [trial.spec.init_seed for trial in trials] == [0, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_smaller_micro_batches_take_less_memory_and_make_no_other_run(
     request = Request("instruct", objectives="sft", backend="transformers", out=tmp_path)
     plans = [make_plan(replace(request, micro_batch=size)) for size in (None, 4)]
     assert [plan.micro_batch for plan in plans] == [16, 4]
-    assert plans[0].spec() == plans[1].spec()
+    assert plans[0].spec == plans[1].spec
 
 
 def test_a_teacher_that_is_fitted_has_to_fit_too() -> None:

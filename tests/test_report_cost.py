@@ -87,16 +87,6 @@ def test_the_note_says_that_nothing_is_ranked_by_seconds(run: Run) -> None:
     assert "nothing is ranked by it" in " ".join(notes(build_board(run)))
 
 
-def test_trials_of_a_version_that_did_not_count_cost_nothing(tmp_path: Path) -> None:
-    run = write_run(tmp_path, VARIANTS)
-    for trial in run.trials():
-        write_json(trial.path / "DONE.json", {"status": "done", "diverged_at": None, "steps": 60})
-    write_report(run)
-    figures = costs(run).drop(columns="n_seeds")
-    assert (figures == 0).all().all()
-    assert "`train s`" not in " ".join(notes(build_board(run)))
-
-
 def test_every_console_row_is_one_line_of_120_characters(tmp_path: Path) -> None:
     variants = [*amid_grid(), Variant("distillm", 58.0, generated=1700)]
     board = build_board(write_run(tmp_path, variants))

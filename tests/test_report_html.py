@@ -120,7 +120,7 @@ def test_answers_are_kept_to_the_last_character(page: str) -> None:
 def test_the_scores_beside_the_answers_are_those_of_the_first_seeds(run: Run, page: str) -> None:
     data = data_of(page)
     variants = [variant["name"] for variant in data["variants"]]
-    trial = next(t for t in run.trials() if t.spec["variant"] == "sft" and t.spec["seed"] == 0)
+    trial = next(t for t in run.trials() if t.spec.variant == "sft" and t.spec.seed == 0)
     rows = pq.read_table(trial.scores_path).to_pylist()
     for decoding, metric in (("sampled", "rouge_l"), ("greedy", "rouge_l_greedy")):
         stored = [row["value"] for row in rows if (row["set"], row["metric"]) == ("dolly", metric)]
@@ -132,7 +132,7 @@ def test_the_scores_beside_the_answers_are_those_of_the_first_seeds(run: Run, pa
 
 def test_of_several_decoding_seeds_the_first_is_shown(tmp_path: Path) -> None:
     run = write_page_run(tmp_path / "toy", variants=VARIANTS[2:])
-    trial = next(t for t in run.trials() if t.spec["seed"] == 0 and t.spec["variant"] == "sft")
+    trial = next(t for t in run.trials() if t.spec.seed == 0 and t.spec.variant == "sft")
     rows = [
         {"sample": sample, "decoding_seed": seed, "text": f"{sample} by {seed}"}
         for seed in (10, 20)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import read_jsonl, write_jsonl, write_text
+from kdbench.base.store import read_jsonl, write_jsonl
 from kdbench.cli import main
 from kdbench.report import leaderboard
 from kdbench.runs.folder import Run, TrialFiles
@@ -20,7 +19,7 @@ from kdbench.track import TRACKERS, Points, Status, Subject, check_trackers, fla
 from kdbench.track.child import Child
 from kdbench.track.follow import STATE, Follower, figures_of
 from tests.conftest import Cli
-from tests.synthetic_run import Variant, write_run
+from tests.synthetic_run import Variant, write_run, write_spec
 from tests.track_readers import READERS, Held
 
 VARIANTS = (
@@ -33,7 +32,7 @@ SHARED = {"suite": {"name": "toy", "recipe": {"steps": 60, "lr": 0.003}}}
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     run = write_run(tmp_path / tmp_path.name, VARIANTS, steps=60, sets={"dolly": 6, "vicuna": 4})
-    write_text(run.path / "spec.yaml", yaml.safe_dump({"shared": SHARED, "variants": []}))
+    write_spec(run, sets=("dolly", "vicuna"))
     return run
 
 
@@ -54,9 +53,7 @@ def tracker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def trial(run: Run, variant: str, seed: int) -> TrialFiles:
     return next(
-        files
-        for files in run.trials()
-        if (files.spec["variant"], files.spec["seed"]) == (variant, seed)
+        files for files in run.trials() if (files.spec.variant, files.spec.seed) == (variant, seed)
     )
 
 
@@ -172,7 +169,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
 def alone(tmp_path: Path) -> tuple[Run, TrialFiles]:
     """A run of one unfinished trial."""
     run = write_run(tmp_path / "toy", [Variant("sft", 54.0, seeds=(0,))], references=False)
-    write_text(run.path / "spec.yaml", yaml.safe_dump({"shared": SHARED, "variants": []}))
+    write_spec(run, sets=("dolly", "vicuna"))
     (files,) = run.trials()
     (files.path / "DONE.json").unlink()
     return run, files
@@ -320,7 +317,7 @@ def test_nothing_runs_if_a_tracker_is_unknown(cli: Cli, micro: Path, tmp_path: P
 
 def test_a_board_has_nothing_to_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tensorboard")
-    write_text(tmp_path / "spec.yaml", yaml.safe_dump({"shared": SHARED}))
+    write_spec(Run(tmp_path))
     with pytest.raises(SystemExit) as stop:
         main(["track", str(tmp_path), "--to", "tensorboard"])
     assert stop.value.code == 2

@@ -89,12 +89,8 @@ def test_objective_is_never_told_the_learning_rate() -> None:
 
 
 def test_a_trial_says_its_learning_rate_only_where_it_has_one() -> None:
-    def spec(expression: str) -> dict[str, object]:
-        variant = parse(expression)
-        return Trial(variant).spec()
-
-    assert spec("sft[lr=0.004]")["lr"] == 0.004
-    assert "lr" not in spec("sft")
+    assert Trial(parse("sft[lr=0.004]")).spec.lr == 0.004
+    assert Trial(parse("sft")).spec.lr is None
 
 
 def test_a_trial_trains_with_its_own_learning_rate(artifacts: Artifacts, tmp_path: Path) -> None:

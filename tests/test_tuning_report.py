@@ -9,23 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
-from kdbench.base.store import read_json, write_json, write_text
+from kdbench.base.store import read_json, write_json
+from kdbench.config.identity import Budget
 from kdbench.report import build_board
 from kdbench.report.notes import notes
 from kdbench.report.tuning import write_tuning
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import over_seeds
-from tests.synthetic_run import Variant, write_run
+from tests.synthetic_run import Variant, write_run, write_spec
 
 LR = 0.004
 SETS = {"dolly": 30, "vicuna": 20}
-
-
-def write_spec(run: Run, **fields: object) -> None:
-    spec = {"shared": {"suite": {"recipe": {"lr": LR}}}, **fields}
-    write_text(run.path / "spec.yaml", yaml.safe_dump(spec))
 
 
 def write_rates(path: Path, means: dict[str, Sequence[float]]) -> Run:
@@ -38,10 +33,9 @@ def write_rates(path: Path, means: dict[str, Sequence[float]]) -> Run:
     run = write_run(path, list(variants.values()), steps=10, sets=SETS)
     for (name, factor), variant in variants.items():
         for files in run.trials():
-            if factor != 1 and files.spec["variant"] == variant.name:
-                write_json(
-                    files.path / "spec.json", {**files.spec, "objective": name, "lr": LR * factor}
-                )
+            if factor != 1 and files.spec.variant == variant.name:
+                spec = files.spec.model_dump() | {"objective": name, "lr": LR * factor}
+                write_json(files.path / "spec.json", spec)
     write_spec(run)
     return run
 
@@ -148,7 +142,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Run:
     write_json(run.path / "tuning.json", {"trials": 3, "seeds": 2, "objectives": objectives})
     chosen = [replace(variants["sft"][1], seeds=(0, 1)), replace(variants["tvd"][0], seeds=(0, 1))]
     write_run(run.path, chosen, steps=10, sets=SETS)
-    write_spec(run, tuning={"trials": 3, "seeds": 2, "split": "dev", "metric": "rouge_l"})
+    write_spec(run, tuning=Budget(trials=3, seeds=2, split="dev", metric="rouge_l"))
     write_tuning(run, build_board(run))
     return run
 
@@ -198,7 +192,7 @@ def test_dev_is_in_no_average_of_the_candidates_board(tuned: Run) -> None:
 )
 def test_table_says_what_was_tuned(tmp_path: Path, tuning: object, words: str) -> None:
     run = write_run(tmp_path / "run", [Variant("sft", 50)], sets=SETS)
-    write_spec(run, **({} if tuning is None else {"tuning": tuning}))
+    write_spec(run, tuning=tuning)
     assert sum(words in note for note in notes(build_board(run))) == 1
 
 
@@ -206,7 +200,7 @@ def test_an_unfinished_candidate_leaves_its_objective_out(tmp_path: Path, tuned:
     run = Run(tmp_path / "run")
     shutil.copytree(tuned.path, run.path)
     for files in Run(run.path / "tuning").trials():
-        if files.spec["variant"] == "sft[lr=2]":
+        if files.spec.variant == "sft[lr=2]":
             (files.path / "DONE.json").unlink()
     write_tuning(run, build_board(run))
     assert set(pd.read_csv(run.path / "tuning.csv")["objective"]) == {"tvd"}

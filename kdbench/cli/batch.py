@@ -22,11 +22,11 @@ def command(
     """Show the batch of one step of RUN, for example one at which a loss spiked (spikes.csv)."""
     from kdbench.data.files import locate
     from kdbench.pipeline.artifacts import Artifacts
-    from kdbench.pipeline.batch import batch_of, shared_of
+    from kdbench.pipeline.batch import batch_of
     from kdbench.runs.folder import find_run
 
     run = find_run(name, out)
-    suite = shared_of(run).suite
+    suite = run.spec.shared.suite
     sequences = batch_of(run, Artifacts(suite, locate(suite, data_dir)), seed, step)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in sequences], indent=2))

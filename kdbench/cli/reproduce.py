@@ -133,10 +133,9 @@ def _suite_of(folder: Path, table: "Table", tiny: bool) -> str:
     Raises:
         UserError: its figures cannot be compared with the table's.
     """
-    from kdbench.runs.folder import Run, stored_spec
+    from kdbench.runs.folder import Run
 
-    spec = stored_spec(Run(folder)) or {}
-    suite = str(spec["shared"]["suite"]["name"])
+    suite = Run(folder).spec.shared.suite.name
     if not tiny and suite not in table.suites:
         raise UserError(
             f"{folder}: a run of the suite {suite}, and {table.id} is about "

@@ -71,8 +71,8 @@ def command(
     if boards is not None and (folder is None or plan.tuning is None):
         # With --accept, what the board has and the command asks for; tuning has yet to choose.
         coming = [] if folder is None else [trial.files(plan.run) for trial in plan.trials]
-        target, shared = boards / plan.shared.suite.name, plan.spec()["shared"]
-        check_nothing_is_lost(plan.run, target, shared, trials=True, coming=coming)
+        target = boards / plan.shared.suite.name
+        check_nothing_is_lost(plan.run, target, plan.shared, trials=True, coming=coming)
     if plan.tuning is not None:
         plan = _tuned(plan)
     progress, failures = _run(plan, chosen, folder, boards)

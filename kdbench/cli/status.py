@@ -51,9 +51,9 @@ def describe(trial: TrialFiles) -> dict[str, Any]:
     elif progress := _progress(trial):
         state, detail = "running" if is_locked(trial.path / ".lock") else "stopped", progress
     return {
-        "variant": spec["variant"],
-        "seed": spec["seed"],
-        "init_seed": spec.get("init_seed", 0),
+        "variant": spec.variant,
+        "seed": spec.seed,
+        "init_seed": spec.init_seed,
         "state": state,
         "detail": detail,
     }

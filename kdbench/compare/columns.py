@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kdbench.compare.figures import SAMPLES, Figures, sample_errors
+from kdbench.compare.figures import SAMPLES, BoardFigures, RunFigures, sample_errors
 from kdbench.compare.pairing import Pairing
+from kdbench.compare.sides import RunSide
 from kdbench.report.table import AVERAGE
 from kdbench.runs.results import METRICS
 from kdbench.stats.intervals import Floats, Interval, over_samples
@@ -42,21 +43,23 @@ class Noise:
 class Columns:
     """Two runs on the sets that both have."""
 
-    first: Figures
-    other: Figures
+    first: RunFigures | BoardFigures
+    other: RunFigures | BoardFigures
     pairing: Pairing
 
     @property
-    def with_board(self) -> bool:
-        """Are there only tables of one of them?"""
-        return self.first.side.is_board or self.other.side.is_board
+    def runs(self) -> tuple[RunFigures, RunFigures] | None:
+        """Both, where there are scores of both; None where one is a board."""
+        if isinstance(self.first, BoardFigures) or isinstance(self.other, BoardFigures):
+            return None
+        return self.first, self.other
 
     def keys(self) -> list[tuple[str, str]]:
         """(set, metric): the average of the common sets, unless a board's is over others."""
         sets, sides = self.first.sets, (self.first.side, self.other.side)
         found = set(sides[0].columns) & set(sides[1].columns)
         metrics = [name for name in METRICS if all((one, name) in found for one in sets)]
-        same = all(not side.is_board or set(side.sets) == set(sets) for side in sides)
+        same = all(isinstance(side, RunSide) or set(side.sets) == set(sets) for side in sides)
         return [(name, metric) for name in ([AVERAGE] * same + sets) for metric in metrics]
 
     def rows(self, name: str, metric: str, variants: Sequence[str]) -> list[dict[str, Any]]:
@@ -109,20 +112,16 @@ class Columns:
         return rows
 
     def identical(self, variant: str) -> bool:
-        """Are the scores of the common seeds equal to the last bit (of a board, all means)?"""
+        """Whether the common seeds' scores (of a board, all means) are equal to the last bit."""
         keys = self.keys()
-        if self.with_board:
+        if self.runs is None:
             first, other = (
                 [figures.count(variant), *(figures.means(*key, [variant])[0] for key in keys)]
                 for figures in (self.first, self.other)
             )
             return bool(np.allclose(first, other, rtol=1e-14, atol=0))
-        new = self.other.side.trials[variant]
-        twins = [
-            (trial.scores, new[seed].scores)
-            for seed, trial in self.first.side.trials[variant].items()
-            if seed in new
-        ]
+        old, new = (figures.side.trials[variant] for figures in self.runs)
+        twins = [(trial.scores, new[seed].scores) for seed, trial in old.items() if seed in new]
         return bool(twins) and all(
             np.array_equal(one[key], two[key])
             for one, two in twins
@@ -136,39 +135,43 @@ class Columns:
         return kendall_tau(self.first.means(*column), self.other.means(*column))
 
     def same_prompts(self, name: str) -> bool:
-        """Did both runs ask the same prompts in a column?"""
+        """Whether both runs asked the same prompts in a column."""
         return all(self.pairing.samples[member] for member in self.first.members(name))
 
     def _noise(self, name: str, metric: str, variants: Sequence[str]) -> Noise:
-        column, runs = (name, metric, variants), (self.first, self.other)
+        column, sides, runs = (name, metric, variants), (self.first, self.other), self.runs
         same = self.same_prompts(name)
-        several = all(figures.count(variant) > 1 for figures in runs for variant in variants)
-        if same and several and not self.pairing.unseeded:
-            by_seed = self.other.table(*column) - self.first.table(*column)
-            diverged = zip(self.first.apart(variants), self.other.apart(variants), strict=True)
+        several = all(figures.count(variant) > 1 for figures in sides for variant in variants)
+        if same and several and runs and not self.pairing.unseeded:
+            old, new = runs
+            by_seed = new.table(*column) - old.table(*column)
+            diverged = zip(old.apart(variants), new.apart(variants), strict=True)
             errors, model = row_errors(by_seed, list(map(any, diverged)))
             return Noise([errors], "seed", SEEDS, model, by_seed)
-        if same and not several and not self.with_board:
-            strata = [self._differences(name, metric, variant) for variant in variants]
+        if same and not several and runs:
+            strata = [_differences(runs, name, metric, variant) for variant in variants]
             return Noise([sample_errors(strata)], "sample", SAMPLES)
         if not several:
-            return Noise([figures.over_samples(*column) for figures in runs], "none", SAMPLES)
-        found = [figures.over_seeds(*column) for figures in runs]
+            return Noise([figures.over_samples(*column) for figures in sides], "none", SAMPLES)
+        found = [figures.over_seeds(*column) for figures in sides]
         errors_of_both = [errors for errors, _ in found]
         model = "pooled" if all(model == "pooled" for _, model in found) else "separate"
         if same:
             return Noise(errors_of_both, "sample", SEEDS, model)
         # Other prompts add their noise; the tables of a board do not hold it: NaN.
-        errors_of_both += [figures.over_samples(*column) for figures in runs]
-        return Noise(errors_of_both, "none", "" if self.with_board else BOTH, model)
-
-    def _differences(self, name: str, metric: str, variant: str) -> list[Floats]:
-        """One [samples] per set, each sample's difference of means over training seeds."""
-        old, new = (f.prompts(name, metric, variant) for f in (self.first, self.other))
-        return [b - a for a, b in zip(old, new, strict=True)]
+        errors_of_both += [figures.over_samples(*column) for figures in sides]
+        return Noise(errors_of_both, "none", BOTH if runs else "", model)
 
     def _over_prompts(self, name: str, metric: str, variant: str) -> Interval:
         """The interval of a difference over the prompts that both runs asked."""
-        if self.with_board or not self.same_prompts(name):
+        if self.runs is None or not self.same_prompts(name):
             return Interval(np.nan, np.nan, np.nan)
-        return over_samples(self._differences(name, metric, variant))
+        return over_samples(_differences(self.runs, name, metric, variant))
+
+
+def _differences(
+    runs: tuple[RunFigures, RunFigures], name: str, metric: str, variant: str
+) -> list[Floats]:
+    """One [samples] per set, each sample's difference of means over training seeds."""
+    old, new = (figures.prompts(name, metric, variant) for figures in runs)
+    return [b - a for a, b in zip(old, new, strict=True)]

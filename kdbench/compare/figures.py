@@ -1,12 +1,13 @@
 """What one of the compared runs knows of its variants: means and their errors."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from kdbench.compare.sides import Side
+from kdbench.compare.sides import BoardSide, RunSide
 from kdbench.report.table import AVERAGE
 from kdbench.stats.intervals import Floats, satterthwaite
 from kdbench.stats.two_runs import Errors, row_errors
@@ -16,32 +17,54 @@ SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
-class Figures:
-    """One run on the sets that both runs have.
+class Figures(ABC):
+    """One side on the sets that both have."""
 
-    Attributes:
-        seeds: the training seeds that count; [] for a board. A reference has its own.
-        sets: the common evaluation sets.
-    """
-
-    side: Side
-    seeds: list[int]
     sets: list[str]
+    """The common evaluation sets."""
+
+    @abstractmethod
+    def count(self, variant: str) -> int:
+        """The training seeds of a variant that count."""
+
+    @abstractmethod
+    def means(self, name: str, metric: str, variants: Sequence[str]) -> Floats:
+        """[variants], over training seeds."""
+
+    @abstractmethod
+    def decoding_sd(self, name: str, metric: str, variant: str) -> float:
+        """Over decoding seeds (ddof 0), the mean over trainings; NaN for one decoding seed."""
+
+    @abstractmethod
+    def over_seeds(self, name: str, metric: str, variants: Sequence[str]) -> tuple[Errors, str]:
+        """The errors of the means over training seeds, and whether they are pooled."""
+
+    @abstractmethod
+    def over_samples(self, name: str, metric: str, variants: Sequence[str]) -> Errors:
+        """The errors of the means over prompts."""
 
     def members(self, name: str) -> list[str]:
         """The sets of a column."""
         return self.sets if name == AVERAGE else [name]
 
+
+@dataclass(frozen=True)
+class RunFigures(Figures):
+    """Of a run with its scores.
+
+    Attributes:
+        seeds: the training seeds that count; a reference has its own.
+    """
+
+    side: RunSide
+    seeds: list[int]
+
     def count(self, variant: str) -> int:
         """The training seeds of a variant that count."""
-        if self.side.is_board:
-            return int(
-                next(row["n_seeds"] for key, row in self.side.rows.items() if key[0] == variant)
-            )
         return len(self._seeds(variant))
 
     def table(self, name: str, metric: str, variants: Sequence[str]) -> Floats:
-        """[variants, seeds]; of a run, not of a board."""
+        """[variants, seeds]."""
         sets, trials = self.members(name), self.side.trials
         return np.array(
             [
@@ -52,23 +75,16 @@ class Figures:
 
     def means(self, name: str, metric: str, variants: Sequence[str]) -> Floats:
         """[variants], over training seeds."""
-        means: Floats
-        if self.side.is_board:  # whose own average may be over more sets than these
-            columns = [self._column("mean", one, metric, variants) for one in self.members(name)]
-            means = np.mean(columns, axis=0)
-        else:
-            means = self.table(name, metric, variants).mean(axis=1)
+        means: Floats = self.table(name, metric, variants).mean(axis=1)
         return means
 
     def decoding_sd(self, name: str, metric: str, variant: str) -> float:
-        """Over decoding seeds (ddof 0), the mean over trainings; NaN for one, or if not known."""
-        if self.side.is_board:
-            return float(self._column("sd_decoding", name, metric, [variant])[0])
+        """Over decoding seeds (ddof 0), the mean over trainings; NaN for one decoding seed."""
         trials, sets = self.side.trials[variant], self.members(name)
         return float(np.mean([trials[s].decoding_sd(sets, metric) for s in self._seeds(variant)]))
 
     def apart(self, variants: Sequence[str]) -> list[bool]:
-        """Did a training of the variant diverge? Its errors are of another kind."""
+        """Which variants have a diverged training: their errors are of another kind."""
         trials = self.side.trials
         return [
             any(trials[variant][seed].diverged for seed in self._seeds(variant))
@@ -77,16 +93,54 @@ class Figures:
 
     def over_seeds(self, name: str, metric: str, variants: Sequence[str]) -> tuple[Errors, str]:
         """The errors of the means over training seeds, and whether they are pooled."""
-        if not self.side.is_board:
-            return row_errors(self.table(name, metric, variants), self.apart(variants))
+        return row_errors(self.table(name, metric, variants), self.apart(variants))
+
+    def over_samples(self, name: str, metric: str, variants: Sequence[str]) -> Errors:
+        """The errors of the means over prompts."""
+        return sample_errors([self.prompts(name, metric, variant) for variant in variants])
+
+    def prompts(self, name: str, metric: str, variant: str) -> list[Floats]:
+        """One [samples] per set of a column: each sample's mean over training seeds."""
+        trials, seeds = self.side.trials[variant], self._seeds(variant)
+        return [
+            np.mean([trials[seed].values[member, metric] for seed in seeds], axis=0)
+            for member in self.members(name)
+        ]
+
+    def _seeds(self, variant: str) -> list[int]:
+        return self.seeds if variant in self.side.variants else self.side.seeds([variant])
+
+
+@dataclass(frozen=True)
+class BoardFigures(Figures):
+    """Of a published board, as far as its table tells."""
+
+    side: BoardSide
+
+    def count(self, variant: str) -> int:
+        """The training seeds of a variant."""
+        return int(
+            next(row["n_seeds"] for key, row in self.side.table.items() if key[0] == variant)
+        )
+
+    def means(self, name: str, metric: str, variants: Sequence[str]) -> Floats:
+        """[variants], over training seeds; the board's own average may be over more sets."""
+        columns = [self._column("mean", one, metric, variants) for one in self.members(name)]
+        means: Floats = np.mean(columns, axis=0)
+        return means
+
+    def decoding_sd(self, name: str, metric: str, variant: str) -> float:
+        """Over decoding seeds (ddof 0), the mean over trainings; NaN for one decoding seed."""
+        return float(self._column("sd_decoding", name, metric, [variant])[0])
+
+    def over_seeds(self, name: str, metric: str, variants: Sequence[str]) -> tuple[Errors, str]:
+        """The errors of the means over training seeds, which are not pooled."""
         n = self._column("n_seeds", name, metric, variants)
         deviation = self._column("sd_train", name, metric, variants)
         return Errors(deviation**2 / n, n - 1), "separate"
 
     def over_samples(self, name: str, metric: str, variants: Sequence[str]) -> Errors:
-        """The errors of the means over prompts; of a board, known for variants with one seed."""
-        if not self.side.is_board:
-            return sample_errors([self.prompts(name, metric, variant) for variant in variants])
+        """The errors of the means over prompts, known for variants with one training seed."""
         low, high, n = (
             self._column(key, name, metric, variants) for key in ("ci_low", "ci_high", "n_samples")
         )
@@ -94,27 +148,21 @@ class Figures:
         single = self._column("n_seeds", name, metric, variants) == 1
         return Errors(np.where(single, error**2, np.nan), n - 1)
 
-    def prompts(self, name: str, metric: str, variant: str) -> list[Floats]:
-        """One [samples] per set of a column: each sample's mean over training seeds."""
-        return [table.mean(axis=0) for table in self._scores(name, metric, variant)]
-
-    def _seeds(self, variant: str) -> list[int]:
-        return self.seeds if variant in self.side.variants else self.side.seeds([variant])
-
-    def _scores(self, name: str, metric: str, variant: str) -> list[Floats]:
-        trials = self.side.trials[variant]
-        return [
-            np.array([trials[seed].values[member, metric] for seed in self._seeds(variant)])
-            for member in self.members(name)
-        ]
-
     def _column(self, key: str, name: str, metric: str, variants: Sequence[str]) -> Floats:
-        """Of a board; NaN for an average over other sets, and for what older boards lack."""
+        """One column of the table; NaN for an average over other sets."""
         if name == AVERAGE and set(self.sets) != set(self.side.sets):
             return np.full(len(variants), np.nan)
-        rows = self.side.rows
-        found = [rows[variant, name, metric].get(key, np.nan) for variant in variants]
-        return np.array(found, np.float64)
+        table = self.side.table
+        return np.array([table[variant, name, metric][key] for variant in variants], np.float64)
+
+
+def figures_of(
+    side: RunSide | BoardSide, variants: Sequence[str], sets: list[str]
+) -> RunFigures | BoardFigures:
+    """The figures of a side with all training seeds that the variants have in common."""
+    if isinstance(side, BoardSide):
+        return BoardFigures(sets, side)
+    return RunFigures(sets, side, side.seeds(variants) if variants else [])
 
 
 def sample_errors(rows: Sequence[Sequence[Floats]]) -> Errors:

@@ -2,15 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kdbench.base.store import file_digest
-from kdbench.compare.sides import Side
-from kdbench.config.identity import differences
-
-ORDER = ("name", "data.train", "data.max_prompt", "data.max_length", "tokenizer")
-"""Fields of a suite that say, with the data's digest, which rows a batch is drawn from."""
-STEPS = ("recipe.batch", "recipe.steps")
+from kdbench.compare.sides import BoardSide, RunSide
+from kdbench.config.identity import other_batches
 
 
 @dataclass(frozen=True)
@@ -26,14 +21,16 @@ class Pairing:
     unseeded: str
 
 
-def pair(first: Side, other: Side, sets: Sequence[str]) -> Pairing:
+def pair(first: RunSide | BoardSide, other: RunSide | BoardSide, sets: Sequence[str]) -> Pairing:
     """Finds out how the differences of two runs may be paired."""
     return Pairing({name: _same_samples(first, other, name) for name in sets}, _why(first, other))
 
 
-def same_answers(first: Side, other: Side, variant: str) -> bool | None:
+def same_answers(
+    first: RunSide | BoardSide, other: RunSide | BoardSide, variant: str
+) -> bool | None:
     """Are all answers of the common seeds equal, byte for byte? None where there are none."""
-    if first.is_board or other.is_board:
+    if isinstance(first, BoardSide) or isinstance(other, BoardSide):
         return None
     seen = False
     for seed in set(first.trials[variant]) & set(other.trials[variant]):
@@ -50,33 +47,24 @@ def same_answers(first: Side, other: Side, variant: str) -> bool | None:
     return True if seen else None
 
 
-def _same_samples(first: Side, other: Side, name: str) -> bool:
-    splits = [side.shared["suite"]["data"]["evaluation"].get(name) for side in (first, other)]
-    whole = first.shared.get("data_digest") == other.shared.get("data_digest")
+def _same_samples(first: RunSide | BoardSide, other: RunSide | BoardSide, name: str) -> bool:
+    splits = [side.shared.suite.data.evaluation.get(name) for side in (first, other)]
+    whole = first.shared.data_digest == other.shared.data_digest
     if whole and splits[0] == splits[1]:
         return True
     paths = [side.run.path / "samples" / f"{name}.jsonl" for side in (first, other)]
     return all(path.exists() for path in paths) and len(set(map(file_digest, paths))) == 1
 
 
-def _why(first: Side, other: Side) -> str:
+def _why(first: RunSide | BoardSide, other: RunSide | BoardSide) -> str:
     """The first reason why a training seed does not stand for the same thing in both runs."""
-    if first.is_board or other.is_board:
+    if isinstance(first, BoardSide) or isinstance(other, BoardSide):
         return "a published board holds no figures of single seeds"
-    if first.shared.get("data_digest") != other.shared.get("data_digest"):
-        return "the data differ"
-    for field in (*ORDER, *STEPS):
-        old, new = (_field(side.shared["suite"], field) for side in (first, other))
-        if differences(old, new):
-            return f"{field} differs, and with it the order of the data"
+    if field := other_batches(first.shared, other.shared):
+        if field == "data_digest":
+            return "the data differ"
+        return f"{field} differs, and with it the order of the data"
     known = [side.facts["weights"].get("initial student") for side in (first, other)]
     if not all(isinstance(digest, str) for digest in known):
         return "provenance.json does not say which one initial student it was"
     return "" if known[0] == known[1] else "the initial students differ"
-
-
-def _field(suite: dict[str, Any], path: str) -> Any:
-    value: Any = suite
-    for key in path.split("."):
-        value = (value or {}).get(key)
-    return value

@@ -8,9 +8,9 @@ import pandas as pd
 
 from kdbench.base.errors import UserError
 from kdbench.compare.columns import Columns
-from kdbench.compare.figures import Figures
+from kdbench.compare.figures import RunFigures, figures_of
 from kdbench.compare.pairing import Pairing, pair, same_answers
-from kdbench.compare.sides import Side, read_side
+from kdbench.compare.sides import BoardSide, RunSide, read_side
 from kdbench.config.identity import differences
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Interval
@@ -24,6 +24,7 @@ class Pair:
     """One run against the first.
 
     Attributes:
+        seeds: the training seeds by which the differences are paired; [] where they are not.
         spec: `field: first -> other` of everything in the shared spec that differs.
         facts: the same of versions, commit, hardware and weights.
         definitions: the same of the common variants' parameters, sources and code.
@@ -33,10 +34,10 @@ class Pair:
         same_answers: whether their answers are as well; None where no answers are stored.
     """
 
-    first: Side
-    other: Side
+    first: RunSide | BoardSide
+    other: RunSide | BoardSide
     pairing: Pairing
-    seeds: tuple[list[int], list[int]]
+    seeds: list[int]
     common: list[str]
     only_first: list[str]
     only_other: list[str]
@@ -47,6 +48,11 @@ class Pair:
     tau: dict[str, Interval]
     identical: list[str]
     same_answers: bool | None
+
+    @property
+    def with_board(self) -> bool:
+        """Whether there are only tables of one of them."""
+        return isinstance(self.first, BoardSide) or isinstance(self.other, BoardSide)
 
 
 def compare(runs: Sequence[Run], names: Sequence[str]) -> list[Pair]:
@@ -79,7 +85,7 @@ def labels(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(names)
 
 
-def _pair(first: Side, other: Side) -> Pair:
+def _pair(first: RunSide | BoardSide, other: RunSide | BoardSide) -> Pair:
     sets = [name for name in first.sets if name in other.sets]
     common = [name for name in first.variants if name in other.variants]
     for what, found, sides in (
@@ -93,20 +99,22 @@ def _pair(first: Side, other: Side) -> Pair:
                 f"{', '.join(sides[1]) or 'none'} here"
             )
     pairing = pair(first, other, sets)
-    seeds = first.seeds(common), other.seeds(common)
-    if not pairing.unseeded:
-        both = [seed for seed in seeds[0] if seed in seeds[1]]
-        if len(both) > 1 or seeds == (both, both):
-            seeds = both, both
+    one, two = (figures_of(side, common, sets) for side in (first, other))
+    paired: list[int] = []
+    if isinstance(one, RunFigures) and isinstance(two, RunFigures) and not pairing.unseeded:
+        paired = [seed for seed in one.seeds if seed in two.seeds]
+        if len(paired) > 1 or one.seeds == two.seeds:
+            one, two = replace(one, seeds=paired), replace(two, seeds=paired)
         else:
+            paired = []
             pairing = replace(pairing, unseeded="they share fewer than two training seeds")
-    for side, finished in zip((first, other), seeds, strict=True):
-        if not side.is_board and not finished:
+    for figures in (one, two):
+        if isinstance(figures, RunFigures) and not figures.seeds:
             raise UserError(
-                f"{side.run.path}: no training seed that all common variants have finished; "
-                "finish the run first"
+                f"{figures.side.run.path}: no training seed that all common variants have "
+                "finished; finish the run first"
             )
-    columns = Columns(Figures(first, seeds[0], sets), Figures(other, seeds[1], sets), pairing)
+    columns = Columns(one, two, pairing)
     references = [name for name in first.references if name in other.references]
     families = [common, *([name] for name in references)]
     keys = columns.keys()
@@ -117,7 +125,7 @@ def _pair(first: Side, other: Side) -> Pair:
         first=first,
         other=other,
         pairing=pairing,
-        seeds=seeds,
+        seeds=paired,
         common=common,
         only_first=[name for name in first.variants if name not in common],
         only_other=[name for name in other.variants if name not in common],
@@ -144,7 +152,7 @@ def _frame(
     return frame.assign(identical=frame["variant"].isin(identical))
 
 
-def _redefined(first: Side, other: Side, variant: str) -> list[str]:
+def _redefined(first: RunSide | BoardSide, other: RunSide | BoardSide, variant: str) -> list[str]:
     old, new = first.definition(variant), other.definition(variant)
     shared = old.keys() & new.keys()
     return differences(

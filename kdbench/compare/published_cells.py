@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from scipy import stats
 
 from kdbench.base.errors import UserError
-from kdbench.compare.figures import Figures
+from kdbench.compare.figures import BoardFigures, RunFigures, figures_of
 from kdbench.compare.published_tables import Published, PublishedRow, Table
 from kdbench.compare.published_verdict import judge
-from kdbench.compare.sides import Side
+from kdbench.compare.sides import BoardSide, RunSide
 from kdbench.report.table import AVERAGE
 
 METRIC = "rouge_l"
@@ -45,7 +45,7 @@ class PublishedCell:
 def read_cells(
     published: Published,
     table: Table,
-    side: Side,
+    side: RunSide | BoardSide,
     sets: list[str],
     names: Mapping[str, str],
     *,
@@ -65,10 +65,9 @@ def read_cells(
         UserError: no training seed is finished for all rows.
     """
     trained = [name for name in dict.fromkeys(names.values()) if name in side.variants]
-    seeds = side.seeds(trained) if trained else []
-    if trained and not seeds and not side.is_board:
+    figures = figures_of(side, trained, sets)
+    if trained and isinstance(figures, RunFigures) and not figures.seeds:
         raise UserError(f"{side.run.path}: no training seed is finished for all rows; run it again")
-    figures = Figures(side, seeds, sets)
     columns = [*sets, AVERAGE] if table.sets else [AVERAGE]
     cells = [
         _ours(figures, row, variant, column, *_published(table, table.rows[row], column, sets))
@@ -89,7 +88,7 @@ def read_cells(
 
 
 def _errors(
-    figures: Figures, column: str, variants: Sequence[str]
+    figures: RunFigures | BoardFigures, column: str, variants: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
     """Squared standard error over training seeds and its df, of variants with several."""
     several = [name for name in variants if figures.count(name) > 1]
@@ -102,7 +101,7 @@ def _errors(
 
 def _judged(
     cell: PublishedCell,
-    figures: Figures,
+    figures: RunFigures | BoardFigures,
     error: tuple[float, float] | None,
     sizes: Mapping[str, int],
 ) -> PublishedCell:
@@ -135,7 +134,12 @@ def _published(
 
 
 def _ours(
-    figures: Figures, row: str, variant: str, column: str, mean: float, deviation: float
+    figures: RunFigures | BoardFigures,
+    row: str,
+    variant: str,
+    column: str,
+    mean: float,
+    deviation: float,
 ) -> PublishedCell:
     ours = float(figures.means(column, METRIC, [variant])[0])
     several = figures.count(variant) > 1
@@ -160,16 +164,10 @@ def _ours(
 
 
 def _prompts(
-    sizes: Mapping[str, int], figures: Figures, column: str, variant: str
+    sizes: Mapping[str, int], figures: RunFigures | BoardFigures, column: str, variant: str
 ) -> tuple[float, float]:
     """The error over prompts where ours are not all of the published ones, else none."""
-    if all(_samples(figures.side, name) == sizes.get(name) for name in figures.members(column)):
+    if all(figures.side.prompts(name) == sizes.get(name) for name in figures.members(column)):
         return 0.0, math.inf
     errors = figures.over_samples(column, METRIC, [variant])
     return float(errors.squared[0]), float(errors.df[0])
-
-
-def _samples(side: Side, name: str) -> int:
-    if side.is_board:
-        return int(next(row["n_samples"] for key, row in side.rows.items() if key[1] == name))
-    return len(next(iter(next(iter(side.trials.values())).values())).values[name, METRIC])

@@ -9,7 +9,7 @@ import pandas as pd
 from kdbench.base.errors import UserError
 from kdbench.compare.published_cells import PublishedCell, read_cells
 from kdbench.compare.published_tables import Published, Table
-from kdbench.compare.sides import Side, read_side
+from kdbench.compare.sides import BoardSide, RunSide, read_side
 from kdbench.config.identity import differences
 from kdbench.config.load import installed_suites, load_suite
 from kdbench.runs.folder import Run
@@ -155,7 +155,7 @@ def reproduce(
     )
 
 
-def _other_suites(table: Table, sides: Mapping[str, Side]) -> dict[str, str]:
+def _other_suites(table: Table, sides: Mapping[str, RunSide | BoardSide]) -> dict[str, str]:
     return {
         name: f"needs the suite {table.suite_of(row)}"
         for name, row in table.rows.items()
@@ -181,22 +181,21 @@ def _tau(cells: Sequence[PublishedCell]) -> Interval:
     return kendall_tau([cell.published for cell in cells], [cell.ours for cell in cells])
 
 
-def _deviations(side: Side, tiny: bool) -> list[str]:
+def _deviations(side: RunSide | BoardSide, tiny: bool) -> list[str]:
     """How a run differs from its suite as it is installed, and which trainings diverged."""
-    suite = side.shared["suite"]
+    suite = side.shared.suite
     if tiny:
         found = []
-    elif suite["name"] in installed_suites():
-        installed = load_suite(suite["name"]).model_dump(mode="json")
-        lines = differences(installed, suite)
+    elif suite.name in installed_suites():
+        lines = differences(load_suite(suite.name), suite)
         found = [
             f"{side.name} differs from the installed suite: {line}"
             for line in lines
             if not line.startswith("description:")
         ]
     else:
-        found = [f"{side.name}: the suite {suite['name']} is not installed, settings not checked"]
-    for variant, trials in side.trials.items():
+        found = [f"{side.name}: the suite {suite.name} is not installed, settings not checked"]
+    for variant, trials in side.trials.items() if isinstance(side, RunSide) else ():
         if count := sum(trial.diverged for trial in trials.values()):
             found.append(f"{side.name}: {variant}: {count} of {len(trials)} trainings diverged")
     return found

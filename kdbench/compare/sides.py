@@ -1,16 +1,16 @@
 """The runs that are compared, as their folders hold them."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import read_json
-from kdbench.config.identity import canonical
+from kdbench.config.identity import Shared, canonical
 from kdbench.config.schema import DEV
-from kdbench.report.frames import RunFrames
+from kdbench.report.frames import BoardFrames, frames_of
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import REFERENCES, Run
 from kdbench.runs.results import TrialResult, finished_trials
@@ -30,43 +30,35 @@ FACTS = (
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the runs compared: a run with its scores, or a published board with its tables.
-
-    Attributes:
-        name: of the folder.
-        trials: finished trials by variant and training seed, of the first initial student; {} for
-            a board.
-        rows: for a board, its leaderboard by (variant, set, metric); {} for a run.
-        open_trials: that were started and have no scores.
-    """
+class Side(ABC):
+    """One of the runs compared."""
 
     name: str
+    """Of the folder."""
     run: Run
-    trials: dict[str, dict[int, TrialResult]]
-    rows: dict[tuple[str, str, str], dict[str, Any]]
-    open_trials: int
-
-    @cached_property
-    def shared(self) -> dict[str, Any]:
-        """The shared part of spec.yaml."""
-        shared: dict[str, Any] = RunFrames(self.run).spec["shared"]
-        return shared
 
     @property
-    def is_board(self) -> bool:
-        """Are there only tables?"""
-        return not self.trials
+    @abstractmethod
+    def rows(self) -> list[str]:
+        """What its table has rows of: variants and references."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def columns(self) -> list[tuple[str, str]]:
         """(set, metric), without the average."""
-        if self.is_board:
-            keys = ((name, metric) for _, name, metric in self.rows if name != AVERAGE)
-        else:
-            trial = next(iter(next(iter(self.trials.values())).values()))
-            keys = (key for key in trial.scores if key[0] != DEV)
-        return list(dict.fromkeys(keys))
+
+    @abstractmethod
+    def definition(self, variant: str) -> dict[str, Any]:
+        """What is known of a variant beside its figures."""
+
+    @abstractmethod
+    def prompts(self, name: str) -> int:
+        """How many prompts of a set were asked."""
+
+    @cached_property
+    def shared(self) -> Shared:
+        """What all its trials have in common."""
+        return self.run.spec.shared
 
     @property
     def sets(self) -> list[str]:
@@ -76,20 +68,17 @@ class Side:
     @property
     def variants(self) -> list[str]:
         """The variants, without the references."""
-        names = dict.fromkeys(name for name, _, _ in self.rows) if self.is_board else self.trials
-        return [name for name in names if name not in REFERENCES]
+        return [name for name in self.rows if name not in REFERENCES]
 
     @property
     def references(self) -> list[str]:
         """The references that were scored."""
-        names = {name for name, _, _ in self.rows} if self.is_board else set(self.trials)
-        return [name for name in REFERENCES if name in names]
+        return [name for name in REFERENCES if name in self.rows]
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What provenance.json says of the machine and the code; a list where commands differ."""
-        path = self.run.path / "provenance.json"
-        commands = read_json(path)["commands"] if path.exists() else []
+        commands = self.run.provenance.commands
         found: dict[str, Any] = {}
         for key in FACTS:
             given = [entry[key] for entry in commands if entry.get(key) not in (None, {})]
@@ -99,19 +88,75 @@ class Side:
         found["weights"] = _merged([entry.get("weights") or {} for entry in commands])
         return found
 
+
+@dataclass(frozen=True)
+class RunSide(Side):
+    """A run with its scores.
+
+    Attributes:
+        trials: finished trials by variant and training seed, of the first initial student.
+        open_trials: that were started and have no scores.
+    """
+
+    trials: dict[str, dict[int, TrialResult]]
+    open_trials: int
+
+    @property
+    def rows(self) -> list[str]:
+        """The variants and references with a finished trial."""
+        return list(self.trials)
+
+    @cached_property
+    def columns(self) -> list[tuple[str, str]]:
+        """(set, metric), without dev."""
+        return [key for key in self._first.scores if key[0] != DEV]
+
     def definition(self, variant: str) -> dict[str, Any]:
-        """What a variant is: parameters, and for a run its source and the digest of its code."""
-        if self.is_board:
-            row = next(row for (name, _, _), row in self.rows.items() if name == variant)
-            return {"params": json.loads(row["params"])}
-        spec = next(iter(self.trials[variant].values())).files.spec
-        return {key: spec[key] for key in ("params", "lr", "source", "code") if key in spec}
+        """Its parameters, the source of its sequences, and the digest of its code."""
+        return next(iter(self.trials[variant].values())).files.spec.definition
+
+    def prompts(self, name: str) -> int:
+        """How many prompts of a set were asked."""
+        return len(self._first.values[name, "rouge_l"])
 
     def seeds(self, variants: Iterable[str]) -> list[int]:
-        """The training seeds that all these variants have; [] for a board."""
-        if self.is_board:
-            return []
+        """The training seeds that all these variants have."""
         return sorted(set.intersection(*(set(self.trials[name]) for name in variants)))
+
+    @property
+    def _first(self) -> TrialResult:
+        return next(iter(next(iter(self.trials.values())).values()))
+
+
+@dataclass(frozen=True)
+class BoardSide(Side):
+    """A published board, with its tables alone.
+
+    Attributes:
+        table: its leaderboard by (variant, set, metric).
+    """
+
+    table: dict[tuple[str, str, str], dict[str, Any]]
+
+    @property
+    def rows(self) -> list[str]:
+        """The variants and references of the leaderboard."""
+        return list(dict.fromkeys(name for name, _, _ in self.table))
+
+    @cached_property
+    def columns(self) -> list[tuple[str, str]]:
+        """(set, metric), without the average."""
+        keys = ((name, metric) for _, name, metric in self.table if name != AVERAGE)
+        return list(dict.fromkeys(keys))
+
+    def definition(self, variant: str) -> dict[str, Any]:
+        """Its parameters."""
+        row = next(row for (name, _, _), row in self.table.items() if name == variant)
+        return {"params": json.loads(row["params"])}
+
+    def prompts(self, name: str) -> int:
+        """How many prompts of a set were asked."""
+        return int(next(row["n_samples"] for key, row in self.table.items() if key[1] == name))
 
 
 def _merged(given: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
@@ -123,30 +168,29 @@ def _merged(given: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
     return found
 
 
-def read_side(run: Run, name: str) -> Side:
+def read_side(run: Run, name: str) -> RunSide | BoardSide:
     """Reads a run, or the tables of a published board.
 
     Raises:
         UserError: nothing is finished, or the folder holds neither trials nor a leaderboard.
     """
-    frames = RunFrames(run)
-    if frames.is_board:
-        leaderboard = frames.leaderboard
-        records = leaderboard.astype(object).to_dict("records")
-        rows = {
+    frames = frames_of(run)
+    if isinstance(frames, BoardFrames):
+        records = frames.leaderboard.astype(object).to_dict("records")
+        table = {
             (str(row["variant"]), str(row["set"]), str(row["metric"])): {
                 str(key): value for key, value in row.items()
             }
             for row in records
         }
-        if not rows:
+        if not table:
             raise UserError(f"{run.path}/leaderboard.csv: an empty table")
-        return Side(name, run, {}, rows, 0)
+        return BoardSide(name, run, table)
     trials: dict[str, dict[int, TrialResult]] = {}
-    started = [files for files in run.trials() if not files.spec.get("init_seed")]
+    started = sum(files.spec.init_seed == 0 for files in run.trials())
     for trial in finished_trials(run):
         if not trial.init_seed:
             trials.setdefault(trial.variant, {})[trial.seed] = trial
     if not trials:
         raise UserError(f"{run.path}: no finished trial to compare; run it first")
-    return Side(name, run, trials, {}, len(started) - sum(map(len, trials.values())))
+    return RunSide(name, run, trials, started - sum(map(len, trials.values())))

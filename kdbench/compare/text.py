@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdbench.compare.pairs import MAIN, Pair
+from kdbench.compare.sides import RunSide
 from kdbench.report.render import markdown_table
 from kdbench.report.table import AVERAGE
 from kdbench.report.words import p_value
@@ -67,14 +68,14 @@ def _coverage(pair: Pair) -> Iterator[str]:
         if missing := [name for name in side.sets if name not in sets]:
             yield f"sets only in {side.name}, not compared: {', '.join(missing)}"
     for side in (pair.first, pair.other):
-        if side.open_trials:
+        if isinstance(side, RunSide) and side.open_trials:
             yield f"{side.name}: {_count(side.open_trials, 'trial')} not finished, left out"
 
 
 def _identical(pair: Pair) -> str:
     same = [name for name in pair.common if name in pair.identical]
     text = f"identical: {len(same)} of {_count(len(pair.common), 'variant')}"
-    if same and (pair.first.is_board or pair.other.is_board):
+    if same and pair.with_board:
         text += " (all means, to the last digit)"
     elif same:
         text += " (every score of every sample"
@@ -92,7 +93,7 @@ def _how(pair: Pair) -> str:
     """Over what the differences are taken."""
     row = _main(pair)[0]
     if row["pairing"] == "seed":
-        seeds = ", ".join(map(str, pair.seeds[0]))
+        seeds = ", ".join(map(str, pair.seeds))
         return (
             f"paired by training seed ({seeds}) and sample: the same initial student, batches and "
             "prompts"

@@ -1,19 +1,32 @@
-"""What identifies a run and a trial, and how two identities differ."""
+"""What identifies a run and a trial, and how two identities differ.
+
+Everything that can move a number is part of an identity. What only changes where or how fast it
+runs is not.
+"""
 
 import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kdbench.config.schema import Suite, _Fields
+from kdbench.config.schema import Suite
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 """Raised when the meaning of a field, or of the training loop behind it, changes."""
 
+ORDER = ("name", "data.train", "data.max_prompt", "data.max_length", "tokenizer")
+"""Fields of a suite that say, with the data's digest, which rows a batch is drawn from."""
+STEPS = ("recipe.batch", "recipe.steps")
+"""Fields of a suite that say how many rows a batch has, and how many batches there are."""
 
-class Shared(_Fields):
-    """What all trials of a run have in common; a run is extended only while this stays the same."""
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Shared(_Stored):
+    """What all trials of a run have in common."""
 
     version: int = SPEC_VERSION
     suite: Suite
@@ -24,11 +37,79 @@ class Shared(_Fields):
     dtype: Literal["float32", "bfloat16"]
 
 
+class Budget(_Stored):
+    """What is tried for every objective, and what chooses."""
+
+    trials: int
+    """Candidates of every objective."""
+    seeds: int
+    """Trainings of every candidate."""
+    split: str
+    metric: str
+
+
+class RunSpec(_Stored):
+    """spec.yaml: what identifies a run, and what it has been extended to."""
+
+    shared: Shared
+    variants: tuple[str, ...]
+    """By their full names."""
+    seeds: int
+    init_seeds: int
+    tuning: Budget | None
+    """None where the variants are what was written."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What has to stay the same when a run is extended or takes trials from another one."""
+        tree = self.model_dump(mode="json", include={"shared", "tuning"})
+        return {**tree["shared"], "tuning": tree["tuning"]}
+
+    def extended_by(self, later: "RunSpec") -> "RunSpec":
+        """The later command's spec, with the variants and seeds that were asked for before."""
+        return later.model_copy(
+            update={
+                "variants": tuple(dict.fromkeys([*self.variants, *later.variants])),
+                "seeds": max(self.seeds, later.seeds),
+                "init_seeds": max(self.init_seeds, later.init_seeds),
+            }
+        )
+
+
+class TrialSpec(_Stored):
+    """spec.json: what identifies a trial within its run."""
+
+    variant: str
+    objective: str
+    params: dict[str, Any]
+    """Resolved; an inner divergence by its full name."""
+    lr: float | None
+    """None for the suite's."""
+    source: dict[str, Any] | None
+    """Name and parameters of where its sequences come from; None for a reference."""
+    slug: str
+    """The folder of its row."""
+    seed: int
+    init_seed: int
+    """Of the initial student that it starts from; where that is scored itself, its own."""
+    reference: bool
+    code: str | None
+    """Digest of the objective's code; None for a reference."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """`params`, and `lr` where it is not the suite's."""
+        return self.params if self.lr is None else {**self.params, "lr": self.lr}
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What the variant is, whatever its seeds and its suite."""
+        return {"params": self.parameters, "source": self.source, "code": self.code}
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal for equal content."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(*parts: Any) -> str:
@@ -38,10 +119,35 @@ def digest(*parts: Any) -> str:
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """`field: old -> new` for every leaf in which two JSON values differ."""
+    """`field: old -> new` for every leaf in which two models or JSON values differ."""
+    old, new = _plain(old), _plain(new)
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in [*old, *(key for key in new if key not in old)]:
             found += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
         return found
     return [] if old == new else [f"{where}: {canonical(old)} -> {canonical(new)}"]
+
+
+def other_batches(old: Shared, new: Shared) -> str:
+    """The first field for which one training seed gives other batches; "" where they are equal."""
+    if old.data_digest != new.data_digest:
+        return "data_digest"
+    return next((field for field in (*ORDER, *STEPS) if _at(old, field) != _at(new, field)), "")
+
+
+def problem(error: ValidationError) -> str:
+    """The first field of a stored spec that is wrong, and what is wrong with it."""
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc'])) or 'all of it'}: {found['msg']}"
+
+
+def _at(shared: Shared, field: str) -> Any:
+    value: Any = shared.suite
+    for name in field.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.config.identity import differences
+from kdbench.config.identity import TrialSpec, differences, problem
 from kdbench.pipeline import provenance
 from kdbench.pipeline.plan import Plan
 from kdbench.pipeline.trial import Trial
 from kdbench.runs.archive import ARCHIVE, FILES, Files, key_of, unpack
-from kdbench.runs.folder import STUDY, Run, stored_spec
+from kdbench.runs.folder import STUDY, Run
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def unlike(plan: Plan, name: str) -> str | None:
         trial.label: digest
         for trial in plan.trials
         if (done := trial.files(plan.run).done) is not None
-        and (digest := done.get("weights", {}).get(name)) not in (None, here)
+        and (digest := done["weights"].get(name)) not in (None, here)
     }
     if here is None or not others:
         return None
@@ -119,13 +121,7 @@ def unlike(plan: Plan, name: str) -> str | None:
 
 
 def _check_settings(plan: Plan, board: Path) -> None:
-    old = stored_spec(Run(board))
-    if old is None:
-        raise UserError(f"{board}: no spec.yaml beside {ARCHIVE}; restore it")
-    new = plan.spec()
-    changed = differences(old["shared"], new["shared"])
-    changed += differences({"tuning": old.get("tuning")}, {"tuning": new.get("tuning")})
-    if changed:
+    if changed := differences(Run(board).spec.identity, plan.spec.identity):
         raise UserError(
             f"{board} was made with other settings, so none of its trials can be accepted:\n  "
             + "\n  ".join(changed)
@@ -140,12 +136,15 @@ def _unfit(plan: Plan, trial: Trial, held: Files) -> str:
     if missing := [name for name in _expected(plan, trial) if name not in held]:
         return f"the board lacks {', '.join(missing)}"
     try:
-        spec, done = (_object(held[name]) for name in ("spec.json", "DONE.json"))
+        spec = TrialSpec.model_validate(_object(held["spec.json"]))
+        done = _object(held["DONE.json"])
+    except ValidationError as error:
+        return f"broken (spec.json: {problem(error)})"
     except ValueError as error:
         return f"broken ({error})"
     if done.get("status") not in ("done", "diverged"):
         return "DONE.json does not say how it ended"
-    return "; ".join(differences(spec, trial.spec()))
+    return "; ".join(differences(spec, trial.spec))
 
 
 def _expected(plan: Plan, trial: Trial) -> list[str]:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from kdbench.base.errors import UserError
-from kdbench.config.identity import Shared
 from kdbench.pipeline.artifacts import Artifacts
-from kdbench.runs.folder import Run, stored_spec
+from kdbench.runs.folder import Run
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def batch_of(run: Run, artifacts: Artifacts, seed: int, step: int) -> list[Seque
     from kdbench.data.encode import Encoded
     from kdbench.data.tokenizer import load_tokenizer
 
-    suite, shared = artifacts.suite, shared_of(run)
+    suite, shared = artifacts.suite, run.spec.shared
     if not 1 <= step <= suite.recipe.steps:
         raise UserError(
             f"--step {step}: the trainings of {run.path} have {suite.recipe.steps} steps"
@@ -61,15 +60,3 @@ def batch_of(run: Run, artifacts: Artifacts, seed: int, step: int) -> list[Seque
         Sequence(row, tokenizer.decode(data.prompt(row)), tokenizer.decode(data.response(row)))
         for row in rows
     ]
-
-
-def shared_of(run: Run) -> Shared:
-    """The shared part of a run's spec.
-
-    Raises:
-        UserError: the run has no spec.
-    """
-    spec = stored_spec(run)
-    if spec is None:
-        raise UserError(f"{run.path / 'spec.yaml'}: missing, so the run's suite is not known")
-    return Shared.model_validate(spec["shared"])

@@ -3,16 +3,15 @@
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.config.identity import Shared, differences
+from kdbench.config.identity import Budget, RunSpec, Shared, differences
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Suite
 from kdbench.data.files import locate
@@ -21,7 +20,7 @@ from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.checks import check_models
 from kdbench.pipeline.trial import Trial, check_claim, trials_of
 from kdbench.pipeline.tuning import Tuning, tuning_of, with_neighbours
-from kdbench.runs.folder import STUDY, Run, stored_spec
+from kdbench.runs.folder import STUDY, Run
 from kdbench.variants.select import expand, load_plugin
 from kdbench.variants.variant import Variant
 
@@ -77,15 +76,16 @@ class Plan:
         """Every trial of the run, the references first."""
         return trials_of(self.variants, self.seeds, self.init_seeds, self.first_seed)
 
-    def spec(self) -> dict[str, Any]:
-        """The content of spec.yaml: the shared part, and what the run has been extended to."""
-        return {
-            "shared": self.shared.model_dump(mode="json"),
-            "variants": [variant.full_name for variant in self.variants],
-            "seeds": self.seeds,
-            "init_seeds": self.init_seeds,
-            **({} if self.tuning is None else {"tuning": self.tuning.spec()}),
-        }
+    @property
+    def spec(self) -> RunSpec:
+        """What identifies the run, and what this command asks of it."""
+        return RunSpec(
+            shared=self.shared,
+            variants=tuple(variant.full_name for variant in self.variants),
+            seeds=self.seeds,
+            init_seeds=self.init_seeds,
+            tuning=None if self.tuning is None else self.tuning.budget,
+        )
 
 
 def make_plan(request: Request) -> Plan:
@@ -225,12 +225,8 @@ def _check_loss(suite: Suite, variants: list[Variant]) -> None:
 
 def write_spec(plan: Plan) -> None:
     """Writes spec.yaml, keeping the variants and seeds that earlier commands asked for."""
-    spec, old = plan.spec(), stored_spec(plan.run)
-    if old is not None:
-        spec["variants"] = list(dict.fromkeys([*old["variants"], *spec["variants"]]))
-        spec["seeds"] = max(old["seeds"], spec["seeds"])
-        spec["init_seeds"] = max(old.get("init_seeds", 1), spec["init_seeds"])
-    text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
+    spec = plan.run.spec.extended_by(plan.spec) if plan.run.is_begun else plan.spec
+    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     store.write_text(plan.run.path / "spec.yaml", text)
 
 
@@ -278,26 +274,24 @@ def check_same_run(plan: Plan) -> None:
     """
     if (plan.run.path / STUDY).exists():
         raise UserError(f"{plan.run.path} is a study; give the run another --name")
-    old = stored_spec(plan.run)
-    if old is None:
+    if not plan.run.is_begun:
         return
-    tuned, asked = old.get("tuning"), plan.spec().get("tuning")
-    if tuned != asked:
+    old, new = plan.run.spec, plan.spec
+    if old.tuning != new.tuning:
         raise UserError(
-            f"{plan.run.path} was made with --tuning {_written(tuned)} and this command says "
-            f"--tuning {_written(asked)}: all rows of a run have one budget. Give the same "
+            f"{plan.run.path} was made with --tuning {_written(old.tuning)} and this command says "
+            f"--tuning {_written(new.tuning)}: all rows of a run have one budget. Give the same "
             "--tuning, or use another --name"
         )
-    changed = differences(old["shared"], plan.shared.model_dump(mode="json"))
-    if changed:
+    if changed := differences(old.identity, new.identity):
         raise UserError(
             f"{plan.run.path} was made with other settings, and only runs with the same can be "
             f"extended:\n  " + "\n  ".join(changed) + "\nUse another --name, or delete the folder"
         )
 
 
-def _written(tuning: Mapping[str, Any] | None) -> str:
-    if tuning is None:
+def _written(budget: Budget | None) -> str:
+    if budget is None:
         return "fixed"
-    several = f" --tuning-seeds {tuning['seeds']}" if tuning["seeds"] > 1 else ""
-    return f"{tuning['trials']}{several}"
+    several = f" --tuning-seeds {budget.seeds}" if budget.seeds > 1 else ""
+    return f"{budget.trials}{several}"

@@ -10,40 +10,40 @@ from kdbench.base import store
 from kdbench.pipeline.plan import Plan
 from kdbench.pipeline.trial import initial_student
 from kdbench.runs.archive import ARCHIVE
-from kdbench.runs.provenance import _versions, command, commit, hardware, mixed, read
+from kdbench.runs.folder import Run
+from kdbench.runs.provenance import command, commit, hardware, mixed, versions
 
 
 def begin(plan: Plan, begun: float) -> None:
     """Appends this command to the run's provenance.json, before it does anything."""
     started = datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds")
     entry = describe(plan) | {"started": started, "wall_seconds": None, "trials_done": 0}
-    _write(plan, [*read(plan.run.path / "provenance.json"), entry])
+    known = plan.run.provenance
+    _write(plan, [*known.commands, entry], known.accepted)
 
 
 def finish(plan: Plan, seconds: float, trials_done: int) -> None:
     """Completes the last entry: how long the command took, and with which shared weights."""
-    entries = read(plan.run.path / "provenance.json")
-    entries[-1] |= {
+    known = plan.run.provenance
+    known.commands[-1] |= {
         "weights": weights(plan),
         "wall_seconds": round(seconds, 1),
         "trials_done": trials_done,
     }
-    _write(plan, entries)
+    _write(plan, known.commands, known.accepted)
 
 
 def accept(plan: Plan, board: Path, trials: list[str]) -> None:
     """Records that trials come from a board, with the commands that made it, before our own."""
-    path, theirs = plan.run.path / "provenance.json", board / "provenance.json"
-    entries, made = read(path), read(theirs)
+    ours, theirs = plan.run.provenance, Run(board).provenance
     taken = {
         "board": board.resolve().name,
         "archive": store.file_digest(board / ARCHIVE),
-        "commits": list(dict.fromkeys(entry.get("commit") for entry in made)),
+        "commits": list(dict.fromkeys(entry.get("commit") for entry in theirs.commands)),
         "trials": trials,
     }
-    earlier = [entry for entry in _accepted(theirs) if entry not in _accepted(path)]
-    accepted = [*earlier, *_accepted(path), taken]
-    _write(plan, [*(entry for entry in made if entry not in entries), *entries], accepted)
+    commands = _before(theirs.commands, ours.commands)
+    _write(plan, commands, [*_before(theirs.accepted, ours.accepted), taken])
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     return {
         "command": command(),
         **commit(),
-        "versions": _versions(),
+        "versions": versions(),
         "python": platform.python_version(),
         "hardware": hardware(),
         "jobs": plan.jobs,
@@ -70,16 +70,11 @@ def weights(plan: Plan) -> dict[str, str]:
     return {name: path.read_text() for name, path in paths.items() if path.exists()}
 
 
-def _accepted(path: Path) -> list[dict[str, Any]]:
-    """The trials that a run took from boards."""
-    found: list[dict[str, Any]] = store.read_json(path).get("accepted", []) if path.exists() else []
-    return found
+def _before(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Their entries that we lack, then ours."""
+    return [*(entry for entry in theirs if entry not in ours), *ours]
 
 
-def _write(
-    plan: Plan, entries: list[dict[str, Any]], accepted: list[dict[str, Any]] | None = None
-) -> None:
-    path = plan.run.path / "provenance.json"
-    kept = _accepted(path) if accepted is None else accepted
-    known = {"commands": entries, "mixed": mixed(entries)}
-    store.write_json(path, known | ({"accepted": kept} if kept else {}))
+def _write(plan: Plan, commands: list[dict[str, Any]], accepted: list[dict[str, Any]]) -> None:
+    known = {"commands": commands, "mixed": mixed(commands), "accepted": accepted}
+    store.write_json(plan.run.path / "provenance.json", known)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.config.identity import Shared, differences
+from kdbench.config.identity import Shared, TrialSpec, differences
 from kdbench.config.schema import Lora
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.pipeline.artifacts import Artifacts, Role
@@ -16,6 +16,17 @@ from kdbench.variants.variant import Variant
 
 if TYPE_CHECKING:
     from kdbench.train.job import Job
+
+UNTRAINED = {
+    "diverged_at": None,
+    "reason": None,
+    "steps": 0,
+    "train_seconds": 0.0,
+    "tokens": 0,
+    "generated_tokens": 0,
+    "teacher_passes": 0,
+}
+"""How the training of a model ended that is given as it is."""
 
 
 @dataclass(frozen=True)
@@ -56,31 +67,22 @@ class Trial:
         """Where the trial's files lie."""
         return run.trial(self.slug, self.seed, self.init_seed)
 
-    def spec(self) -> dict[str, Any]:
-        """What identifies the trial within its run; written to spec.json."""
-        return self._spec() | ({"init_seed": self.init_seed} if self.init_seed else {})
-
-    def _spec(self) -> dict[str, Any]:
-        if self.variant is None:
-            return {
-                "variant": self.name,
-                "objective": self.name,
-                "params": {},
-                "slug": self.slug,
-                "seed": self.seed,
-                "reference": True,
-            }
-        return {
-            "variant": self.variant.name,
-            "objective": self.variant.objective.name,
-            "params": self.variant.plain_params(),
-            "source": self.variant.plain_source(),
-            **({} if self.variant.lr is None else {"lr": self.variant.lr}),
-            "slug": self.slug,
-            "seed": self.seed,
-            "reference": False,
-            "code": self.variant.code_digest(),
-        }
+    @property
+    def spec(self) -> TrialSpec:
+        """What identifies the trial within its run."""
+        variant = self.variant
+        return TrialSpec(
+            variant=self.name,
+            objective=self.name if variant is None else variant.objective.name,
+            params={} if variant is None else variant.plain_params(),
+            lr=None if variant is None else variant.lr,
+            source=None if variant is None else variant.plain_source(),
+            slug=self.slug,
+            seed=self.seed,
+            init_seed=self.init_seed,
+            reference=variant is None,
+            code=None if variant is None else variant.code_digest(),
+        )
 
 
 def initial_student(init_seed: int) -> str:
@@ -112,19 +114,19 @@ def check_claim(trial: Trial, run: Run) -> None:
     Raises:
         UserError: the folder was made by another definition of the objective.
     """
-    path = trial.files(run).path / "spec.json"
-    if path.exists() and (changed := differences(store.read_json(path), trial.spec())):
+    files = trial.files(run)
+    if files.is_claimed and (changed := differences(files.spec, trial.spec)):
         raise UserError(
-            f"{path.parent} was made by another definition of {trial.spec()['variant']} "
+            f"{files.path} was made by another definition of {trial.name} "
             f"({'; '.join(changed)}); delete the folder to run it again, or use another --name"
         )
 
 
 def claim(trial: Trial, run: Run) -> None:
     """Writes a trial's spec.json where there is none."""
-    path = trial.files(run).path / "spec.json"
-    if not path.exists():
-        store.write_json(path, trial.spec())
+    files = trial.files(run)
+    if not files.is_claimed:
+        store.write_json(files.path / "spec.json", trial.spec.model_dump(mode="json"))
 
 
 def train_trial(
@@ -244,12 +246,19 @@ def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
         source = files.trained
         if trial.variant is None:
             source = _reference(artifacts, trial) / "trained.json"
-        trained = store.read_json(source) if source.exists() else {"steps": 0, "diverged_at": None}
-        status = "done" if trained["diverged_at"] is None else "diverged"
-        facts: dict[str, Any] = {"weights": _weights(artifacts, trial)}
+        trained = store.read_json(source) if source.exists() else UNTRAINED
+        dropout = 0.0
         if trial.variant is not None:
-            facts |= {"dropout": dropout_of(files.model, artifacts.suite.student.lora)}
-        store.write_json(files.path / "DONE.json", {"status": status, **trained, **facts})
+            dropout = dropout_of(files.model, artifacts.suite.student.lora)
+        store.write_json(
+            files.path / "DONE.json",
+            {
+                "status": "done" if trained["diverged_at"] is None else "diverged",
+                **trained,
+                "weights": _weights(artifacts, trial),
+                "dropout": dropout,
+            },
+        )
         (files.path / "FAILED.json").unlink(missing_ok=True)
 
 

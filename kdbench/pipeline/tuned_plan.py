@@ -70,7 +70,7 @@ def chosen_plan(plan: Plan) -> Plan:
         )
         objectives[label] = {"chosen": entries[best]["variant"], "candidates": entries}
         chosen[group[best].full_name] = group[best]
-    store.write_json(path, {**plan.tuning.spec(), "objectives": objectives})
+    store.write_json(path, {**plan.tuning.budget.model_dump(), "objectives": objectives})
     variants = list(chosen.values())
     if plan.lr_sensitivity:
         variants = with_neighbours(variants, plan.artifacts.suite.recipe.lr)

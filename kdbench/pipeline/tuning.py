@@ -7,6 +7,7 @@ from typing import Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive
+from kdbench.config.identity import Budget
 from kdbench.config.schema import DEV, Suite
 from kdbench.variants.objective import LR
 from kdbench.variants.parameters import Choice, Number, Value
@@ -45,9 +46,10 @@ class Tuning:
         every = [variant for group in self.candidates.values() for variant in group]
         return list({variant.full_name: variant for variant in every}.values())
 
-    def spec(self) -> dict[str, Any]:
+    @property
+    def budget(self) -> Budget:
         """What spec.yaml of the main run says."""
-        return {"trials": self.trials, "seeds": self.seeds, "split": DEV, "metric": METRIC}
+        return Budget(trials=self.trials, seeds=self.seeds, split=DEV, metric=METRIC)
 
 
 @dataclass(frozen=True)

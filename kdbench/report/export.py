@@ -14,24 +14,12 @@ import pyarrow.parquet as pq
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.report.frames import RunFrames
+from kdbench.report.frames import BoardFrames, RunFrames, frames_of
 from kdbench.report.lm_eval import write_lm_eval
 from kdbench.runs.folder import Run
 
 Format = Literal["parquet", "duckdb", "csv", "lm-eval"]
 FORMATS: tuple[Format, ...] = ("parquet", "duckdb", "csv", "lm-eval")
-TABLES = (
-    "variants",
-    "trials",
-    "scores",
-    "generations",
-    "samples",
-    "logs",
-    "leaderboard",
-    "stability",
-)
-BOARD_TABLES = ("leaderboard", "stability")
-"""All that a published board has."""
 MANIFEST = "export.json"
 """In every exported folder; only a folder that has one is ever replaced."""
 
@@ -79,8 +67,8 @@ def export(
     name = f"{run.path.resolve().name}.duckdb" if kind == "duckdb" else kind
     target = (run.path / "export" / name if output is None else output).absolute()
     _check_target(target, kind, force)
-    frames = RunFrames(run)
-    if not frames.is_board and frames.scores.empty:
+    frames = frames_of(run)
+    if isinstance(frames, RunFrames) and frames.scores.empty:
         raise UserError(f"{run.path}: no finished trial to export; run it first")
     withheld = [] if include_withheld else [name for name, free in frames.sets.items() if not free]
     if kind == "lm-eval":
@@ -103,11 +91,11 @@ def export(
     return Exported(target, rows, withheld, _open(frames))
 
 
-def read_tables(frames: RunFrames, withheld: list[str]) -> dict[str, pd.DataFrame]:
+def read_tables(frames: RunFrames | BoardFrames, withheld: list[str]) -> dict[str, pd.DataFrame]:
     """The frames that an export holds, without the prompts and references of the sets withheld."""
-    if frames.is_board:
-        return {name: getattr(frames, name) for name in BOARD_TABLES}
-    tables: dict[str, pd.DataFrame] = {name: getattr(frames, name) for name in TABLES}
+    tables: dict[str, pd.DataFrame] = {name: getattr(frames, name) for name in frames.TABLES}
+    if isinstance(frames, BoardFrames):
+        return tables
     samples = tables["samples"].copy()
     hidden = samples["set"].isin(withheld)
     for column in ("instruction", "input", "references"):
@@ -181,7 +169,7 @@ def _is_exported(path: Path) -> bool:
             tables = {name for (name,) in database.execute("SHOW TABLES").fetchall()}
     except duckdb.Error:
         return False
-    return bool(tables) and tables <= set(TABLES)
+    return bool(tables) and tables <= set(RunFrames.TABLES)
 
 
 def _write_manifest(
@@ -199,5 +187,7 @@ def _write_manifest(
     )
 
 
-def _open(frames: RunFrames) -> int:
-    return 0 if frames.is_board else int((frames.trials["status"] == "open").sum())
+def _open(frames: RunFrames | BoardFrames) -> int:
+    if isinstance(frames, BoardFrames):
+        return 0
+    return int((frames.trials["status"] == "open").sum())

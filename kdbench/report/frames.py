@@ -4,16 +4,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import pandas as pd
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_jsonl
-from kdbench.config.identity import canonical
+from kdbench.config.identity import RunSpec, TrialSpec, canonical
 from kdbench.config.schema import DEV
 from kdbench.report.table import Board, build_board, stability_frame, to_frame
-from kdbench.runs.folder import Run, TrialFiles, find_run, stored_spec
+from kdbench.runs.archive import finished
+from kdbench.runs.folder import Run, TrialFiles, find_run
 from kdbench.runs.samples import read_samples
 
 TRIAL = ("variant", "seed", "init_seed")
@@ -35,27 +36,41 @@ OUTCOME = (
 
 
 @dataclass(frozen=True)
-class RunFrames:
-    """The tables of a run, each read when it is first asked for; docs/compare.md has the columns.
-
-    `trials` and `logs` hold every trial that was started, the others what is finished. A published
-    board (`results/boards/<suite>`) has `leaderboard` and `stability` alone.
-    """
-
+class _Frames:
     run: Run
 
     def __repr__(self) -> str:
-        return f"RunFrames('{self.run.path}')"
+        return f"{type(self).__name__}('{self.run.path}')"
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
-        """spec.yaml: `shared` (suite, data, backend), `variants`, `seeds`."""
-        return stored_spec(self.run) or {}
+    def spec(self) -> RunSpec:
+        """What identifies the run: its suite, data, backend, variants and seeds."""
+        return self.run.spec
 
     @property
-    def is_board(self) -> bool:
-        """Is this a published board, which has no trials?"""
-        return not (self.run.path / "trials").is_dir()
+    def sets(self) -> dict[str, bool]:
+        """The evaluation sets, and whether their records may stand in published files."""
+        evaluation = self.spec.shared.suite.data.evaluation
+        return {name: split.redistribute for name, split in evaluation.items()}
+
+
+@dataclass(frozen=True, repr=False)
+class RunFrames(_Frames):
+    """The tables of a run, each read when it is first asked for; docs/compare.md has the columns.
+
+    `trials` and `logs` hold every trial that was started, the others what is finished.
+    """
+
+    TABLES: ClassVar = (
+        "variants",
+        "trials",
+        "scores",
+        "generations",
+        "samples",
+        "logs",
+        "leaderboard",
+        "stability",
+    )
 
     @cached_property
     def variants(self) -> pd.DataFrame:
@@ -66,7 +81,7 @@ class RunFrames:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row per trial: what it is, whether it is `done`, `diverged` or `open`, its cost."""
-        rows = [_trial_row(trial) for trial in self._started()]
+        rows = [_trial_row(trial) for trial in self.run.trials()]
         columns = [*TRIAL, "objective", "params", "source", "reference", "code", "slug", "status"]
         frame = pd.DataFrame(rows, columns=[*columns, *OUTCOME])
         texts = {"variant", "objective", "params", "source", "code", "slug", "status", "reason"}
@@ -78,7 +93,7 @@ class RunFrames:
     def scores(self) -> pd.DataFrame:
         """One row per (trial, set, sample, decoding seed, metric)."""
         return _stack(
-            ((trial, pd.read_parquet(trial.scores_path)) for trial in self._finished()), SCORES
+            ((trial, pd.read_parquet(trial.scores_path)) for trial in finished(self.run)), SCORES
         )
 
     @cached_property
@@ -87,7 +102,7 @@ class RunFrames:
         return _stack(
             (
                 (trial, pd.DataFrame(_answers(trial, name)).assign(set=name))
-                for trial in self._finished()
+                for trial in finished(self.run)
                 for name in (*self.sets, DEV)
             ),
             GENERATIONS,
@@ -97,7 +112,7 @@ class RunFrames:
     def logs(self) -> pd.DataFrame:
         """One row per training step; what is measured on some steps is NaN on the others."""
         return _stack(
-            ((trial, pd.DataFrame(read_jsonl(trial.train_log))) for trial in self._started()),
+            ((trial, pd.DataFrame(read_jsonl(trial.train_log))) for trial in self.run.trials()),
             (*TRIAL, "step", "loss"),
         )
 
@@ -118,42 +133,40 @@ class RunFrames:
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
         """One row per (variant, set, metric), as in leaderboard.csv."""
-        if self.is_board:
-            return self._table("leaderboard").astype({"tier": "Int64"})
         return to_frame(self._board)
 
     @cached_property
     def stability(self) -> pd.DataFrame:
         """One row per variant, as in stability.csv."""
-        if self.is_board:
-            counts = {"diverged_at": "Int64", "worst_seed": "Int64"}
-            return self._table("stability").astype(counts)
         return stability_frame(self._board)
-
-    @property
-    def sets(self) -> dict[str, bool]:
-        """The evaluation sets, and whether their records may stand in published files."""
-        evaluation = self.spec["shared"]["suite"]["data"]["evaluation"]
-        return {name: split.get("redistribute") is True for name, split in evaluation.items()}
 
     @cached_property
     def _board(self) -> Board:
         return build_board(self.run)
 
-    def _started(self) -> list[TrialFiles]:
-        if self.is_board:
-            raise UserError(
-                f"{self.run.path}: a published board has no trials, only .leaderboard and "
-                ".stability; load the run it was made from"
-            )
-        return self.run.trials()
 
-    def _finished(self) -> list[TrialFiles]:
-        return [
-            trial
-            for trial in self._started()
-            if trial.done is not None and trial.scores_path.exists()
-        ]
+@dataclass(frozen=True, repr=False)
+class BoardFrames(_Frames):
+    """The tables of a published board (`results/boards/<suite>`), which has no trials."""
+
+    TABLES: ClassVar = ("leaderboard", "stability")
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row per (variant, set, metric)."""
+        return self._table("leaderboard").astype({"tier": "Int64"})
+
+    @cached_property
+    def stability(self) -> pd.DataFrame:
+        """One row per variant."""
+        return self._table("stability").astype({"diverged_at": "Int64", "worst_seed": "Int64"})
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Says what a board lacks."""
+        raise AttributeError(
+            f"{self!r} has no '{name}': a published board has no trials, only leaderboard and "
+            "stability; load the run it was made from"
+        )
 
     def _table(self, name: str) -> pd.DataFrame:
         path = self.run.path / f"{name}.csv"
@@ -162,7 +175,7 @@ class RunFrames:
         return pd.read_csv(path)
 
 
-def load_run(path: str | Path) -> RunFrames:
+def load_run(path: str | Path) -> RunFrames | BoardFrames:
     """The tables of a run, or of a published board, as pandas frames.
 
     Args:
@@ -172,26 +185,31 @@ def load_run(path: str | Path) -> RunFrames:
         UserError: there is no run in that folder.
     """
     folder = Path(path)
-    return RunFrames(find_run(str(folder.absolute()), folder.parent))
+    return frames_of(find_run(str(folder.absolute()), folder.parent))
+
+
+def frames_of(run: Run) -> RunFrames | BoardFrames:
+    """The tables of a run, or of a published board."""
+    return RunFrames(run) if (run.path / "trials").is_dir() else BoardFrames(run)
 
 
 def _trial_row(trial: TrialFiles) -> dict[str, Any]:
     spec, done = trial.spec, trial.done
     return {
         **_identity(spec),
-        "objective": spec["objective"],
-        "params": canonical(spec["params"] | {key: spec[key] for key in ("lr",) if key in spec}),
-        "source": canonical(spec["source"]) if "source" in spec else None,
-        "reference": spec["reference"],
-        "code": spec.get("code"),
-        "slug": spec["slug"],
+        "objective": spec.objective,
+        "params": canonical(spec.parameters),
+        "source": None if spec.source is None else canonical(spec.source),
+        "reference": spec.reference,
+        "code": spec.code,
+        "slug": spec.slug,
         "status": "open" if done is None else done["status"],
-        **{name: (done or {}).get(name) for name in OUTCOME},
+        **{name: None if done is None else done[name] for name in OUTCOME},
     }
 
 
-def _identity(spec: dict[str, Any]) -> dict[str, Any]:
-    return {name: spec.get(name, 0) for name in TRIAL}
+def _identity(spec: TrialSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in TRIAL}
 
 
 def _answers(trial: TrialFiles, set_name: str) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from kdbench.base.store import read_json
 from kdbench.report.evidence import Written
 from kdbench.report.evidence_stability import stability_markdown
 from kdbench.report.html_data import page_data
@@ -42,15 +41,13 @@ def to_html(
 
     Args:
         board: of the run.
-        run: whose folder holds the answers, spec.yaml and provenance.json; any of them may be
-            missing.
+        run: whose folder holds spec.yaml and, where they are kept, answers and provenance.json.
         samples: of each evaluation set; None for as many as fit into 5 MB, 20 at most.
         written: the run's evidence, where it has some.
     """
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
-    spec, provenance = _spec(run), _provenance(run)
-    origins = [*map(_accepted, provenance.get("accepted", []))]
-    origins += map(_command, provenance.get("commands", []))
+    spec, provenance = run.spec, run.provenance
+    origins = [*map(_accepted, provenance.accepted), *map(_command, provenance.commands)]
     header, rows = cells(board, columns(board))
     data = page_data(board, run, samples)
     if written is not None:
@@ -61,7 +58,7 @@ def to_html(
         "style": style,
         "script": script,
         "title": escape(run.path.name),
-        "about": escape(_about(spec)),
+        "about": escape(f"Suite {spec.shared.suite.name}. {spec.shared.suite.description}"),
         "table": table(header, [[cell.text for cell in row] for row in rows]),
         "notes": "\n".join(f"<li>{inline(note)}</li>" for note in notes(board)),
         "evidence": evidence_markup(written) if written else f"<p>{NOTHING_TO_COMPARE}</p>",
@@ -70,9 +67,9 @@ def to_html(
         "costs": scrolling(_plain_table(cost_frame(board.costs())), "Costs"),
         "parameters": table(["variant", "objective", "parameters"], _parameters(board)),
         "commands": "\n".join(origins) or "<p>Not recorded.</p>",
-        "spec": escape(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
-        if spec
-        else "Not recorded.",
+        "spec": escape(
+            yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        ),
         "data": f"{DATA_BEGIN}{_json(data)}{DATA_END}",
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
@@ -108,24 +105,6 @@ def _asset(name: str) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _spec(run: Run) -> dict[str, Any]:
-    path = run.path / "spec.yaml"
-    spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return spec
-
-
-def _provenance(run: Run) -> dict[str, Any]:
-    path = run.path / "provenance.json"
-    return read_json(path) if path.exists() else {}
-
-
-def _about(spec: dict[str, Any]) -> str:
-    if not spec:
-        return ""
-    suite = spec["shared"]["suite"]
-    return f"Suite {suite['name']}. {suite['description']}"
 
 
 def _accepted(entry: dict[str, Any]) -> str:

@@ -20,9 +20,8 @@ import pandas as pd
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.data.template import prompt_text, user_turn
-from kdbench.report.frames import TRIAL, RunFrames
+from kdbench.report.frames import TRIAL, BoardFrames, RunFrames
 from kdbench.report.table import AVERAGE
-from kdbench.runs.provenance import read as read_provenance
 from kdbench.runs.results import RANKED
 from kdbench.score.metrics import GREEDY, WHOLE_SET
 
@@ -42,7 +41,9 @@ class _Task:
     withheld: bool
 
 
-def write_lm_eval(frames: RunFrames, folder: Path, withheld: Sequence[str]) -> dict[str, int]:
+def write_lm_eval(
+    frames: RunFrames | BoardFrames, folder: Path, withheld: Sequence[str]
+) -> dict[str, int]:
     """Writes a folder per model.
 
     Args:
@@ -56,12 +57,12 @@ def write_lm_eval(frames: RunFrames, folder: Path, withheld: Sequence[str]) -> d
     Raises:
         UserError: the run has no answers, which a published board never has.
     """
-    if frames.is_board or frames.generations.empty:
+    if isinstance(frames, BoardFrames) or frames.generations.empty:
         raise UserError(
             f"{frames.run.path}: no answers, which the files of lm-evaluation-harness consist of; "
             "export another format, or the run itself"
         )
-    tasks, commands = _tasks(frames, withheld), read_provenance(frames.run.path / "provenance.json")
+    tasks, commands = _tasks(frames, withheld), frames.run.provenance.commands
     begun = _begun(frames, commands)
     stamp = begun.strftime("%Y-%m-%dT%H-%M-%S.%f")
     scores, answers = (
@@ -149,7 +150,7 @@ def _samples(
         (answers["set"] == task.set) & ((answers["decoding_seed"] == GREEDY) == task.greedy)
     ].sort_values(["sample", "decoding_seed"])
     texts = own.groupby("sample")["text"].agg(list)
-    chat = frames.spec["shared"]["suite"]["data"].get("template") == "chat"
+    chat = frames.spec.shared.suite.data.template == "chat"
     asked = user_turn if chat else prompt_text  # the tokenizer's template is not in a run
     for sample, metrics in per_sample.iterrows():
         index = int(str(sample))
@@ -191,7 +192,7 @@ def _results(
             groups[group] = members
             results[group] = _average(group, [results[name] for name in members])
     sizes = {name: len(rows) for name, rows in logged.items()}
-    version = frames.spec["shared"]["version"]
+    version = frames.spec.shared.version
     return {
         "results": results,
         "groups": {group: results[group] for group in groups},
@@ -240,11 +241,11 @@ def _average(name: str, members: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _task_config(frames: RunFrames, task: _Task, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    split = frames.spec["shared"]["suite"]["data"]["evaluation"][task.set]
+    split = frames.spec.shared.suite.data.evaluation[task.set]
     metrics = rows[0]["metrics"] if rows else []
     return {
         "task": task.name,
-        "dataset_path": split.get("hub") or split.get("path"),
+        "dataset_path": split.hub or split.path,
         "output_type": "generate_until",
         "metric_list": [
             {"metric": name, "aggregation": "mean", "higher_is_better": _better(name)}
@@ -253,30 +254,28 @@ def _task_config(frames: RunFrames, task: _Task, rows: Sequence[dict[str, Any]])
         "generation_kwargs": _decoding(frames, task),
         "repeats": len(rows[0]["resps"][0]) if rows else 1,
         "num_fewshot": 0,
-        "metadata": {"version": frames.spec["shared"]["version"], "withheld": task.withheld},
+        "metadata": {"version": frames.spec.shared.version, "withheld": task.withheld},
     }
 
 
 def _decoding(frames: RunFrames, task: _Task) -> dict[str, Any]:
-    decoding = frames.spec["shared"]["suite"]["decoding"]
-    sampled = {} if task.greedy else {key: decoding[key] for key in ("temperature", "top_p")}
-    ngrams = {key: decoding[key] for key in ("no_repeat_ngram_size",) if key in decoding}
+    decoding = frames.spec.shared.suite.decoding
+    sampled = {"temperature": decoding.temperature, "top_p": decoding.top_p}
     return {
         "until": [],
         "do_sample": not task.greedy,
-        "max_gen_toks": decoding["max_new_tokens"],
-        **ngrams,
-        **sampled,
+        "max_gen_toks": decoding.max_new_tokens,
+        "no_repeat_ngram_size": decoding.no_repeat_ngram_size,
+        **({} if task.greedy else sampled),
     }
 
 
 def _config(frames: RunFrames, arguments: dict[str, Any]) -> dict[str, Any]:
     seed = arguments["seed"]
-    shared = frames.spec["shared"]
     return {
         "model": "kdbench",
         "model_args": arguments,
-        "model_dtype": shared["dtype"],
+        "model_dtype": frames.spec.shared.dtype,
         "batch_size": None,
         "batch_sizes": [],
         "device": None,

@@ -77,7 +77,7 @@ def _figures(board: Board) -> str:
 
 
 def _budget(board: Board) -> str:
-    if not board.stability or not board.budget:
+    if not board.stability:
         return ""
     if board.budget == "fixed":
         return (
@@ -123,8 +123,6 @@ def _seed_meaning(board: Board) -> str:
 
 
 def _noise(board: Board) -> str:
-    if board.dropout is None:
-        return ", and the dropout where the student has any"
     if board.dropout == 0:
         return " (trials train without dropout)"
     return f" and the dropout (probability {board.dropout:g}), both alike for all objectives"

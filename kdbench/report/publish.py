@@ -4,12 +4,10 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.config.identity import Shared, differences
 from kdbench.runs.archive import ARCHIVE, finished, key_of, pack, unpack
 from kdbench.runs.folder import Run, TrialFiles
 
@@ -96,12 +94,10 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
         raise UserError(
             f"{run.path}: {', '.join(missing)} missing; finish the run, then `kdbench report` it"
         )
-    spec = yaml.safe_load((run.path / "spec.yaml").read_text(encoding="utf-8"))
-    suite = spec["shared"]["suite"]
-    sets = suite["data"]["evaluation"]
-    free = {name for name, split in sets.items() if split.get("redistribute") is True}
-    target = boards / str(suite["name"])
-    check_nothing_is_lost(run, target, spec["shared"], trials=trials)
+    suite = run.spec.shared.suite
+    free = {name for name, split in suite.data.evaluation.items() if split.redistribute}
+    target = boards / suite.name
+    check_nothing_is_lost(run, target, run.spec.shared, trials=trials)
     with store.new_folder(target) as folder:
         for name in (*TABLES, *(name for name in EVIDENCE if (run.path / name).exists())):
             shutil.copyfile(run.path / name, folder / name)
@@ -115,24 +111,22 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
 
 
 def check_nothing_is_lost(
-    run: Run, target: Path, shared: Any, *, trials: bool, coming: Collection[TrialFiles] = ()
+    run: Run, target: Path, shared: Shared, *, trials: bool, coming: Collection[TrialFiles] = ()
 ) -> None:
     """Refuses to replace trials of the same settings that are only in the board.
 
     Args:
         run: to be published.
         target: the board that it would replace.
-        shared: what all trials of the run share, as in spec.yaml.
+        shared: what all trials of the run share.
         trials: whether the finished trials are published too.
         coming: trials that will be finished by then.
 
     Raises:
         UserError: naming them.
     """
-    old = target / "spec.yaml"
-    if not (target / ARCHIVE).exists() or not old.exists():
-        return
-    if yaml.safe_load(old.read_text(encoding="utf-8"))["shared"] != shared:
+    board = Run(target)
+    if not (target / ARCHIVE).exists() or differences(board.spec.shared, shared):
         return
     kept = {key_of(trial) for trial in (*finished(run), *coming)} if trials else set()
     if lost := sorted(unpack(target / ARCHIVE).keys() - kept):

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from kdbench.base.store import read_json
 from kdbench.config.schema import DEV
 from kdbench.runs.folder import Run
 from kdbench.runs.results import (
@@ -66,10 +64,9 @@ class Board:
         trials: the finished trials, by variant, the best first.
         set_aside: finished trials of initial students that lack another seed of their variant.
         mixed: what differed between the commands that made the run, of what can move a byte.
-        dropout: the largest probability of dropout in a training, None where the run does not say.
+        dropout: the largest probability of dropout in a training.
         unlike: the shared models of which the trials had several, and of how many weights.
-        budget: `fixed`, or how many candidates of every objective were tried on dev; "" where the
-            run does not say.
+        budget: `fixed`, or how many candidates of every objective were tried on dev.
     """
 
     rows: dict[tuple[str, str, str], Row]
@@ -83,8 +80,8 @@ class Board:
     init_seeds: list[int] = field(default_factory=lambda: [0])
     set_aside: int = 0
     mixed: tuple[str, ...] = ()
-    budget: str = ""
-    dropout: float | None = None
+    budget: str = "fixed"
+    dropout: float = 0.0
     unlike: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -186,37 +183,16 @@ def build_board(run: Run) -> Board:
         unequal_seeds=any(len(grid.of(group)) < len(group) for group in ranked.values()),
         trials=by_variant,
         set_aside=len(trials) - sum(map(len, by_variant.values())),
-        mixed=_mixed(run),
+        mixed=tuple(run.provenance.mixed),
         budget=_budget(run),
-        dropout=_dropout(run, [trial for group in ranked.values() for trial in group]),
+        dropout=max((t.dropout for group in ranked.values() for t in group), default=0.0),
         unlike=_unlike(trials),
     )
 
 
-def _mixed(run: Run) -> tuple[str, ...]:
-    path = run.path / "provenance.json"
-    return tuple(read_json(path).get("mixed", ())) if path.exists() else ()
-
-
 def _budget(run: Run) -> str:
-    path = run.path / "spec.yaml"
-    if not path.exists():
-        return ""
-    tuning = yaml.safe_load(path.read_text(encoding="utf-8")).get("tuning")
-    return str(tuning["trials"]) if tuning else "fixed"
-
-
-def _dropout(run: Run, trials: Sequence[TrialResult]) -> float | None:
-    known = [trial.dropout for trial in trials if trial.dropout is not None]
-    if len(known) == len(trials):
-        return max(known, default=None)
-    path = run.path / "spec.yaml"
-    if not path.exists():
-        return None
-    # What is made from scratch has none of its own; older trials say nothing themselves.
-    suite = yaml.safe_load(path.read_text(encoding="utf-8"))["shared"]["suite"]
-    student = suite.get("student") or {}
-    return 0.0 if student.get("architecture") and not student.get("lora") else None
+    tuning = run.spec.tuning
+    return "fixed" if tuning is None else str(tuning.trials)
 
 
 def _unlike(trials: Sequence[TrialResult]) -> dict[str, int]:

@@ -1,16 +1,15 @@
 """What tuning and the learning rate did to a run's scores."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
 
 from kdbench.base.seeds import derive
 from kdbench.base.store import read_json
+from kdbench.config.identity import canonical
 from kdbench.report.table import AVERAGE, Board
 from kdbench.runs.folder import Run
 from kdbench.runs.results import TrialResult, finished_trials, grid_of
@@ -111,14 +110,12 @@ def prices(run: Run, board: Board) -> list[Price]:
 
 def sensitivities(run: Run, board: Board) -> list[Sensitivity]:
     """Every variant that was also run at half and at twice its learning rate, the best first."""
-    lr = _suite_rate(run)
-    if lr is None:
-        return []
+    lr = run.spec.shared.suite.recipe.lr
     families: defaultdict[str, dict[float, str]] = defaultdict(dict)
     for variant in board.stability:
         spec = board.trials[variant][0].files.spec
-        key = json.dumps([spec["objective"], spec["params"], spec.get("source")], sort_keys=True)
-        families[key].setdefault(spec.get("lr", lr), variant)
+        key = canonical([spec.objective, spec.params, spec.source])
+        families[key].setdefault(spec.lr or lr, variant)
     found = [
         _sensitivity(board, rate, [rates[rate * factor] for factor in FACTORS])
         for rates in families.values()
@@ -169,11 +166,3 @@ def _tables(groups: Sequence[Sequence[TrialResult]], sets: list[str]) -> dict[st
         ).mean(axis=2)
         for name in sets
     }
-
-
-def _suite_rate(run: Run) -> float | None:
-    path = run.path / "spec.yaml"
-    if not path.exists():
-        return None
-    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return float(spec["shared"]["suite"]["recipe"]["lr"])

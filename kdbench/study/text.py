@@ -152,12 +152,12 @@ def _plots(plots: Sequence[str]) -> Iterator[str]:
 
 
 def _made(study: Study) -> Iterator[str]:
-    from kdbench.runs.provenance import read
+    from kdbench.runs.folder import Run
 
     yield "## How it was made"
     lines = []
     for student in study.students:
-        for entry in read(study.path / student / "provenance.json"):
+        for entry in Run(study.path / student).provenance.commands:
             hardware = entry.get("hardware", {})
             changed = ", files changed since" if entry.get("dirty") else ""
             lines.append(

@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kdbench.base.store import read_json, read_jsonl, write_json
 from kdbench.runs.folder import Run, TrialFiles
 from kdbench.runs.results import DIAGNOSTICS, read_trial
@@ -126,15 +124,17 @@ class _Line:
 def subject_of(run: Run, files: TrialFiles) -> Subject:
     """What a tracker is told of a trial."""
     spec = files.spec
-    shared = yaml.safe_load((run.path / "spec.yaml").read_text(encoding="utf-8"))["shared"]
-    seeds = [] if spec["reference"] else [f"seed {spec['seed']}"]
-    if spec.get("init_seed"):
-        seeds.append(f"initial student {spec['init_seed']}")
+    seeds = [] if spec.reference else [f"seed {spec.seed}"]
+    if spec.init_seed:
+        seeds.append(f"initial student {spec.init_seed}")
     return Subject(
         run=run.path,
         folder=files.path.relative_to(run.path / "trials").as_posix(),
-        name=" ".join([spec["variant"], *seeds]),
-        config={"trial": spec, "shared": shared},
+        name=" ".join([spec.variant, *seeds]),
+        config={
+            "trial": spec.model_dump(mode="json"),
+            "shared": run.spec.shared.model_dump(mode="json"),
+        },
     )
 
 
