@@ -8,15 +8,22 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from kdbench.base.errors import UserError
-from kdbench.config.schema import Model
+from kdbench.config.identity import digest
+from kdbench.config.load import load_suite
+from kdbench.config.schema import Model, Split
+from kdbench.data.records import read_split
 from kdbench.models import weights
 from kdbench.models.gguf import dequantised
 from kdbench.models.model import keep_layers, load
 from kdbench.models.size import size_of
 from kdbench.pipeline import build
+from kdbench.pipeline.artifacts import Artifacts
+from tests.conftest import MICRO_SUITE
 from tests.generate_models import tokenizer
 
 CHAT = (
