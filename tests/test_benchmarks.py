@@ -18,14 +18,13 @@ from benchmarks.measure import Options, Report
 from benchmarks.passes import passes
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
 from benchmarks.plots import figure_of
-from benchmarks.scaling import DOCUMENT, H100, PAIRS, computed, replaced
+from benchmarks.scaling import DOCUMENT, H100, PAIRS, Step, Transformer, computed, replaced, stages
 from benchmarks.shapes import DOLLY, TINY, Bench
 from benchmarks.step import floor, step
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Loss
 from kdbench.head.chunked import per_token_loss
-from kdbench.pipeline.formulas import Step, Transformer, stages
-from kdbench.pipeline.paper import on_paper, sizes
+from kdbench.pipeline.estimate import Counts, memory_of
 from kdbench.variants.variant import parse
 
 BENCH = Bench(TINY)
@@ -272,17 +271,16 @@ def test_the_heads_operations_are_those_that_torch_counts() -> None:
     assert parts["head, matrix products"].flops == counter.get_total_flops()
 
 
-def test_operations_of_a_trial_on_paper_are_those_of_its_steps() -> None:
+def test_the_operations_of_a_planned_trial_are_those_of_its_steps() -> None:
     suite = load_suite("dolly-gpt2")
-    models = [sizes(model, suite).body for model in (suite.teacher, suite.student)]
     step = Step(rows=suite.recipe.batch, length=100, response=40)
-    parts = stages(*models, step, H100, devices=1, passes=0)
+    parts = stages(*PAIRS[0], step, H100, devices=1, passes=0)
     per_step = sum(
         parts[name].flops
         for name in ("student's body, forward + backward", "head, matrix products")
     )
-    found = on_paper(suite, rows=1, length=512, gpu=False, mean_length=100, mean_response=40)
-    assert found["flops"] == pytest.approx(suite.recipe.steps * per_step)
+    planned = memory_of(suite, Counts(100.0, 40.0, 0, 512, exact=False), rows=1, gpu=False)
+    assert planned["flops"] == pytest.approx(suite.recipe.steps * per_step)
 
 
 def test_a_stage_is_bound_by_its_slowest_part() -> None:
