@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import head, perf, suite_runs
+from benchmarks import head, perf, runs
 from benchmarks.__main__ import main
-from benchmarks.grid import fit
 from benchmarks.measure import Options, Report
 from benchmarks.passes import passes
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
@@ -192,14 +191,14 @@ time.sleep(60 if "--linger" in sys.argv else 0.5)
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process in place of `kdbench run`: 64 MB, its first step after half a second."""
-    monkeypatch.setattr(suite_runs, "INTERVAL", 0.1)
-    monkeypatch.setattr(suite_runs, "KDBENCH", [sys.executable, "-c", STAND_IN])
+    monkeypatch.setattr(runs, "INTERVAL", 0.1)
+    monkeypatch.setattr(runs, "KDBENCH", [sys.executable, "-c", STAND_IN])
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_run_is_timed_and_its_memory_watched(tmp_path: Path) -> None:
-    words = suite_runs.command(tmp_path / "out", smoke=False)
-    wall, peak = suite_runs.run(words, tmp_path / "cache")
+    words = runs.command(tmp_path / "out", smoke=False)
+    wall, peak = runs.run(words, tmp_path / "cache")
     assert wall > 1.0
     assert peak > 64.0
 
@@ -207,21 +206,21 @@ def test_a_run_is_timed_and_its_memory_watched(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stand_in")
 def test_the_start_ends_with_the_first_step(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = suite_runs.command(out, "--linger", smoke=False)
-    taken = suite_runs.seconds_until(words, tmp_path / "cache", "*/trials/*/*/train.jsonl", out)
+    words = runs.command(out, "--linger", smoke=False)
+    taken = runs.seconds_until(words, tmp_path / "cache", "*/trials/*/*/train.jsonl", out)
     assert 0.5 < taken < 30.0
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_run_that_ends_before_its_first_step_is_an_error(tmp_path: Path) -> None:
-    words, out = suite_runs.command(tmp_path / "out", smoke=False), tmp_path / "out"
+    words, out = runs.command(tmp_path / "out", smoke=False), tmp_path / "out"
     with pytest.raises(RuntimeError, match="too early"):
-        suite_runs.seconds_until(words, tmp_path / "cache", "no-such-file", out)
+        runs.seconds_until(words, tmp_path / "cache", "no-such-file", out)
 
 
 def test_the_line_through_a_grid() -> None:
-    assert fit([(4, 30.0), (8, 50.0), (16, 90.0)]) == pytest.approx((10.0, 5.0, 0.0))
-    assert fit([(0, 0.0), (1, 1.0), (2, 0.0)]) == pytest.approx((1 / 3, 0.0, 2 / 3))
+    assert runs.fit([(4, 30.0), (8, 50.0), (16, 90.0)]) == pytest.approx((10.0, 5.0, 0.0))
+    assert runs.fit([(0, 0.0), (1, 1.0), (2, 0.0)]) == pytest.approx((1 / 3, 0.0, 2 / 3))
 
 
 def llama(model: Transformer, device: str) -> Any:
