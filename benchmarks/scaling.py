@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import Report
-from benchmarks.perf import newest
+from benchmarks.measure import Report, newest
 from kdbench.head.chunked import CHUNK_ELEMENTS
 
 REPEATS = 1

@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import head, perf, runs
+from benchmarks import head, measure, runs
 from benchmarks.__main__ import main
 from benchmarks.measure import Options, Report
-from benchmarks.passes import passes
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
 from benchmarks.plots import figure_of
 from benchmarks.scaling import DOCUMENT, H100, PAIRS, Step, Transformer, computed, replaced, stages
@@ -34,7 +33,7 @@ SMOKE = ("step", "head", "memory", "teacher-cache", "rouge", "scaling")
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where rows go in a test."""
-    monkeypatch.setattr(perf, "PERF", tmp_path / "perf.csv")
+    monkeypatch.setattr(measure, "PERF", tmp_path / "perf.csv")
     return tmp_path / "perf.csv"
 
 
@@ -102,13 +101,13 @@ def test_the_shape_is_the_one_of_the_targets() -> None:
 )
 def test_passes_are_reads_and_writes(call: Any, expected: float) -> None:
     x = torch.ones(4, 50)
-    assert passes(lambda: call(x), 4, 50) == pytest.approx(expected)
+    assert head.passes(lambda: call(x), 4, 50) == pytest.approx(expected)
 
 
 def test_passes_count_the_backward_pass() -> None:
     x = torch.ones(4, 50, requires_grad=True)
-    forward = passes(lambda: (x * x).sum(), 4, 50)
-    both = passes(lambda: (x * x).sum().backward(), 4, 50)  # type: ignore[no-untyped-call]
+    forward = head.passes(lambda: (x * x).sum(), 4, 50)
+    both = head.passes(lambda: (x * x).sum().backward(), 4, 50)  # type: ignore[no-untyped-call]
     assert both > forward
 
 
@@ -121,7 +120,7 @@ def test_a_row_holds_the_median_and_a_peers_ratio(kept: Path) -> None:
     report = Report("step", Options(repeats=3, threads=1), ("rouge-score", "no-such-package"))
     report.compare("case", {"kdbench": [1.0, 4.0, 2.0], "floor": [1.0, 1.0, 1.5], "absent": []})
     rows = read(kept)
-    assert list(rows[0]) == perf.COLUMNS
+    assert list(rows[0]) == measure.COLUMNS
     assert [(r["who"], r["metric"], r["value"], r["ratio"]) for r in rows] == [
         ("kdbench", "seconds", "2", ""),
         ("kdbench", "seconds_range", "3", ""),
@@ -137,7 +136,7 @@ def test_rows_are_added_to_those_that_are_there(kept: Path) -> None:
     for value in (1.0, 2.0):
         report.value("case", "kdbench", "seconds", value, "s")
     assert [row["value"] for row in read(kept)] == ["1", "2"]
-    assert perf.newest("step") == {("step", "case", "kdbench", "seconds"): 2.0}
+    assert measure.newest("step") == {("step", "case", "kdbench", "seconds"): 2.0}
 
 
 def test_a_plot_has_a_panel_a_metric(kept: Path) -> None:
@@ -163,7 +162,7 @@ def test_passes_are_counted_at_a_vocabulary_of_which_few_tokens_fit_into_a_block
 def test_a_smoke_run_prints_rows_and_keeps_none(
     name: str, kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept.write_text(",".join(perf.COLUMNS) + "\n")
+    kept.write_text(",".join(measure.COLUMNS) + "\n")
     document = DOCUMENT.read_text()
     assert main([name, "--smoke", "--threads", "1"]) == 0
     assert ("kdbench" if name != "scaling" else "step, on-policy") in capsys.readouterr().out
