@@ -151,10 +151,10 @@ def test_a_plot_has_a_panel_a_metric(kept: Path) -> None:
 
 
 def test_passes_are_counted_at_a_vocabulary_of_which_few_tokens_fit_into_a_block() -> None:
-    few, many = (head._Sides(replace(TINY, vocabulary=size)) for size in (300, 60_000))
+    few, many = (head.Sides(replace(TINY, vocabulary=size)) for size in (300, 60_000))
     per_token = per_token_loss(parse("forward-kl"), Loss())
-    assert head._passes(few, per_token, few.teacher) > 10
-    assert head._passes(many, per_token, many.teacher) > 10
+    assert head.count_passes(few, per_token, few.teacher) > 10
+    assert head.count_passes(many, per_token, many.teacher) > 10
 
 
 @pytest.mark.slow
