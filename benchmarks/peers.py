@@ -42,20 +42,18 @@ def forward_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 def skew_kl(student_logits: Tensor, teacher_logits: Tensor, weight: float = 0.1) -> Tensor:
     p, q = _probabilities(teacher_logits), _probabilities(student_logits)
     mixture = torch.log(weight * p + (1 - weight) * q)
-    infinite = _infinite(student_logits, teacher_logits)
-    return -torch.masked_fill(p * mixture, infinite, 0).sum(-1)
+    return -torch.masked_fill(p * mixture, _infinite(student_logits, teacher_logits), 0).sum(-1)
 
 
 def jsd(student_logits: Tensor, teacher_logits: Tensor, beta: float = 0.5) -> Tensor:
     p, q = _probabilities(teacher_logits), _probabilities(student_logits)
-    log_p, log_q = _log_probabilities(teacher_logits), _log_probabilities(student_logits)
     mixture = torch.log(beta * p + (1 - beta) * q)
-    infinite, parts = _infinite(student_logits, teacher_logits), []
-    for own, log_own in ((p, log_p), (q, log_q)):
+    infinite, total = _infinite(student_logits, teacher_logits), 0.0
+    for own, logits, share in ((p, teacher_logits, beta), (q, student_logits, 1 - beta)):
         product = torch.masked_fill(own * mixture, infinite, 0)
-        product -= torch.masked_fill(own * log_own, infinite, 0)
-        parts.append(-product.sum(-1))
-    return beta * parts[0] + (1 - beta) * parts[1]
+        product -= torch.masked_fill(own * _log_probabilities(logits), infinite, 0)
+        total = total - share * product.sum(-1)
+    return total
 
 
 def amid_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import perf
+from benchmarks import measure
 from benchmarks.measure import OURS, RANGE, hardware
 from kdbench.report.plots import to_bytes
 from kdbench.report.style import SETTINGS
@@ -18,7 +18,7 @@ PLOTS = Path(__file__).parent / "plots"
 
 def draw(benchmark: str, threads: int) -> Path:
     """Draws a benchmark's rows of this machine and returns the file."""
-    rows = pd.read_csv(perf.PERF)
+    rows = pd.read_csv(measure.PERF)
     rows = rows[(rows["benchmark"] == benchmark) & (rows["hardware"] == hardware(threads))]
     with mpl.rc_context(SETTINGS):
         figure = figure_of(rows)

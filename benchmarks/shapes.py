@@ -93,6 +93,35 @@ class Bench:
         return LiveTeacher(self.teacher, self.shape.vocabulary)
 
 
+@dataclass(frozen=True)
+class ProductBuffers:
+    """Where the matrix products of both heads go, chunk by chunk: what a floor consists of."""
+
+    logits: Tensor
+    d_hidden: Tensor
+    d_weight: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, tokens: int, chunk: int) -> "ProductBuffers":
+        """For so many tokens, in chunks of at most so many."""
+        logits = weight.new_empty(min(chunk, tokens), len(weight))
+        d_hidden = weight.new_empty(tokens, weight.shape[1])
+        return cls(logits, d_hidden, torch.empty_like(weight))
+
+    def fill(self, hidden: Tensor, weight: Tensor, other: tuple[Tensor, Tensor] | None) -> None:
+        """Both logits, d(hidden) and d(weight); `other` is the teacher's hidden states and head."""
+        self.d_weight.zero_()
+        size = len(self.logits)
+        for start in range(0, len(hidden), size):
+            part = slice(start, min(start + size, len(hidden)))
+            buffer = self.logits[: part.stop - start]
+            if other is not None:
+                torch.mm(other[0][part], other[1].T, out=buffer)
+            torch.mm(hidden[part], weight.T, out=buffer)
+            torch.mm(buffer, weight, out=self.d_hidden[part])
+            self.d_weight.addmm_(buffer.T, hidden[part])
+
+
 def random_model(vocabulary: int, architecture: Architecture, name: str) -> Any:
     """A Llama with random weights, where the first GPU is, if there is one."""
     tokenizer: Any = SimpleNamespace(get_vocab_size=lambda: vocabulary)

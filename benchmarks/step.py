@@ -27,7 +27,15 @@ import torch
 
 from benchmarks.measure import OURS, Report, rounds, seconds, version
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
-from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, BenchShape, half_precision
+from benchmarks.shapes import (
+    DOLLY,
+    EMBEDDED,
+    TINY,
+    Bench,
+    BenchShape,
+    ProductBuffers,
+    half_precision,
+)
 from kdbench.config.schema import Loss
 from kdbench.data.batches import collate, micro_batches
 from kdbench.head.chunked import PerToken, chunk_size, per_token_loss
@@ -143,26 +151,17 @@ def floor(bench: Bench) -> Callable[[], None]:
     batch = collate(bench.data, bench.rows).to(device)
     inputs, positions = batch.tokens, batch.positions
     head = head_of(student, bench.shape.vocabulary)
-    weight, size = head.weight.detach().to(dtype), min(chunk_size(head), len(positions))
+    weight = head.weight.detach().to(dtype)
+    buffers = ProductBuffers.of(weight, len(positions), chunk_size(head))
     other = bench.cache.batch(bench.data, batch.rows)
-    other_weight, other_hidden = other.head.weight.detach().to(dtype), other.hidden.to(dtype)
-    logits = weight.new_empty(size, len(weight))
-    d_hidden, d_weight = weight.new_empty(len(positions), weight.shape[1]), torch.empty_like(weight)
+    beside = other.hidden.to(dtype), other.head.weight.detach().to(dtype)
 
     def call() -> None:
         student.zero_grad(set_to_none=True)
         with half_precision(device):
             hidden = hidden_states(student, inputs, positions)
-        detached = hidden.detach().to(dtype)
-        d_weight.zero_()
-        for start in range(0, len(positions), size):
-            part = slice(start, min(start + size, len(positions)))
-            buffer = logits[: part.stop - start]
-            torch.mm(other_hidden[part], other_weight.T, out=buffer)
-            torch.mm(detached[part], weight.T, out=buffer)
-            torch.mm(buffer, weight, out=d_hidden[part])
-            d_weight.addmm_(buffer.T, detached[part])
-        hidden.backward(d_hidden.to(hidden.dtype))  # type: ignore[no-untyped-call]
+        buffers.fill(hidden.detach().to(dtype), weight, beside)
+        hidden.backward(buffers.d_hidden.to(hidden.dtype))  # type: ignore[no-untyped-call]
 
     return call
 

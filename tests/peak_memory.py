@@ -1,4 +1,4 @@
-"""Trains two steps in a fresh process and prints what they took, beside what `paper` says.
+"""Trains two steps in a fresh process and prints what they took, beside the estimate.
 
 What is trained is made by `prepare` before, in another process, whose memory does not count.
 """
@@ -16,7 +16,7 @@ from kdbench.config.schema import Diagnostics, Loss, Model, Recipe
 from kdbench.data.encode import Encoded
 from kdbench.data.template import EOS
 from kdbench.head.teacher import fill
-from kdbench.pipeline.paper import on_paper
+from kdbench.pipeline.estimate import at_most, memory_of
 from kdbench.train import loop
 from kdbench.train.job import Job, Weights
 from kdbench.variants.variant import parse
@@ -46,7 +46,7 @@ def prepare(folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Prints bytes as JSON: `paper`, and `measured` above what the imports take."""
+    """Prints bytes as JSON: `estimate`, and `measured` above what the imports take."""
     loop._finish = lambda *_: None
     before = _kilobytes("VmRSS")
     loop.train(
@@ -72,8 +72,8 @@ def main(folder: Path) -> None:
     suite = load_suite("instruct").model_copy(
         update={"teacher": model, "student": model, "recipe": RECIPE}
     )
-    paper = on_paper(suite, rows=ROWS, length=LENGTH, gpu=False)["total"]
-    print(json.dumps({"paper": paper, "measured": 1024 * (_kilobytes("VmHWM") - before)}))
+    estimate = memory_of(suite, at_most(LENGTH), rows=ROWS, gpu=False)["total"]
+    print(json.dumps({"estimate": estimate, "measured": 1024 * (_kilobytes("VmHWM") - before)}))
 
 
 def _random_rows() -> Encoded:

@@ -11,21 +11,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import head, perf, suite_runs
+from benchmarks import head, measure, runs
 from benchmarks.__main__ import main
-from benchmarks.grid import fit
 from benchmarks.measure import Options, Report
-from benchmarks.passes import passes
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
 from benchmarks.plots import figure_of
-from benchmarks.scaling import DOCUMENT, H100, PAIRS, computed, replaced
+from benchmarks.scaling import DOCUMENT, H100, PAIRS, Step, Transformer, computed, replaced, stages
 from benchmarks.shapes import DOLLY, TINY, Bench
 from benchmarks.step import floor, step
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Loss
 from kdbench.head.chunked import per_token_loss
-from kdbench.pipeline.formulas import Step, Transformer, stages
-from kdbench.pipeline.paper import on_paper, sizes
+from kdbench.pipeline.estimate import Counts, memory_of
 from kdbench.variants.variant import parse
 
 BENCH = Bench(TINY)
@@ -36,7 +33,7 @@ SMOKE = ("step", "head", "memory", "teacher-cache", "rouge", "scaling")
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where rows go in a test."""
-    monkeypatch.setattr(perf, "PERF", tmp_path / "perf.csv")
+    monkeypatch.setattr(measure, "PERF", tmp_path / "perf.csv")
     return tmp_path / "perf.csv"
 
 
@@ -104,13 +101,13 @@ def test_the_shape_is_the_one_of_the_targets() -> None:
 )
 def test_passes_are_reads_and_writes(call: Any, expected: float) -> None:
     x = torch.ones(4, 50)
-    assert passes(lambda: call(x), 4, 50) == pytest.approx(expected)
+    assert head.passes(lambda: call(x), 4, 50) == pytest.approx(expected)
 
 
 def test_passes_count_the_backward_pass() -> None:
     x = torch.ones(4, 50, requires_grad=True)
-    forward = passes(lambda: (x * x).sum(), 4, 50)
-    both = passes(lambda: (x * x).sum().backward(), 4, 50)  # type: ignore[no-untyped-call]
+    forward = head.passes(lambda: (x * x).sum(), 4, 50)
+    both = head.passes(lambda: (x * x).sum().backward(), 4, 50)  # type: ignore[no-untyped-call]
     assert both > forward
 
 
@@ -123,7 +120,7 @@ def test_a_row_holds_the_median_and_a_peers_ratio(kept: Path) -> None:
     report = Report("step", Options(repeats=3, threads=1), ("rouge-score", "no-such-package"))
     report.compare("case", {"kdbench": [1.0, 4.0, 2.0], "floor": [1.0, 1.0, 1.5], "absent": []})
     rows = read(kept)
-    assert list(rows[0]) == perf.COLUMNS
+    assert list(rows[0]) == measure.COLUMNS
     assert [(r["who"], r["metric"], r["value"], r["ratio"]) for r in rows] == [
         ("kdbench", "seconds", "2", ""),
         ("kdbench", "seconds_range", "3", ""),
@@ -139,7 +136,7 @@ def test_rows_are_added_to_those_that_are_there(kept: Path) -> None:
     for value in (1.0, 2.0):
         report.value("case", "kdbench", "seconds", value, "s")
     assert [row["value"] for row in read(kept)] == ["1", "2"]
-    assert perf.newest("step") == {("step", "case", "kdbench", "seconds"): 2.0}
+    assert measure.newest("step") == {("step", "case", "kdbench", "seconds"): 2.0}
 
 
 def test_a_plot_has_a_panel_a_metric(kept: Path) -> None:
@@ -154,10 +151,10 @@ def test_a_plot_has_a_panel_a_metric(kept: Path) -> None:
 
 
 def test_passes_are_counted_at_a_vocabulary_of_which_few_tokens_fit_into_a_block() -> None:
-    few, many = (head._Sides(replace(TINY, vocabulary=size)) for size in (300, 60_000))
+    few, many = (head.Sides(replace(TINY, vocabulary=size)) for size in (300, 60_000))
     per_token = per_token_loss(parse("forward-kl"), Loss())
-    assert head._passes(few, per_token, few.teacher) > 10
-    assert head._passes(many, per_token, many.teacher) > 10
+    assert head.count_passes(few, per_token, few.teacher) > 10
+    assert head.count_passes(many, per_token, many.teacher) > 10
 
 
 @pytest.mark.slow
@@ -165,7 +162,7 @@ def test_passes_are_counted_at_a_vocabulary_of_which_few_tokens_fit_into_a_block
 def test_a_smoke_run_prints_rows_and_keeps_none(
     name: str, kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept.write_text(",".join(perf.COLUMNS) + "\n")
+    kept.write_text(",".join(measure.COLUMNS) + "\n")
     document = DOCUMENT.read_text()
     assert main([name, "--smoke", "--threads", "1"]) == 0
     assert ("kdbench" if name != "scaling" else "step, on-policy") in capsys.readouterr().out
@@ -193,14 +190,14 @@ time.sleep(60 if "--linger" in sys.argv else 0.5)
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process in place of `kdbench run`: 64 MB, its first step after half a second."""
-    monkeypatch.setattr(suite_runs, "INTERVAL", 0.1)
-    monkeypatch.setattr(suite_runs, "KDBENCH", [sys.executable, "-c", STAND_IN])
+    monkeypatch.setattr(runs, "INTERVAL", 0.1)
+    monkeypatch.setattr(runs, "KDBENCH", [sys.executable, "-c", STAND_IN])
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_run_is_timed_and_its_memory_watched(tmp_path: Path) -> None:
-    words = suite_runs.command(tmp_path / "out", smoke=False)
-    wall, peak = suite_runs.run(words, tmp_path / "cache")
+    words = runs.command(tmp_path / "out", smoke=False)
+    wall, peak = runs.run(words, tmp_path / "cache")
     assert wall > 1.0
     assert peak > 64.0
 
@@ -208,21 +205,21 @@ def test_a_run_is_timed_and_its_memory_watched(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stand_in")
 def test_the_start_ends_with_the_first_step(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = suite_runs.command(out, "--linger", smoke=False)
-    taken = suite_runs.seconds_until(words, tmp_path / "cache", "*/trials/*/*/train.jsonl", out)
+    words = runs.command(out, "--linger", smoke=False)
+    taken = runs.seconds_until(words, tmp_path / "cache", "*/trials/*/*/train.jsonl", out)
     assert 0.5 < taken < 30.0
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_run_that_ends_before_its_first_step_is_an_error(tmp_path: Path) -> None:
-    words, out = suite_runs.command(tmp_path / "out", smoke=False), tmp_path / "out"
+    words, out = runs.command(tmp_path / "out", smoke=False), tmp_path / "out"
     with pytest.raises(RuntimeError, match="too early"):
-        suite_runs.seconds_until(words, tmp_path / "cache", "no-such-file", out)
+        runs.seconds_until(words, tmp_path / "cache", "no-such-file", out)
 
 
 def test_the_line_through_a_grid() -> None:
-    assert fit([(4, 30.0), (8, 50.0), (16, 90.0)]) == pytest.approx((10.0, 5.0, 0.0))
-    assert fit([(0, 0.0), (1, 1.0), (2, 0.0)]) == pytest.approx((1 / 3, 0.0, 2 / 3))
+    assert runs.fit([(4, 30.0), (8, 50.0), (16, 90.0)]) == pytest.approx((10.0, 5.0, 0.0))
+    assert runs.fit([(0, 0.0), (1, 1.0), (2, 0.0)]) == pytest.approx((1 / 3, 0.0, 2 / 3))
 
 
 def llama(model: Transformer, device: str) -> Any:
@@ -272,17 +269,16 @@ def test_the_heads_operations_are_those_that_torch_counts() -> None:
     assert parts["head, matrix products"].flops == counter.get_total_flops()
 
 
-def test_operations_of_a_trial_on_paper_are_those_of_its_steps() -> None:
+def test_the_operations_of_a_planned_trial_are_those_of_its_steps() -> None:
     suite = load_suite("dolly-gpt2")
-    models = [sizes(model, suite).body for model in (suite.teacher, suite.student)]
     step = Step(rows=suite.recipe.batch, length=100, response=40)
-    parts = stages(*models, step, H100, devices=1, passes=0)
+    parts = stages(*PAIRS[0], step, H100, devices=1, passes=0)
     per_step = sum(
         parts[name].flops
         for name in ("student's body, forward + backward", "head, matrix products")
     )
-    found = on_paper(suite, rows=1, length=512, gpu=False, mean_length=100, mean_response=40)
-    assert found["flops"] == pytest.approx(suite.recipe.steps * per_step)
+    planned = memory_of(suite, Counts(100.0, 40.0, 0, 512, exact=False), rows=1, gpu=False)
+    assert planned["flops"] == pytest.approx(suite.recipe.steps * per_step)
 
 
 def test_a_stage_is_bound_by_its_slowest_part() -> None:

@@ -8,8 +8,9 @@ import pytest
 from kdbench.base.errors import UserError
 from kdbench.cli import doctor
 from kdbench.cli.objectives import command as objectives_command
+from kdbench.cli.plan import command as plan_command
+from kdbench.config.load import load_suite
 from kdbench.pipeline import estimate
-from kdbench.pipeline.plan import Request, make_plan
 from tests.conftest import Cli
 
 PLUGIN = """
@@ -144,24 +145,38 @@ def test_plan_counts_trials_and_writes_nothing(micro: Path, cli: Cli, tmp_path: 
     assert "34 of 34 to do" in cli("run", *arguments, "--dry-run").stdout
 
 
-def test_answers_of_a_larger_student_take_longer(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_answers_of_a_larger_student_take_longer() -> None:
     """One layer more: by two operations a parameter of it, for all that it reads and writes."""
-    speed = 1e9
-    monkeypatch.setattr(estimate, "_flops_per_second", lambda: speed)
     counts = estimate.Counts(30.0, 10.0, 0, 40, exact=True)
-    cached = {"teacher": True, "initial student": True}
     seconds = []
     for layers in (1, 2):
-        more = (f"student.architecture.layers={layers}",)
-        asked = Request(
-            "instruct", "sft", settings=more, jobs=1, backend="transformers", out=tmp_path
-        )
-        seconds.append(estimate._seconds(make_plan(asked), counts, 0.0, 0, 1000, cached))
+        suite = load_suite("instruct", [f"student.architecture.layers={layers}"])
+        student = estimate.sizes_of(suite)[1]
+        seconds.append(estimate.answer_seconds(student, counts, 10.0, speed=1e9))
     layer = 4 * 64 * 64 + 3 * 64 * 192
-    expected = 1000 * 30 * 2 * layer / (estimate.EFFICIENCY * speed)
-    assert seconds[1] - seconds[0] == pytest.approx(expected)
+    assert seconds[1] - seconds[0] == pytest.approx(30 * 2 * layer / 1e9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (("dolly-gpt2",), ("at most 116,981,760 tokens", "kB of hidden states", "GB on disk")),
+        (("instruct", "--tuning", "2"), ("budget     2 candidates", "then, with the first")),
+        (("instruct", "--seeds", "1"), ("1 variant, 1 seed\n", "to make    initial student\n")),
+    ],
+    ids=["on paper", "tuning", "run"],
+)
+def test_a_plan_is_told_in_words(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], lines: tuple[str, ...]
+) -> None:
+    suite, *more = arguments
+    asked = ["--suite", suite, "--objectives", "sft", "--backend", "transformers", *more]
+    plan_command.main(asked, standalone_mode=False)
+    text = capsys.readouterr().out
+    for line in lines:
+        assert line in text
+    assert "GB for one training: weights" in text
+    assert "\n\n" not in text
 
 
 def test_doctor_names_backend_device_and_suites(cli: Cli) -> None:

@@ -20,7 +20,8 @@ from kdbench.data.records import read_split
 from kdbench.models import weights
 from kdbench.models.gguf import dequantised
 from kdbench.models.model import keep_layers, load
-from kdbench.pipeline import build, paper
+from kdbench.models.size import size_of
+from kdbench.pipeline import build
 from kdbench.pipeline.artifacts import Artifacts
 from tests.conftest import MICRO_SUITE
 from tests.generate_models import tokenizer
@@ -208,7 +209,7 @@ def test_a_cut_model_is_one_whose_other_layers_do_nothing(
     with torch.no_grad():
         assert torch.allclose(cut(tokens).logits, silenced(tokens).logits, atol=1e-5)
     assert len(cut.get_submodule(layers)) == 2
-    assert paper.shape_of(start).layers == 2
+    assert size_of(Model(path=str(start)), "student", 0).layers == 2
 
 
 def test_a_cut_model_keeps_the_types_of_its_layers() -> None:
@@ -220,13 +221,12 @@ def test_a_cut_model_keeps_the_types_of_its_layers() -> None:
 
 def test_a_plan_counts_the_layers_that_are_kept(tmp_path: Path) -> None:
     tiny_llama(4).save_pretrained(tmp_path / "whole")
-    suite = load_suite("dolly-tiny")
     whole, cut = (
-        paper.sizes(Model(path=str(tmp_path / "whole"), keep_layers=layers), suite)
+        size_of(Model(path=str(tmp_path / "whole"), keep_layers=layers), "student", 0)
         for layers in ((), (0, 3))
     )
-    assert (whole.body.layers, cut.body.layers) == (4, 2)
-    assert cut.parameters == whole.parameters - 2 * (whole.body.body // 4 + 2 * 32)
+    assert (whole.layers, cut.layers) == (4, 2)
+    assert cut.parameters == whole.parameters - 2 * (whole.body // 4 + 2 * 32)
 
 
 def test_a_layer_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -4,18 +4,17 @@ Every file appears whole or not at all (temporary name, fsync, rename). JSON lin
 process runs may lose their last line to a kill; `repair_jsonl` cuts such a line off.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from kdbench.base.errors import UserError
 
@@ -141,28 +140,30 @@ def repair_jsonl(path: Path, keep_rows: int) -> None:
 
 @contextmanager
 def locked(path: Path, busy_message: str | None = None) -> Iterator[None]:
-    """Holds an exclusive lock on a file; the system releases it when the process dies.
+    """Holds an exclusive lock on a file, which stays; the system releases it with the process.
 
     Raises:
         UserError: another process holds it and `busy_message` is given; without one, it waits.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        if busy_message is None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        elif not _taken(file):
-            time.sleep(0.1)  # who only asks (`is_locked`) holds it for a moment
-            if not _taken(file):
-                raise UserError(busy_message)
+    # Not at once: who only asks (`is_locked`) holds it for a moment.
+    lock = _lock(path, timeout=-1 if busy_message is None else 0.1)
+    try:
+        held = lock.acquire()
+    except Timeout:
+        raise UserError(busy_message or f"{path}: locked") from None
+    with held:
         yield
 
 
 def is_locked(path: Path) -> bool:
-    """Does a process hold the lock on a file?"""
+    """Whether a process holds the lock on a file."""
     if not path.exists():
         return False
-    with path.open("a") as file:
-        return not _taken(file)
+    try:
+        with _lock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def file_digest(path: Path) -> str:
@@ -180,15 +181,9 @@ def cache_dir() -> Path:
     return user_cache_path("kdbench")
 
 
-def _taken(file: IO[str]) -> bool:
-    """Takes the lock on an open file; False where another process holds it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-    return True
+def _lock(path: Path, timeout: float) -> FileLock:
+    # What keeps its file takes no other kind of lock, either, which a dead process would leave.
+    return FileLock(path, timeout=timeout, preserve_lock_file=True)
 
 
 def _plain(value: Any) -> Any:

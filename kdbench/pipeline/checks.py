@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Model
+from kdbench.models.size import head_dim, read_config
 from kdbench.pipeline.artifacts import Artifacts, Role
 
 
@@ -50,7 +50,7 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
 
 
 def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
-    """A student has to be trained to end where generation stops.
+    """Refuses a model that stops generating at another token than its responses end with.
 
     Raises:
         UserError: the model's end-of-sequence token is not the tokenizer's.
@@ -73,10 +73,7 @@ def _head_dim(spec: Model, folder: Path | None) -> int:
     if spec.architecture is not None:
         return spec.architecture.width // spec.architecture.heads
     assert folder is not None
-    config = store.read_json(folder / "config.json")
-    width = int(config.get("hidden_size") or config.get("n_embd") or 0)
-    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
-    return int(config.get("head_dim") or width // heads)
+    return head_dim(read_config(folder, trust_remote_code=spec.trust_remote_code))
 
 
 def check_same_vocabulary(teacher: Path, student: Path) -> None:
@@ -103,17 +100,13 @@ def _example(first: Mapping[str, int], second: Mapping[str, int]) -> str:
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    """The tokens of a folder's tokenizer and their ids, added tokens among them."""
+    from kdbench.data.tokenizer import load_tokenizer
+
+    if not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder}: no tokenizer.json; where the tokenizer lies there in another form, "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(COPY) writes it into a copy of "
             "the folder, to be given as the model's path"
         )
-    tokenizer = store.read_json(path)
-    vocabulary = tokenizer["model"]["vocab"]
-    if isinstance(vocabulary, list):  # of a Unigram model: pairs of token and score
-        vocabulary = {token: index for index, (token, _) in enumerate(vocabulary)}
-    # Added tokens stand in the vocabulary, too, or only in their own list.
-    added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
-    return {**vocabulary, **added}
+    return load_tokenizer(folder).get_vocab()
