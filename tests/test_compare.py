@@ -11,8 +11,7 @@ from scipy import stats
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json, write_json
 from kdbench.cli import main
-from kdbench.compare import Pair, compare, labels
-from kdbench.compare.text import to_markdown
+from kdbench.compare import Pair, compare, labels, to_markdown
 from kdbench.report import leaderboard
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Floats
@@ -161,7 +160,7 @@ def test_a_copy_is_identical(first: Run, tmp_path: Path) -> None:
     text = to_markdown([pair])
     assert (
         "identical: 4 of 4 variants (every score of every sample, and every answer byte for byte); "
-        "teacher and init too" in text
+        "teacher and initial student too" in text
     )
     assert "Nothing." in text
 
@@ -202,8 +201,8 @@ def test_other_initial_students_are_not_paired_by_seed(first: Run, tmp_path: Pat
     other = write_described_run(tmp_path / "b", variants(), init="cc" * 32)
     pair = against(first, other)
     assert pair.pairing.unseeded == "the initial students differ"
-    assert pair.facts == [f'weights.init: "{"aa" * 32}" -> "{"cc" * 32}"']
-    assert 'weights.init: "aaaaaaaaaaaa" -> "cccccccccccc"' in to_markdown([pair])
+    assert pair.facts == [f'weights.initial student: "{"aa" * 32}" -> "{"cc" * 32}"']
+    assert 'weights.initial student: "aaaaaaaaaaaa" -> "cccccccccccc"' in to_markdown([pair])
 
 
 def test_commands_that_knew_fewer_models_leave_the_runs_paired(first: Run, tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from kdbench.config.schema import Suite, _Fields
+from kdbench.config.schema import Fields, Suite
 
 SPEC_VERSION = 1
 """Raised when the meaning of a field, or of the training loop behind it, changes."""
 
 
-class Shared(_Fields):
+class Shared(Fields):
     """What all trials of a run have in common; a run is extended only while this stays the same."""
 
     version: int = SPEC_VERSION
