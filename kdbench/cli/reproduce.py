@@ -10,8 +10,8 @@ from kdbench.base.errors import UserError
 from kdbench.cli.options import SEEDS, execution_options, to_request
 
 if TYPE_CHECKING:
-    from kdbench.compare.reproduction import Reproduction
     from kdbench.compare.published import Published, PublishedTable
+    from kdbench.compare.reproduction import Reproduction
     from kdbench.pipeline.plan import Plan, Request
 
 TINY_SUITE = "instruct"
@@ -54,8 +54,8 @@ def command(
     published figures are of one training each, so the spread has to come from ours.
     """
     from kdbench.cli.compare import check_output
-    from kdbench.compare.reproduction import reproduce
     from kdbench.compare.published import load_published
+    from kdbench.compare.reproduction import reproduce
     from kdbench.pipeline.plan import make_plan
     from kdbench.runs.folder import find_run
     from kdbench.variants.select import load_plugin

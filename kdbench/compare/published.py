@@ -74,7 +74,7 @@ class PublishedTable(Fields):
     columns: Annotated[list[str], Field(min_length=1)]
     std: str = ""
     note: str = ""
-    inferred: list[str] = []
+    inferred: tuple[str, ...] = ()
     rows: Annotated[dict[str, PublishedRow], Field(min_length=1)]
 
     @property
@@ -114,7 +114,7 @@ class Published(Fields):
     """
 
     sizes: dict[str, int]
-    inferred: list[str] = []
+    inferred: tuple[str, ...] = ()
     tables: list[PublishedTable]
 
     def table(self, name: str) -> PublishedTable:

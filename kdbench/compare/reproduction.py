@@ -124,7 +124,9 @@ def places(found: Reproduction) -> list[Place]:
     return placed + [Place(cell) for cell in sorted(rest, key=lambda c: c.published, reverse=True)]
 
 
-def variants_of(table: PublishedTable, suite: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
+def variants_of(
+    table: PublishedTable, suite: str | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
     """Row -> canonical name of the variant it needs, and row -> why kdbench has none for it.
 
     Args:
