@@ -178,7 +178,7 @@ def _generate(model: Any, prompts: list[list[int]], students: Students) -> None:
 
 
 def _decode(model: Any, students: Students) -> None:
-    """As `kdbench.train.setting` samples."""
+    """As `kdbench.train.gold` samples."""
     from kdbench.models.sampling import decode, draw, streams_of
 
     streams = streams_of(list(range(len(students.prompts))))

@@ -32,7 +32,7 @@ from kdbench.config.schema import Loss
 from kdbench.data.batches import collate, micro_batches
 from kdbench.head.chunked import PerToken, chunk_size, per_token_loss
 from kdbench.models.model import head_of, hidden_states
-from kdbench.train.setting import GlobalBatch, Portion, TeacherSide
+from kdbench.train.batch import GlobalBatch, Portion, TeacherSide
 from kdbench.variants.variant import parse
 
 REPEATS = 5

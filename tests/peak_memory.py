@@ -18,7 +18,7 @@ from kdbench.data.template import EOS
 from kdbench.head.teacher import fill
 from kdbench.pipeline.paper import on_paper
 from kdbench.train import loop
-from kdbench.train.job import Job
+from kdbench.train.job import Job, Weights
 from kdbench.variants.variant import parse
 
 VOCABULARY, LENGTH, ROWS = 8192, 128, 4
@@ -52,22 +52,20 @@ def main(folder: Path) -> None:
     loop.train(
         Job(
             variant=parse("forward-kl"),
-            suite="memory",
+            seed_key="memory",
             seed=0,
             recipe=RECIPE,
             loss=Loss(),
             diagnostics=Diagnostics(every=100, rows=2),
-            initial=folder / "model",
+            initial=Weights(folder / "model"),
             train=folder / "train.safetensors",
-            train_rows=None,
             dev=folder / "dev.safetensors",
-            teacher=folder / "cache",
+            teacher_cache=folder / "cache",
             vocabulary=VOCABULARY,
             max_new_tokens=8,
             max_length=LENGTH,
             out=folder / "out",
             micro_batch=ROWS,
-            compile=False,
         )
     )
     model = Model(path=str(folder / "model"))

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from kdbench.api import choice, divergence, inner, kl, number, objective, preset
 from kdbench.base.errors import UserError
+from kdbench.variants.notation import split_list
 from kdbench.variants.objective import OBJECTIVES, PRESETS, Objective
 from kdbench.variants.parameters import Choice, Flag, Inner, Number
 from kdbench.variants.select import expand
-from kdbench.variants.variant import Variant, parse, split_list, variant_of
+from kdbench.variants.variant import Variant, parse, variant_of
 from tests.objective_tools import spoiled_registry
 
 CORE = {

@@ -9,12 +9,12 @@ import pytest
 
 from kdbench.cli import main
 from kdbench.config.identity import digest
-from kdbench.pipeline import provenance
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.trial import trials_of
 from kdbench.report.evidence import write_evidence
 from kdbench.report.notes import notes
 from kdbench.report.table import AVERAGE, Board, build_board
+from kdbench.runs import provenance
 from kdbench.runs.folder import Run
 from kdbench.runs.results import grid_of
 from kdbench.stats.intervals import over_seeds
@@ -52,7 +52,7 @@ def figure(run: Run, slug: str, seed: int, init_seed: int) -> float:
 
 def test_init_seed_0_is_the_student_that_older_caches_hold(artifacts: Artifacts) -> None:
     suite = artifacts.suite
-    key = digest("init", suite.name, suite.student, {}, artifacts.encoded.name)
+    key = digest("student", suite.name, suite.student, {}, artifacts.encoded.name)
     assert artifacts.model("student").name == artifacts.model("student", 0).name == key
     assert artifacts.seed_key("student", 0) == "micro/init"
 

@@ -23,12 +23,12 @@ from kdbench.pipeline import build, paper
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.estimate import device_memory, guess_counts
 from kdbench.pipeline.plan import Request, make_plan
-from kdbench.pipeline.trial import job_of
-from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
+from kdbench.train.state import load_checkpoint, save_checkpoint
 from kdbench.variants.variant import parse
 from tests.conftest import Cli
 from tests.hub_server import COMMIT, ask_hub, serve
 from tests.peak_memory import prepare
+from tests.training_tools import plain_job
 
 SHAPE = Shape(layers=2, width=32, mlp=64, heads=2, vocabulary=320)
 OWN = ("instruct", "dolly-tiny", "dolly-smollm")
@@ -52,22 +52,6 @@ def write_config(folder: Path, **fields: object) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(fields))
     return folder
-
-
-# As they were before models could come from the hub: caches and runs made then are still found.
-@pytest.mark.parametrize(
-    ("name", "suite", "teacher", "student"),
-    [
-        ("instruct", "9498ae7e53a6a93d", "900bf7a4101d33f9", "977833ea64f3a059"),
-        ("dolly-tiny", "93ced5875896c5fb", "6d3f2e6bd924b3e7", "71c49f6a79519cf2"),
-    ],
-)
-def test_later_fields_leave_older_keys_alone(
-    name: str, suite: str, teacher: str, student: str
-) -> None:
-    loaded = load_suite(name)
-    keys = (digest(loaded), digest(loaded.teacher), digest(loaded.student))
-    assert keys == (suite, teacher, student)
 
 
 def test_what_moves_a_result_is_in_the_key_and_what_does_not_is_not() -> None:
@@ -179,9 +163,8 @@ def test_from_the_cache_the_teachers_body_is_not_loaded(
         loaded.append(folder)
         return load(folder, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("kdbench.train.loop.load", counted)
     monkeypatch.setattr("kdbench.train.job.load", counted)
-    job = job_of(artifacts, parse("forward-kl"), 0, tmp_path, tmp_path)
+    job = plain_job(artifacts, parse("forward-kl"), tmp_path)
     loop.train(job)
     assert loaded == [artifacts.model("student") / "model"]
 

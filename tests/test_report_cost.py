@@ -107,5 +107,5 @@ def test_every_console_row_is_one_line_of_120_characters(tmp_path: Path) -> None
     end = next(place for place, line in enumerate(lines) if line.startswith("*"))
     start = next(place for place, line in enumerate(lines) if "───" in line) + 1
     rows = [line for line in lines[start:end] if line.strip()]
-    assert [line.split()[0] for line in rows] == list(board.trials)
+    assert [line.split("  ")[0].strip() for line in rows] == list(board.trials)
     assert sum(line.rstrip().endswith("102k") for line in rows) == 1

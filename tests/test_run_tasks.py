@@ -87,7 +87,7 @@ def test_a_trial_that_failed_says_where_its_traceback_is(
     trial, shared = capsys.readouterr().err.splitlines()
     place = plan.run.path / "trials/seqkd/seed-0/FAILED.json"
     assert trial == f"Failed: train seqkd seed 0: ValueError: boom (traceback in {place})"
-    assert shared == "Failed: init: ValueError: boom"
+    assert shared == "Failed: initial student: ValueError: boom"
 
 
 class Said:

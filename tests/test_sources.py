@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 
+from kdbench.config.schema import Loss
 from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import end_id
-from kdbench.models.model import load
 from kdbench.pipeline.artifacts import Artifacts
-from kdbench.train.job import Job, per_token_of, source_of
-from kdbench.train.loop import _initial_state, train
-from kdbench.train.setting import Source
-from kdbench.train.sources import Adaptive
+from kdbench.train.gold import Sequences
+from kdbench.train.job import Job, Weights
+from kdbench.train.loop import train
+from kdbench.train.sequences import Adaptive, open_sequences
+from kdbench.train.state import initial_state
 from kdbench.variants.variant import parse
 from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights
 
@@ -30,17 +31,16 @@ def job_of(artifacts: Artifacts, out: Path, expression: str, **changes: Any) -> 
     return make_job(artifacts, out, variant=parse(expression), **changes)
 
 
-def source(job: Job) -> Source:
+def source(job: Job) -> Sequences:
     """The source as the loop makes it, before the first step."""
-    state = _initial_state(job, CPU)
-    return source_of(job, state.model, state.head, per_token_of(job, None), None)
+    return open_sequences(job, initial_state(job, CPU))
 
 
 def weighted_loss(job: Job, parts: list[tuple[Encoded, str, list[float] | None]]) -> float:
     """The sum over tokens by whole logits and the plain formula, weights given per row."""
-    student = load(job.initial, CPU)
+    student = job.initial.load(CPU)
     assert job.live_teacher is not None
-    teacher = load(job.live_teacher, CPU)
+    teacher = job.live_teacher.load(CPU)
     total = 0.0
     for data, expression, row_weights in parts:
         for row in range(len(data)):
@@ -61,7 +61,7 @@ def test_samples_end_with_the_end_token_or_at_the_limit(
 ) -> None:
     job = job_of(artifacts, tmp_path, "imitkd", max_new_tokens=40)
     data = source(job).fresh(0)
-    end = end_id(job.initial)
+    end = end_id(job.initial.folder)
     ended = 0
     for row in range(len(data)):
         response = data.response(row)
@@ -76,7 +76,7 @@ def test_samples_answer_the_prompts_that_every_objective_sees(
 ) -> None:
     job = job_of(artifacts, tmp_path, "imitkd")
     data, gold = source(job).fresh(3), Encoded.load(job.train)
-    rows = batch_rows(len(gold), 16, 3, suite=job.suite, seed=0).tolist()
+    rows = batch_rows(len(gold), 16, 3, suite=job.seed_key, seed=0).tolist()
     assert [data.prompt(i) for i in range(16)] == [gold.prompt(row) for row in rows]
 
 
@@ -90,13 +90,13 @@ def test_a_sample_stays_within_the_longest_sequence(artifacts: Artifacts, tmp_pa
 def test_first_tokens_follow_the_students_distribution(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
-    setting = source(job_of(artifacts, tmp_path, "imitkd", max_new_tokens=1)).setting
+    made = source(job_of(artifacts, tmp_path, "imitkd", max_new_tokens=1))
     rows = torch.zeros(4000, dtype=torch.long)
-    data = setting.sample(rows, 0)
+    data = made.sample(rows, 0)
     tokens = torch.tensor([data.response(row)[0] for row in range(len(data))])
-    prompt = torch.tensor([setting.gold.prompt(0)])
+    prompt = torch.tensor([made.job.gold.prompt(0)])
     with torch.no_grad():
-        q = setting.model(input_ids=prompt).logits[0, -1, : setting.vocabulary].softmax(-1)
+        q = made.student.model(input_ids=prompt).logits[0, -1, : made.job.vocabulary].softmax(-1)
     counts = torch.bincount(tokens, minlength=len(q)) / len(tokens)
     top = q.topk(5).indices
     error = (q[top] * (1 - q[top]) / len(tokens)).sqrt()
@@ -104,15 +104,15 @@ def test_first_tokens_follow_the_students_distribution(
 
 
 def test_teacher_mixed_tokens_follow_the_mixture(artifacts: Artifacts, tmp_path: Path) -> None:
-    setting = source(job_of(artifacts, tmp_path, "minillm", max_new_tokens=1)).setting
-    assert setting.live is not None
-    data = setting.sample(torch.zeros(4000, dtype=torch.long), 0, teacher_mix=0.5)
+    made = source(job_of(artifacts, tmp_path, "minillm", max_new_tokens=1))
+    assert made.live is not None
+    data = made.sample(torch.zeros(4000, dtype=torch.long), 0, teacher_mix=0.5)
     tokens = torch.tensor([data.response(row)[0] for row in range(len(data))])
-    prompt = torch.tensor([setting.gold.prompt(0)])
+    prompt = torch.tensor([made.job.gold.prompt(0)])
     with torch.no_grad():
         p, q = (
-            model(input_ids=prompt).logits[0, -1, : setting.vocabulary].softmax(-1)
-            for model in (setting.live.model, setting.model)
+            model(input_ids=prompt).logits[0, -1, : made.job.vocabulary].softmax(-1)
+            for model in (made.live.model, made.student.model)
         )
     mixture = 0.5 * p + 0.5 * q
     counts = torch.bincount(tokens, minlength=len(q)) / len(tokens)
@@ -144,7 +144,7 @@ def test_samples_follow_the_students_current_weights(artifacts: Artifacts, tmp_p
     made = source(job)
     before = made.fresh(0)
     with torch.no_grad():
-        for value in made.setting.model.parameters():
+        for value in made.student.model.parameters():
             value.mul_(0.5)
     assert not torch.equal(made.fresh(0).tokens, before.tokens)
 
@@ -165,10 +165,11 @@ def test_seqkd_is_cross_entropy_on_the_teachers_answers(
     job = job_of(artifacts, tmp_path, "seqkd")
     assert job.answers is not None
     answers = Encoded.load(job.answers / "train.safetensors")
-    rows = batch_rows(len(answers), 16, 0, suite=job.suite, seed=0).tolist()
+    rows = batch_rows(len(answers), 16, 0, suite=job.seed_key, seed=0).tolist()
     picked = Encoded.of([(answers.prompt(row), answers.response(row)) for row in rows])
     train(job)
-    with_teacher = dataclasses.replace(job, live_teacher=artifacts.model("teacher") / "model")
+    teacher = Weights(artifacts.model("teacher") / "model")
+    with_teacher = dataclasses.replace(job, live_teacher=teacher)
     tokens = int(picked.response_lengths.sum())
     wanted = weighted_loss(with_teacher, [(picked, "sft", None)]) / tokens
     assert log(job)[0]["loss"] == pytest.approx(wanted, rel=1e-4)
@@ -199,8 +200,8 @@ def test_mixed_at_its_ends_is_the_dataset_or_the_student(
 def test_mixed_samples_in_about_its_share_of_the_steps(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
-    setting = source(job_of(artifacts, tmp_path, "gkd")).setting
-    draws = [setting.random("mixed", step).random() < 0.5 for step in range(1000)]
+    made = source(job_of(artifacts, tmp_path, "gkd"))
+    draws = [made.random("mixed", step).random() < 0.5 for step in range(1000)]
     assert 430 < sum(draws) < 570
 
 
@@ -211,7 +212,7 @@ def test_the_contrastive_loss_is_both_sides_in_means_over_sequences(
     assert job.answers is not None
     own = source(job).fresh(0)
     answers = Encoded.load(job.answers / "train.safetensors")
-    rows = batch_rows(len(answers), 16, 0, suite=job.suite, seed=0).tolist()
+    rows = batch_rows(len(answers), 16, 0, suite=job.seed_key, seed=0).tolist()
     theirs = Encoded.of([(answers.prompt(row), answers.response(row)) for row in rows])
     train(job)
     wanted = weighted_loss(
@@ -224,28 +225,39 @@ def test_the_contrastive_loss_is_both_sides_in_means_over_sequences(
     assert log(job)[0]["loss"] == pytest.approx(wanted / 16, rel=1e-4)
 
 
-class _FakeSetting:
-    """Counts what an adaptive source asks for; sequences are one token each."""
+class _Chance:
+    """The random stream of an adaptive source, by hand."""
 
-    def __init__(self, steps: int = 1000, batch: int = 4) -> None:
-        self.steps, self.batch, self.chance, self.sampled = steps, batch, 0.0, 0
+    def __init__(self) -> None:
+        self.chance = 0.0
 
-    def random(self, what: str, step: int) -> Any:
-        return SimpleNamespace(
-            random=lambda: self.chance,
-            choice=lambda many, size, replace: list(range(many - size, many)),
-        )
+    def random(self) -> float:
+        return self.chance
+
+    def choice(self, many: int, size: int, replace: bool) -> list[int]:
+        return list(range(many - size, many))
 
 
-def adaptive(**params: float) -> tuple[Adaptive, _FakeSetting, list[str]]:
+def adaptive(**params: float) -> tuple[Adaptive, _Chance, list[str]]:
+    """An adaptive source of 1000 steps of 4 sequences of one token each."""
     given = ",".join(f"{key}={value}" for key, value in params.items())
-    fake, calls = _FakeSetting(), list[str]()
-    made = Adaptive(parse(f"jsd@adaptive[{given}]").sequences, fake)  # type: ignore[arg-type]
+    fake, calls = _Chance(), list[str]()
+    job: Any = SimpleNamespace(
+        variant=parse(f"jsd@adaptive[{given}]"),
+        recipe=SimpleNamespace(steps=1000, batch=4),
+        loss=Loss(),
+        teacher_cache=None,
+        open_cache=lambda *_: None,
+        open_live_teacher=lambda *_: None,
+    )
+    student: Any = SimpleNamespace(model=SimpleNamespace(device=CPU), per_token=None)
+    made = Adaptive(job, student)
+    made.random = lambda what, step: fake  # type: ignore[method-assign,assign,return-value]
     numbers = itertools.count()
 
     def fresh(step: int) -> Encoded:
         calls.append("fresh")
-        return Encoded.of([([1, 2], [next(numbers)]) for _ in range(fake.batch)])
+        return Encoded.of([([1, 2], [next(numbers)]) for _ in range(4)])
 
     def samples(data: Encoded, *, generated: int) -> Any:
         calls.append("samples" if generated else "replay")
@@ -307,7 +319,7 @@ def test_adaptive_reads_the_initial_students_dev_loss(artifacts: Artifacts, tmp_
     memory = load_file(job.out / "checkpoint.safetensors")
     sft = make_job(artifacts, tmp_path / "zero", recipe=job.recipe.model_copy(update={"lr": 1e-12}))
     train(sft)
-    assert float(memory["memory.source.reference"]) == pytest.approx(log(sft)[0]["dev_nll"])
+    assert float(memory["memory.sequences.reference"]) == pytest.approx(log(sft)[0]["dev_nll"])
 
 
 RESUMED = ["gkd", "taid", "distillm-2", OFTEN_SAMPLES, "minillm[rollout_steps=3]"]

@@ -22,9 +22,10 @@ from kdbench.models.model import head_of, hidden_states, load
 from kdbench.pipeline.artifacts import Artifacts, _content
 from kdbench.pipeline.build import cache_teacher
 from kdbench.train import loop
-from kdbench.train.checkpoint import load_checkpoint
-from kdbench.train.job import Job, per_token_of, source_of
+from kdbench.train.job import Job
 from kdbench.train.loop import learning_rate, train
+from kdbench.train.sequences import open_sequences
+from kdbench.train.state import initial_state, load_checkpoint
 from kdbench.variants.declare import divergence
 from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.variant import parse
@@ -45,8 +46,8 @@ def test_first_gradient_is_the_token_sum_over_the_global_count(
     job = make_job(artifacts, tmp_path, micro_batch=3)
     train(job)
     data = Encoded.load(job.train)
-    rows = batch_rows(len(data), job.recipe.batch, 0, suite=job.suite, seed=0)
-    student = load(job.initial, CPU)
+    rows = batch_rows(len(data), job.recipe.batch, 0, suite=job.seed_key, seed=0)
+    student = job.initial.load(CPU)
     teacher = load(artifacts.model("teacher") / "model", CPU)
     total, tokens = torch.zeros(()), 0
     for row in rows.tolist():
@@ -148,7 +149,7 @@ def test_killed_training_of_adapters_goes_on_to_the_same_plain_weights(
     train_until(killed, 8)
     train(killed)
     assert_same_training(whole, killed, exactly=True)
-    before = load(whole.initial, CPU).state_dict()
+    before = whole.initial.load(CPU).state_dict()
     after = load(whole.out / "model", CPU).state_dict()
     changed = {name.split(".")[-2] for name in after if not torch.equal(after[name], before[name])}
     assert changed == {"q_proj", "v_proj"}
@@ -246,7 +247,7 @@ def test_a_nan_loss_ends_the_trial_and_keeps_its_last_checkpoint(
 
     with pytest.raises(KeyboardInterrupt):
         train(until_checkpoint, stop)
-    model = load(until_checkpoint.initial, CPU)
+    model = until_checkpoint.initial.load(CPU)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     load_checkpoint(until_checkpoint.out / "checkpoint.safetensors", model, optimizer)
     for name, value in model.named_parameters():
@@ -256,7 +257,7 @@ def test_a_nan_loss_ends_the_trial_and_keeps_its_last_checkpoint(
 @pytest.fixture
 def read_late(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes the loop read a step's figures while the next one runs, as it does on a GPU."""
-    return lambda: monkeypatch.setattr(loop, "_reads_late", lambda *_: True)
+    return lambda: monkeypatch.setattr(loop, "reads_late", lambda *_: True)
 
 
 def without_seconds(job: Job) -> list[dict[str, Any]]:
@@ -293,11 +294,10 @@ def test_on_a_gpu_only_what_the_next_step_depends_on_is_waited_for(
     artifacts: Artifacts, tmp_path: Path, variant: str, late: bool
 ) -> None:
     job = make_job(artifacts, tmp_path, variant=parse(variant))
-    state = loop._initial_state(job, CPU)
-    per_token = per_token_of(job, state.objective)
-    source = source_of(job, state.model, state.head, per_token, state.objective)
-    assert loop._reads_late(state, source, torch.device("cuda")) == late
-    assert not loop._reads_late(state, source, CPU)
+    state = initial_state(job, CPU)
+    sequences = open_sequences(job, state)
+    assert loop.reads_late(state, sequences, torch.device("cuda")) == late
+    assert not loop.reads_late(state, sequences, CPU)
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from kdbench.base.errors import UserError
 from kdbench.pipeline.artifacts import Artifacts
-from kdbench.pipeline.trial import Trial, job_of, trials_of
+from kdbench.pipeline.trial import Trial, trials_of
 from kdbench.pipeline.tuning import Range, candidates, search_space, with_neighbours
 from kdbench.variants.declare import divergence
 from kdbench.variants.objective import METHODS, OBJECTIVES
 from kdbench.variants.parameters import Number, declare
 from kdbench.variants.select import families
 from kdbench.variants.variant import parse
+from tests.training_tools import plain_job
 
 LR = 0.004
 
@@ -98,7 +99,7 @@ def test_a_trial_says_its_learning_rate_only_where_it_has_one() -> None:
 
 def test_a_trial_trains_with_its_own_learning_rate(artifacts: Artifacts, tmp_path: Path) -> None:
     def rate(expression: str) -> float:
-        return job_of(artifacts, parse(expression), 0, tmp_path, tmp_path).recipe.lr
+        return plain_job(artifacts, parse(expression), tmp_path).recipe.lr
 
     assert rate("sft[lr=0.07]") == 0.07
     assert rate("sft") == artifacts.suite.recipe.lr

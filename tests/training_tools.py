@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from kdbench.base import store
+from kdbench.config.identity import Shared
 from kdbench.models.model import load
 from kdbench.pipeline.artifacts import Artifacts
-from kdbench.pipeline.trial import job_of
+from kdbench.pipeline.trial import Trial, job_of
+from kdbench.runs.folder import Run
 from kdbench.train.job import Job
 from kdbench.train.loop import train
-from kdbench.variants.variant import parse
+from kdbench.variants.variant import Variant, parse
 from tests.conftest import ANSWERS_VERSION
 
 CPU = torch.device("cpu")
@@ -22,9 +24,21 @@ CPU = torch.device("cpu")
 def make_job(artifacts: Artifacts, out: Path, **changes: Any) -> Job:
     """A trial's training on the micro suite, by default of forward-kl with seed 0."""
     out.mkdir(parents=True, exist_ok=True)
-    answers = artifacts.teacher_answers("transformers", ANSWERS_VERSION)
     variant = changes.pop("variant", None) or parse("forward-kl")
-    return dataclasses.replace(job_of(artifacts, variant, 0, out, answers), **changes)
+    return dataclasses.replace(plain_job(artifacts, variant, out), **changes)
+
+
+def plain_job(artifacts: Artifacts, variant: Variant, out: Path) -> Job:
+    """What a run would train of a variant, with seed 0, into a folder."""
+    shared = Shared(
+        suite=artifacts.suite,
+        data_digest=artifacts.data_key,
+        backend="transformers",
+        backend_version=ANSWERS_VERSION,
+        dtype="float32",
+    )
+    job = job_of(artifacts, Trial(variant), Run(out), shared, artifacts.suite.recipe.batch)
+    return dataclasses.replace(job, out=out)
 
 
 def train_until(job: Job, step: int) -> None:

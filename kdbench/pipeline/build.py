@@ -19,7 +19,7 @@ from kdbench.data.tokenizer import (
 from kdbench.generate import open_generator
 from kdbench.models.weights import weights_files
 from kdbench.pipeline.artifacts import Artifacts, Role
-from kdbench.train.job import Job
+from kdbench.train.job import Job, Weights
 from kdbench.train.loop import Progress, train
 from kdbench.variants.variant import parse
 
@@ -244,24 +244,21 @@ def _fit(
     assert spec.fit is not None
     job = Job(
         variant=parse("sft"),
-        suite=artifacts.seed_key(role, init_seed),
+        seed_key=artifacts.seed_key(role, init_seed),
         seed=0,
         recipe=spec.fit,
         loss=Loss(),
         diagnostics=artifacts.suite.diagnostics,
-        initial=start,
+        initial=Weights(start, trust_remote_code=spec.trust_remote_code),
         train=artifacts.encoded / f"{artifacts.split_of(role)}.safetensors",
-        train_rows=spec.fit_rows,
         dev=artifacts.encoded / "dev.safetensors",
-        teacher=None,
         vocabulary=artifacts.vocabulary,
         max_new_tokens=artifacts.suite.decoding.max_new_tokens,
         max_length=artifacts.suite.data.max_length,
         out=artifacts.model(role, init_seed),
         micro_batch=micro_batch,
-        compile=False,
+        train_rows=spec.fit_rows,
         lora=spec.lora,
         gradient_checkpointing=spec.gradient_checkpointing,
-        trust_remote_code=spec.trust_remote_code,
     )
     train(job, progress)

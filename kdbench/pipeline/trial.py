@@ -1,6 +1,6 @@
 """The stages of one trial: train -> generate -> score. Each ends in a file and can be resumed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,57 +139,64 @@ def train_trial(
     """Distils one student."""
     from kdbench.train.loop import train
 
-    assert trial.variant is not None
     files = trial.files(run)
     with store.locked(files.path / ".lock"):
         if files.trained.exists():
             return
-        answers = artifacts.teacher_answers(shared.backend, shared.backend_version)
-        job = job_of(artifacts, trial.variant, trial.seed, files.path, answers)
-        initial = artifacts.model("student", trial.init_seed) / "model"
-        job = replace(job, initial=initial, micro_batch=micro_batch, compile=compile_objective)
-        train(job, progress)
+        train(job_of(artifacts, trial, run, shared, micro_batch, compile_objective), progress)
 
 
-def job_of(artifacts: Artifacts, variant: Variant, seed: int, out: Path, answers: Path) -> "Job":
-    """What a trial trains: the suite's student, with all that the variant's source needs.
+def job_of(
+    artifacts: Artifacts,
+    trial: Trial,
+    run: Run,
+    shared: Shared,
+    micro_batch: int,
+    compile_objective: bool = False,
+) -> "Job":
+    """What a trial trains: the suite's student, with all that the variant's sequences need.
 
     Args:
         artifacts: of the suite; all of them made.
-        variant: what to minimise, and on which sequences.
-        seed: the training seed.
-        out: gets the log, the checkpoint and the student.
-        answers: the teacher's own responses, for the sources that need them.
+        trial: which variant, from which initial student, with which seed.
+        run: whose folder gets the log, the checkpoint and the student.
+        shared: says whose answers are the teacher's own.
+        micro_batch: rows of a forward and backward pass.
+        compile_objective: with torch.compile.
     """
-    from kdbench.train.job import Job
+    from kdbench.train.job import Job, Weights
 
-    suite, source = artifacts.suite, variant.sequences
-    own_lr = {} if variant.lr is None else {LR: variant.lr}
+    suite, variant = artifacts.suite, trial.variant
+    assert variant is not None
+    sequences = variant.sequences
+    live, answers = None, None
+    if sequences.samples:
+        folder = artifacts.model("teacher") / "model"
+        live = Weights(folder, suite.teacher.dtype, suite.teacher.trust_remote_code)
+    if sequences.teacher_answers:
+        answers = artifacts.teacher_answers(shared.backend, shared.backend_version)
+    initial = artifacts.model("student", trial.init_seed) / "model"
     return Job(
         variant=variant,
-        suite=suite.name,
-        seed=seed,
-        recipe=suite.recipe.model_copy(update=own_lr),
+        seed_key=suite.name,
+        seed=trial.seed,
+        recipe=suite.recipe.model_copy(update={} if variant.lr is None else {LR: variant.lr}),
         loss=suite.loss,
         diagnostics=suite.diagnostics,
-        initial=artifacts.model("student") / "model",
+        initial=Weights(initial, trust_remote_code=suite.student.trust_remote_code),
         train=artifacts.encoded / "train.safetensors",
-        train_rows=None,
         dev=artifacts.encoded / "dev.safetensors",
-        teacher=artifacts.teacher_cache,
         vocabulary=artifacts.vocabulary,
         max_new_tokens=suite.decoding.max_new_tokens,
         max_length=suite.data.max_length,
-        out=out,
-        micro_batch=suite.recipe.batch,
-        compile=False,
-        live_teacher=artifacts.model("teacher") / "model" if source.samples else None,
-        answers=answers if source.teacher_answers else None,
+        out=trial.files(run).path,
+        micro_batch=micro_batch,
+        teacher_cache=artifacts.teacher_cache,
+        live_teacher=live,
+        answers=answers,
         lora=suite.student.lora,
         gradient_checkpointing=suite.student.gradient_checkpointing,
-        live_dtype=suite.teacher.dtype,
-        trust_remote_code=suite.student.trust_remote_code,
-        live_trust_remote_code=suite.teacher.trust_remote_code,
+        compile=compile_objective,
     )
 
 

@@ -1,6 +1,7 @@
-"""What one training run reads and writes, and the objective and sequences that follow from it."""
+"""What one training run reads, fixes and writes."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,51 @@ from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import stop_ids
 from kdbench.head.chunked import PerToken, per_token_loss
 from kdbench.head.teacher import LiveTeacher, TeacherCache, open_cache
-from kdbench.models.model import Head, load
-from kdbench.train.setting import Setting, Source
-from kdbench.train.sources import make_source
+from kdbench.models.model import load
 from kdbench.variants.objective import State
 from kdbench.variants.variant import Variant
 
 
 @dataclass(frozen=True)
+class Weights:
+    """A checkpoint to load.
+
+    Attributes:
+        dtype: of the weights on a GPU; their own where it is empty. A student is always float32.
+        trust_remote_code: run the Python code in the folder.
+    """
+
+    folder: Path
+    dtype: str = ""
+    trust_remote_code: bool = False
+
+    def load(self, device: torch.device, *, own_dtype: bool = False) -> Any:
+        """The model, in float32 unless `own_dtype`."""
+        return load(
+            self.folder,
+            device,
+            own_dtype=own_dtype,
+            dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+@dataclass(frozen=True)
 class Job:
-    """What one training run reads and writes; everything but `micro_batch` can move its result."""
+    """One training run; everything but `out`, `micro_batch` and `compile` can move its result."""
 
     variant: Variant
-    suite: str
+    seed_key: str
+    """Seeds, with `seed`, all that is random: data order, dropout and samples."""
     seed: int
     recipe: Recipe
     loss: Loss
     diagnostics: Diagnostics
-    initial: Path
-    """Folder of the initial weights."""
+    initial: Weights
+    """Of the student before training."""
     train: Path
     """The encoded split to train on."""
-    train_rows: int | None
     dev: Path
-    teacher: Path | None
-    """Folder of the teacher's cache; None while there is no teacher, when models are fitted."""
     vocabulary: int
     max_new_tokens: int
     """Of a response sampled for training."""
@@ -44,87 +65,50 @@ class Job:
     out: Path
     """Gets train.jsonl, model/ and trained.json."""
     micro_batch: int
-    compile: bool
-    live_teacher: Path | None = None
-    """Folder of the teacher's weights, where its body has to read the student's samples."""
+    """Rows of a forward and backward pass."""
+    train_rows: int | None = None
+    """Only the first so many rows of the split."""
+    teacher_cache: Path | None = None
+    """None while there is no teacher, when models are fitted."""
+    live_teacher: Weights | None = None
+    """Where the teacher's body has to read the student's samples."""
     answers: Path | None = None
     """Folder of the teacher's own responses and their hidden states."""
     lora: Lora | None = None
     """Trains adapters in the place of the weights, and merges them at the end."""
     gradient_checkpointing: bool = False
-    live_dtype: str = ""
-    """Of the live teacher's weights on a GPU; their own where it is empty."""
-    trust_remote_code: bool = False
-    """Run the Python code in `initial`."""
-    live_trust_remote_code: bool = False
-    """Run the Python code in `live_teacher`."""
+    compile: bool = False
+    """Compiles the objective."""
 
+    @cached_property
+    def gold(self) -> Encoded:
+        """The rows to train on, with their gold responses."""
+        gold = Encoded.load(self.train)
+        return gold if self.train_rows is None else gold.first(min(self.train_rows, len(gold)))
 
-def per_token_of(job: Job, objective: State | None) -> PerToken:
-    """The loss on gold responses, with the state of a stateful objective."""
-    per_token = per_token_loss(job.variant, job.loss, objective)
-    # The state is a Python number that changes: compiled, it would be compiled at every step.
-    return torch.compile(per_token) if job.compile and objective is None else per_token
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a response."""
+        return stop_ids(self.initial.folder)
 
+    def per_token(self, objective: State | None) -> PerToken:
+        """The loss on gold responses, with the state of a stateful objective."""
+        per_token = per_token_loss(self.variant, self.loss, objective)
+        # The state is a Python number that changes: compiled, it would be compiled at every step.
+        return torch.compile(per_token) if self.compile and objective is None else per_token
 
-def source_of(
-    job: Job, model: Any, head: Head, on_gold: PerToken, objective: State | None
-) -> Source:
-    """The source of sequences, with the teacher's side of everything it may train on.
+    def per_sampled_token(self, variant: Variant, objective: State | None = None) -> PerToken:
+        """The loss of an objective on sampled responses: without the cross-entropy term."""
+        return per_token_loss(variant, self.loss.model_copy(update={"sft": 0.0}), objective)
 
-    Args:
-        job: what to train.
-        model: the student, as it changes.
-        head: the student's.
-        on_gold: the loss on gold responses.
-        objective: the state of a stateful objective.
-    """
-    variant, without_sft = job.variant, job.loss.model_copy(update={"sft": 0.0})
-    on_samples = on_gold
-    if job.loss.sft and variant.sequences.samples:
-        on_samples = per_token_loss(variant, without_sft, objective)
-    contrast = variant.sequences.params.get("student_divergence")
-    on_student = per_token_loss(contrast, without_sft) if isinstance(contrast, Variant) else None
-    gold = Encoded.load(job.train)
-    if job.train_rows is not None and job.train_rows < len(gold):
-        gold = gold.first(job.train_rows)
-    live = None
-    if job.live_teacher is not None:
-        body = load(
-            job.live_teacher,
-            model.device,
-            own_dtype=True,
-            dtype=job.live_dtype,
-            trust_remote_code=job.live_trust_remote_code,
-        )
-        live = LiveTeacher(body, job.vocabulary)
-    return make_source(
-        Setting(
-            variant=variant,
-            suite=job.suite,
-            seed=job.seed,
-            steps=job.recipe.steps,
-            batch=job.recipe.batch,
-            gold=gold,
-            cache=_cache(job, job.teacher, model.device),
-            answers=Encoded.load(job.answers / "train.safetensors") if job.answers else None,
-            answers_cache=_cache(job, job.answers and job.answers / "cache", model.device),
-            model=model,
-            head=head,
-            live=live,
-            on_gold=on_gold,
-            on_samples=on_samples,
-            factor=job.loss.factor,
-            on_student=on_student,
-            vocabulary=job.vocabulary,
-            end_ids=stop_ids(job.initial),
-            max_new_tokens=job.max_new_tokens,
-            max_length=job.max_length,
-        )
-    )
+    def open_cache(self, folder: Path | None, device: torch.device) -> TeacherCache | None:
+        """The teacher on the training rows; None for an objective that does not look at it."""
+        if folder is None or not self.variant.objective.uses_teacher:
+            return None
+        return open_cache(folder, "train", device)
 
-
-def _cache(job: Job, folder: Path | None, device: torch.device) -> TeacherCache | None:
-    if folder is None or not job.variant.objective.uses_teacher:
-        return None
-    return open_cache(folder, "train", device)
+    def open_live_teacher(self, device: torch.device) -> LiveTeacher | None:
+        """The teacher's body, where the sequences need it."""
+        if self.live_teacher is None:
+            return None
+        return LiveTeacher(self.live_teacher.load(device, own_dtype=True), self.vocabulary)

@@ -15,48 +15,20 @@ from kdbench.config.schema import Recipe
 from kdbench.data.batches import MicroBatch, collate, micro_batches
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
+from kdbench.head.passes import HeldOut, explain_non_finite, measure
 from kdbench.head.teacher import open_cache
 from kdbench.models.model import (
-    Head,
-    adapt,
-    head_of,
     hidden_states,
-    load,
     mixed_precision,
     pick_device,
 )
-from kdbench.train.checkpoint import load_checkpoint, save_checkpoint
-from kdbench.train.job import Job, per_token_of, source_of
-from kdbench.train.monitor import HeldOut, explain_non_finite, measure
-from kdbench.train.setting import GlobalBatch, Portion, Source
-from kdbench.variants.objective import State
+from kdbench.train.batch import GlobalBatch, Portion
+from kdbench.train.gold import Sequences
+from kdbench.train.job import Job
+from kdbench.train.sequences import open_sequences
+from kdbench.train.state import TrainState, initial_state, load_checkpoint, save_checkpoint
 
 Progress = Callable[[dict[str, float]], None]
-
-
-class _AdamW(torch.optim.AdamW):
-    """AdamW, whose fused kernel leaves everything as it is where `found_inf` is 1.
-
-    PyTorch's gradient scaler tells it so; here the loop does.
-    """
-
-    found_inf: torch.Tensor
-
-
-@dataclass
-class _State:
-    """What changes from step to step."""
-
-    model: Any
-    head: Head
-    optimizer: _AdamW
-    objective: State | None
-    """Of a stateful objective."""
-    adapters: Any = None
-    """peft's, which have changed the model's layers in place."""
-    step: int = 0
-    read_at: float = 0.0
-    """When the last figures were read from the device; seconds of `time.perf_counter`."""
 
 
 @dataclass(frozen=True)
@@ -92,51 +64,50 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
     """
     job.out.mkdir(parents=True, exist_ok=True)
     device = pick_device()
-    state = _initial_state(job, device)
-    per_token = per_token_of(job, state.objective)
-    source = source_of(job, state.model, state.head, per_token, state.objective)
+    state = initial_state(job, device)
+    sequences = open_sequences(job, state)
     held_out = _held_out(job, device)
 
     def diagnostics() -> dict[str, float]:
         state.model.eval()
-        return measure(state.model, state.head, per_token, held_out)
+        return measure(state.model, state.head, state.per_token, held_out)
 
     checkpoint = job.out / "checkpoint.safetensors"
     if checkpoint.exists():
-        _restore(checkpoint, state, source)
-    reads_late = _reads_late(state, source, device)
+        _restore(checkpoint, state, sequences)
+    late_reads = reads_late(state, sequences, device)
     late: _Launched | None = None
     store.repair_jsonl(job.out / "train.jsonl", keep_rows=state.step)
     diverged: dict[str, Any] = {"diverged_at": None, "reason": None}
     with (job.out / "train.jsonl").open("a", encoding="utf-8") as log:
         try:
             if state.step == 0:
-                source.begin(diagnostics)
+                sequences.begin(diagnostics)
             while state.step < job.recipe.steps:
-                launched = _launch(job, state, source, device)
+                launched = _launch(job, state, sequences, device)
                 if late is not None:
                     row = _read(job, state, late, device)
                     _write(log, row)
                     progress({**row, "steps": job.recipe.steps})
                 due = state.step % job.diagnostics.every == 0 or state.step == job.recipe.steps
-                late = launched if reads_late and not due and state.step > 1 else None
+                late = launched if late_reads and not due and state.step > 1 else None
                 if late is not None:
                     continue
                 row = _read(job, state, launched, device)
                 if due or state.step == 1:
                     row |= diagnostics()
                 if due:
-                    source.measured(row)
+                    sequences.measured(row)
                 _write(log, row)
                 # By steps, not by the clock: a diverged trial is scored from here, always the same.
                 if due:
-                    _save(checkpoint, state, source)
+                    _save(checkpoint, state, sequences)
                 progress({**row, "steps": job.recipe.steps})
         except _DivergedError as error:
             diverged = {"diverged_at": error.step, "reason": str(error)}
-            state = _initial_state(job, device)
+            state = initial_state(job, device)
             if checkpoint.exists():
-                _restore(checkpoint, state, source)
+                _restore(checkpoint, state, sequences)
     _finish(job, state, diverged)
     checkpoint.unlink(missing_ok=True)
 
@@ -149,33 +120,34 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def _reads_late(state: _State, source: Source, device: torch.device) -> bool:
-    """Are a step's figures read while the device is at work on the next one?
+def reads_late(state: TrainState, sequences: Sequences, device: torch.device) -> bool:
+    """Whether a step's figures are read while the device is at work on the next one.
 
     On a GPU, unless the next step depends on them: on the loss as a schedule does, or on weights
     that are known to be finite as sampling does.
     """
-    waits = state.objective is not None or source.setting.live is not None
+    waits = state.objective is not None or sequences.live is not None
     return device.type == "cuda" and not waits
 
 
-def _launch(job: Job, state: _State, source: Source, device: torch.device) -> _Launched:
+def _launch(job: Job, state: TrainState, sequences: Sequences, device: torch.device) -> _Launched:
     """One global batch: the gradient is the sum over its tokens, divided by their number.
 
-    Nothing here waits for the device, unless the source samples. From the first loss or gradient on
-    that is not finite the optimizer leaves the weights as they are, for `_read` to explain.
+    Nothing here waits for the device, unless the sequences are sampled. From the first loss or
+    gradient on that is not finite the optimizer leaves the weights as they are, for `_read` to
+    explain.
     """
     begun = time.perf_counter()
-    recipe, model, live = job.recipe, state.model, source.setting.live
+    recipe, model, live = job.recipe, state.model, sequences.live
     passes = 0 if live is None else live.passes
     lr = learning_rate(recipe, state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     try:
-        batch = source.batch(state.step)
+        batch = sequences.batch(state.step)
     except FloatingPointError as error:  # a student that cannot even be sampled from
         raise _DivergedError(state.step + 1, f"while sampling: {error}") from error
-    torch.manual_seed(derive("dropout", job.suite, job.seed, state.step))
+    torch.manual_seed(derive("dropout", job.seed_key, job.seed, state.step))
     model.train()
     state.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=device)
@@ -199,7 +171,7 @@ def _launch(job: Job, state: _State, source: Source, device: torch.device) -> _L
     return _Launched(batch, row, figures, begun)
 
 
-def _read(job: Job, state: _State, launched: _Launched, device: torch.device) -> dict[str, Any]:
+def _read(job: Job, state: TrainState, launched: _Launched, device: torch.device) -> dict[str, Any]:
     """A step's line of the log; the one place of a step that waits for the device."""
     loss, norm = launched.figures.tolist()
     now, step = time.perf_counter(), launched.row["step"]
@@ -215,7 +187,7 @@ def _read(job: Job, state: _State, launched: _Launched, device: torch.device) ->
 
 
 def _backward(
-    state: _State, portion: Portion, batch: MicroBatch, normaliser: float, device: torch.device
+    state: TrainState, portion: Portion, batch: MicroBatch, normaliser: float, device: torch.device
 ) -> torch.Tensor:
     teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
     batch = batch.to(device)
@@ -226,7 +198,7 @@ def _backward(
     return loss.detach()
 
 
-def _explain(state: _State, batch: GlobalBatch, micro_batch: int, device: torch.device) -> str:
+def _explain(state: TrainState, batch: GlobalBatch, micro_batch: int, device: torch.device) -> str:
     places = (
         _explain_part(state, portion, part, device)
         for portion in batch.portions
@@ -236,7 +208,7 @@ def _explain(state: _State, batch: GlobalBatch, micro_batch: int, device: torch.
 
 
 def _explain_part(
-    state: _State, portion: Portion, batch: MicroBatch, device: torch.device
+    state: TrainState, portion: Portion, batch: MicroBatch, device: torch.device
 ) -> str | None:
     batch = batch.to(device)
     with torch.no_grad(), mixed_precision(device):
@@ -245,56 +217,38 @@ def _explain_part(
     return explain_non_finite(portion.per_token, hidden, state.head, batch.labels, teacher)
 
 
-def _memory(state: _State, source: Source) -> dict[str, torch.Tensor]:
+def _memory(state: TrainState, sequences: Sequences) -> dict[str, torch.Tensor]:
     objective = {} if state.objective is None else state.objective.state_dict()
     numbers = {
         f"objective.{key}": torch.tensor(value, dtype=torch.float64)
         for key, value in objective.items()
     }
-    return numbers | {f"source.{key}": value for key, value in source.state().items()}
+    return numbers | {f"sequences.{key}": value for key, value in sequences.state().items()}
 
 
-def _save(path: Path, state: _State, source: Source) -> None:
-    memory = _memory(state, source)
+def _save(path: Path, state: TrainState, sequences: Sequences) -> None:
+    memory = _memory(state, sequences)
     save_checkpoint(path, state.model, state.optimizer, state.step, memory)
 
 
-def _restore(path: Path, state: _State, source: Source) -> None:
+def _restore(path: Path, state: TrainState, sequences: Sequences) -> None:
     state.step, memory = load_checkpoint(path, state.model, state.optimizer)
-    parts: dict[str, dict[str, torch.Tensor]] = {"objective": {}, "source": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"objective": {}, "sequences": {}}
     for name, value in memory.items():
         owner, _, key = name.partition(".")
         parts[owner][key] = value
     if state.objective is not None:
         numbers = {key: float(value) for key, value in parts["objective"].items()}
         state.objective.load_state_dict(numbers)
-    source.load_state(parts["source"])
-
-
-def _initial_state(job: Job, device: torch.device) -> _State:
-    model = load(job.initial, device, trust_remote_code=job.trust_remote_code)
-    adapters = None if job.lora is None else adapt(model, job.lora, seed_key=job.suite)
-    if job.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    recipe = job.recipe
-    optimizer = _AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=recipe.lr,
-        betas=recipe.betas,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-    optimizer.found_inf = torch.zeros((), device=device)
-    head = head_of(model, job.vocabulary)
-    return _State(model, head, optimizer, job.variant.begin(), adapters)
+    sequences.load_state(parts["sequences"])
 
 
 def _held_out(job: Job, device: torch.device) -> HeldOut:
     dev = Encoded.load(job.dev)
     rows = torch.arange(min(job.diagnostics.rows, len(dev)))
     teacher = None
-    if job.teacher is not None:
-        teacher = open_cache(job.teacher, "dev", device).batch(dev, rows)
+    if job.teacher_cache is not None:
+        teacher = open_cache(job.teacher_cache, "dev", device).batch(dev, rows)
     return HeldOut(collate(dev, rows).to(device), teacher)
 
 
@@ -303,7 +257,7 @@ def _write(log: IO[str], row: dict[str, Any]) -> None:
     log.flush()
 
 
-def _finish(job: Job, state: _State, diverged: dict[str, Any]) -> None:
+def _finish(job: Job, state: TrainState, diverged: dict[str, Any]) -> None:
     rows = store.read_jsonl(job.out / "train.jsonl")
     seconds = sum(row["seconds"] for row in rows)
     # Answers come from plain weights: no backend has to know of adapters.
@@ -311,7 +265,7 @@ def _finish(job: Job, state: _State, diverged: dict[str, Any]) -> None:
     with store.new_folder(job.out / "model") as folder:
         model.save_pretrained(folder)
         for name in TOKENIZER_FILES:
-            if (source := job.initial / name).is_file():
+            if (source := job.initial.folder / name).is_file():
                 (folder / name).write_bytes(source.read_bytes())
     summary = {
         "steps": state.step,

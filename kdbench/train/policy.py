@@ -10,8 +10,10 @@ from kdbench.data.batches import MicroBatch, collate
 from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher, chunked_loss, label_logp
 from kdbench.models.model import Head, hidden_states, mixed_precision
-from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
-from kdbench.variants.variant import SourceVariant
+from kdbench.train.batch import GlobalBatch, Portion
+from kdbench.train.gold import Sequences
+from kdbench.train.job import Job
+from kdbench.train.state import TrainState
 
 ROWS = 16
 """Sequences in a forward pass that only scores."""
@@ -72,16 +74,16 @@ class PolicyPortion(Portion):
         return single_step + moved - moved.detach() + surrogate
 
 
-class PolicyGradient(Source):
+class PolicyGradient(Sequences):
     """Samples for several batches at a time and trains on each of them once."""
 
-    def __init__(self, params: SourceVariant, setting: Setting) -> None:
-        super().__init__(params, setting)
+    def __init__(self, job: Job, student: TrainState) -> None:
+        super().__init__(job, student)
         self.rollout: Rollout | None = None
 
     def batch(self, step: int) -> GlobalBatch:
         generated = 0
-        many, size = int(self.params.number("rollout_steps")), self.setting.batch
+        many, size = int(self.params.number("rollout_steps")), self.job.recipe.batch
         if self.rollout is None or step >= self.rollout.first + many:
             self.rollout = self._roll_out(step, many)
             generated = int(self.rollout.data.response_lengths.sum())
@@ -91,12 +93,12 @@ class PolicyGradient(Source):
         portion = PolicyPortion(
             data,
             rows,
-            self.setting.on_samples,
-            self.setting.live,
+            self.on_samples,
+            self.live,
             self.rollout.importance,
             self.rollout,
             self.params.number("clip"),
-            self.setting.factor,
+            self.job.loss.factor,
         )
         return GlobalBatch([portion], int(data.response_lengths[rows].sum()), generated)
 
@@ -122,10 +124,10 @@ class PolicyGradient(Source):
             )
 
     def _roll_out(self, first: int, many: int) -> Rollout:
-        setting, mix = self.setting, self.params.number("teacher_mix")
-        steps = range(first, min(first + many, setting.steps))
-        rows = torch.cat([setting.rows(step) for step in steps])
-        data = setting.sample(rows, first, teacher_mix=mix)
+        mix = self.params.number("teacher_mix")
+        steps = range(first, min(first + many, self.job.recipe.steps))
+        rows = torch.cat([self.rows(step) for step in steps])
+        data = self.sample(rows, first, teacher_mix=mix)
         student_logp, teacher_logp = self._score(data)
         sampled_with = torch.logaddexp(
             teacher_logp + torch.tensor(mix).log(), student_logp + torch.tensor(1.0 - mix).log()
@@ -144,16 +146,16 @@ class PolicyGradient(Source):
     @torch.no_grad()
     def _score(self, data: Encoded) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the sampled tokens under student and teacher, in order."""
-        setting = self.setting
-        assert setting.live is not None
+        assert self.live is not None
+        model, head = self.student.model, self.student.head
         student, teacher = [], []
         for rows in torch.split(torch.arange(len(data)), ROWS):
-            device = setting.model.device
+            device = model.device
             batch = collate(data, rows).to(device)
-            side = setting.live.batch(data, rows)
+            side = self.live.batch(data, rows)
             with mixed_precision(device):  # as in the loop: the first ratio is 1
-                hidden = hidden_states(setting.model, batch.tokens, batch.positions)
-                student.append(label_logp(hidden, setting.head, batch.labels).cpu())
+                hidden = hidden_states(model, batch.tokens, batch.positions)
+                student.append(label_logp(hidden, head, batch.labels).cpu())
                 teacher.append(label_logp(side.hidden, side.head, batch.labels).cpu())
         return torch.cat(student), torch.cat(teacher)
 

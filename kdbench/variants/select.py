@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import load_file
+from kdbench.variants.notation import split_expression, split_list
 from kdbench.variants.objective import (
     ALIASES,
     GROUPS,
@@ -16,15 +17,7 @@ from kdbench.variants.objective import (
     PRESETS,
     Objective,
 )
-from kdbench.variants.variant import (
-    Variant,
-    _split_expression,
-    _split_source,
-    load_objectives,
-    parse,
-    split_list,
-    variant_of,
-)
+from kdbench.variants.variant import Variant, split_source, load_objectives, parse, variant_of
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ def load_plugin(path: Path) -> None:
 def _expand_item(item: str) -> list[Variant]:
     if (names := _named(item)) is not None:
         return [variant for name in names for variant in _expand_item(name)]
-    head, source = _split_source(item)
+    head, source = split_source(item)
     name = ALIASES.get(head, head)
     if name not in OBJECTIVES:
         return [parse(item)]
@@ -119,10 +112,10 @@ def _named(item: str) -> list[str] | None:
 
 def _family(item: str) -> Family:
     variant = parse(item)
-    head, _ = _split_source(item)
-    name, given = _split_expression(head)
+    head, _ = split_source(item)
+    name, given = split_expression(head)
     if name in PRESETS:
-        given |= _split_expression(PRESETS[name].expression)[1]
+        given |= split_expression(PRESETS[name].expression)[1]
     label = "".join(item.split()) if given else variant.name
     return Family(label, variant, frozenset(given))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import load_entry_points, load_module, unknown
+from kdbench.variants.notation import split_at, split_expression
 from kdbench.variants.objective import (
     ALIASES,
     GROUPS,
@@ -273,8 +274,8 @@ def parse(expression: str) -> Variant:
             objective and a source that do not go together.
     """
     load_objectives()
-    head, source = _split_source(expression)
-    name, given = _split_expression(head)
+    head, source = split_source(expression)
+    name, given = split_expression(head)
     if name in METHODS:
         if source is not None:
             raise UserError(
@@ -305,27 +306,6 @@ def inner(expression: str) -> Inner:
     return Inner(expression, _resolve_inner)
 
 
-def split_list(text: str) -> list[str]:
-    """Splits at the commas that stand outside brackets.
-
-    Raises:
-        UserError: the brackets do not match.
-    """
-    parts, depth, current = [], 0, ""
-    for character in text:
-        depth += {"[": 1, "]": -1}.get(character, 0)
-        if depth < 0:
-            break
-        if character == "," and depth == 0:
-            parts.append(current)
-            current = ""
-        else:
-            current += character
-    if depth != 0:
-        raise UserError(f"'{text}': the brackets do not match")
-    return [part.strip() for part in [*parts, current] if part.strip()]
-
-
 @cache
 def load_objectives() -> None:
     """Imports every installed objective and every source of sequences, once."""
@@ -335,9 +315,9 @@ def load_objectives() -> None:
 
 def _method(name: str, given: dict[str, str]) -> Variant:
     """A method, some of its objective's or its source's parameters given."""
-    head, source_text = _split_at(METHODS[name].expression)
-    objective_name, objective_params = _split_expression(head)
-    source_name, source_params = _split_expression(source_text or DATASET.name)
+    head, source_text = split_at(METHODS[name].expression)
+    objective_name, objective_params = split_expression(head)
+    source_name, source_params = split_expression(source_text or DATASET.name)
     objective, source = _objective(objective_name), SOURCES[source_name]
     for key, value in given.items():
         if key in objective.parameters or key == LR:
@@ -351,22 +331,13 @@ def _method(name: str, given: dict[str, str]) -> Variant:
     return variant.drawn_from(sequences_of(source, source_params))
 
 
-def _split_source(expression: str) -> tuple[str, SourceVariant | None]:
-    head, text = _split_at(expression)
+def split_source(expression: str) -> tuple[str, SourceVariant | None]:
+    """What stands before the `@`, and the sequences behind it; None where there is no `@`."""
+    head, text = split_at(expression)
     if text is None:
         return head, None
-    name, given = _split_expression(text)
+    name, given = split_expression(text)
     return head, sequences_of(SOURCES[name], given)
-
-
-def _split_at(expression: str) -> tuple[str, str | None]:
-    """What stands before and behind the one `@` outside brackets, if there is one."""
-    depth = 0
-    for index, character in enumerate(expression):
-        depth += {"[": 1, "]": -1}.get(character, 0)
-        if character == "@" and depth == 0:
-            return expression[:index].strip(), expression[index + 1 :].strip()
-    return expression, None
 
 
 def _objective(name: str) -> Objective:
@@ -377,22 +348,6 @@ def _objective(name: str) -> Objective:
         known = [*OBJECTIVES, *PRESETS, *METHODS, *ALIASES, *GROUPS]
         raise UserError(unknown("objective", name, known))
     return OBJECTIVES[name]
-
-
-def _split_expression(expression: str) -> tuple[str, dict[str, str]]:
-    name, bracket, rest = expression.strip().partition("[")
-    if bracket and not rest.endswith("]"):
-        raise UserError(f"'{expression}': a variant is written name[parameter=value,...]")
-    given: dict[str, str] = {}
-    for item in split_list(rest[:-1]):
-        key, equals, value = item.partition("=")
-        key = key.strip()
-        if not equals or not value.strip():
-            raise UserError(f"'{expression}': '{item}' is not parameter=value")
-        if key in given:
-            raise UserError(f"'{expression}': {key} is given twice")
-        given[key] = value.strip()
-    return name.strip(), given
 
 
 def _resolve_inner(expression: str) -> Variant:

@@ -1,9 +1,8 @@
 """The sources of sequences, from the teacher's responses to the student's own.
 
-Every random choice is a function of (suite, seed, step); what else a source remembers is in its
-state, which goes into the checkpoint. Sampled responses keep their end token and are labelled like
-gold ones; the cross-entropy on gold responses never applies to them. `kdbench.variants.sequences`
-says what each of them is.
+What a source remembers is in its state, which goes into the checkpoint. Sampled responses keep
+their end token and are labelled like gold ones; the cross-entropy on gold responses never applies
+to them. `kdbench.variants.sequences` says what each of them is.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,16 +11,18 @@ import torch
 from torch import Tensor
 
 from kdbench.data.encode import Encoded
+from kdbench.train.batch import GlobalBatch, Portion
+from kdbench.train.gold import Sequences
+from kdbench.train.job import Job
 from kdbench.train.policy import PolicyGradient
-from kdbench.train.setting import GlobalBatch, Portion, Setting, Source
-from kdbench.variants.variant import SourceVariant
+from kdbench.train.state import TrainState
+from kdbench.variants.variant import Variant
 
 
-def make_source(setting: Setting) -> Source:
-    """The source that a variant names."""
-    sequences = setting.variant.sequences
-    classes: dict[str, type[Source]] = {
-        "dataset": Source,
+def open_sequences(job: Job, student: TrainState) -> Sequences:
+    """The sequences that a job's variant names, with the teacher's side of them."""
+    classes: dict[str, type[Sequences]] = {
+        "dataset": Sequences,
         "teacher": TeacherAnswers,
         "student": StudentSamples,
         "mixed": Mixed,
@@ -29,20 +30,22 @@ def make_source(setting: Setting) -> Source:
         "contrastive": Contrastive,
         "policy-gradient": PolicyGradient,
     }
-    return classes[sequences.name](sequences, setting)
+    return classes[job.variant.sequences.name](job, student)
 
 
-class TeacherAnswers(Source):
+class TeacherAnswers(Sequences):
+    def __init__(self, job: Job, student: TrainState) -> None:
+        super().__init__(job, student)
+        assert job.answers is not None
+        self.answers = Encoded.load(job.answers / "train.safetensors")
+        self.answers_cache = job.open_cache(job.answers / "cache", student.model.device)
+
     def batch(self, step: int) -> GlobalBatch:
-        setting = self.setting
-        assert setting.answers is not None
-        rows = setting.rows(step)
-        return GlobalBatch.by_tokens(
-            Portion(setting.answers, rows, setting.on_gold, setting.answers_cache)
-        )
+        rows, per_token = self.rows(step), self.student.per_token
+        return GlobalBatch.by_tokens(Portion(self.answers, rows, per_token, self.answers_cache))
 
 
-class StudentSamples(Source):
+class StudentSamples(Sequences):
     def batch(self, step: int) -> GlobalBatch:
         data = self.fresh(step)
         return self.samples(data, generated=_response_tokens(data))
@@ -50,16 +53,16 @@ class StudentSamples(Source):
 
 class Mixed(StudentSamples):
     def batch(self, step: int) -> GlobalBatch:
-        chance = self.setting.random("mixed", step).random()
+        chance = self.random("mixed", step).random()
         return (
             super().batch(step) if chance < self.params.number("student_share") else self.gold(step)
         )
 
 
-class Adaptive(Source):
-    def __init__(self, params: SourceVariant, setting: Setting) -> None:
-        super().__init__(params, setting)
-        self.threshold = params.number("threshold")
+class Adaptive(Sequences):
+    def __init__(self, job: Job, student: TrainState) -> None:
+        super().__init__(job, student)
+        self.threshold = self.params.number("threshold")
         self.reference = float("nan")
         self.buffer: list[tuple[list[int], list[int]]] = []
 
@@ -67,18 +70,18 @@ class Adaptive(Source):
         self.reference = measure()["dev_nll"]
 
     def batch(self, step: int) -> GlobalBatch:
-        setting, capacity = self.setting, int(self.params.number("capacity"))
-        chance = setting.random("adaptive", step).random()
+        recipe, capacity = self.job.recipe, int(self.params.number("capacity"))
+        chance = self.random("adaptive", step).random()
         if chance >= self.threshold:
             return self.gold(step)
-        decayed = self.threshold * (1.0 - step / setting.steps)
+        decayed = self.threshold * (1.0 - step / recipe.steps)
         if chance < decayed or len(self.buffer) < capacity:
             data = self.fresh(step)
             pairs = [(data.prompt(row), data.response(row)) for row in range(len(data))]
             self.buffer = [*self.buffer, *pairs][-capacity:]
             return self.samples(data, generated=_response_tokens(data))
-        size = min(setting.batch, len(self.buffer))
-        drawn = setting.random("replay", step).choice(len(self.buffer), size, replace=False)
+        size = min(recipe.batch, len(self.buffer))
+        drawn = self.random("replay", step).choice(len(self.buffer), size, replace=False)
         return self.samples(Encoded.of([self.buffer[index] for index in drawn]), generated=0)
 
     def measured(self, row: Mapping[str, float]) -> None:
@@ -98,33 +101,22 @@ class Adaptive(Source):
             self.buffer = [(data.prompt(row), data.response(row)) for row in range(len(data))]
 
 
-class Contrastive(Source):
-    def __init__(self, params: SourceVariant, setting: Setting) -> None:
-        super().__init__(params, setting)
-        assert setting.answers is not None
-        self.answer_weights = (2.0 - params.number("student_share")) * _per_sequence(
-            setting.answers
-        )
+class Contrastive(TeacherAnswers):
+    def __init__(self, job: Job, student: TrainState) -> None:
+        super().__init__(job, student)
+        self.share = self.params.number("student_share")
+        self.answer_weights = (2.0 - self.share) * _per_sequence(self.answers)
+        divergence = self.params.params["student_divergence"]
+        assert isinstance(divergence, Variant)
+        self.on_student = job.per_sampled_token(divergence)
 
     def batch(self, step: int) -> GlobalBatch:
-        setting, share = self.setting, self.params.number("student_share")
-        assert setting.answers is not None
-        assert setting.on_student is not None
-        rows, own = setting.rows(step), self.fresh(step)
+        rows, own = self.rows(step), self.fresh(step)
         theirs = Portion(
-            setting.answers,
-            rows,
-            setting.on_gold,
-            setting.answers_cache,
-            self.answer_weights,
+            self.answers, rows, self.student.per_token, self.answers_cache, self.answer_weights
         )
-        ours = Portion(
-            own,
-            torch.arange(len(own)),
-            setting.on_student,
-            setting.live,
-            share * _per_sequence(own),
-        )
+        weights = self.share * _per_sequence(own)
+        ours = Portion(own, torch.arange(len(own)), self.on_student, self.live, weights)
         return GlobalBatch([theirs, ours], len(rows), _response_tokens(own))
 
 

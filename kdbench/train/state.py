@@ -1,11 +1,12 @@
-"""A training state as one safetensors file: trained weights, AdamW's moments, the step, and the
-memory of the objective and of the source of sequences.
+"""The state of a training, and its checkpoint: one safetensors file.
 
-There is no random state to keep: data order, dropout and sampling are functions of (suite, seed,
-step).
+It holds the trained weights, AdamW's moments, the step, and the memory of the objective and of the
+source of sequences. There is no random state to keep: data order, dropout and sampling are
+functions of (seed key, seed, step).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,61 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdbench.base import store
+from kdbench.head.chunked import PerToken
+from kdbench.models.model import Head, adapt, head_of
+from kdbench.train.job import Job
+from kdbench.variants.objective import State
+
+
+class AdamW(torch.optim.AdamW):
+    """AdamW, whose fused kernel leaves everything as it is where `found_inf` is 1.
+
+    PyTorch's gradient scaler tells it so; here the loop does.
+    """
+
+    found_inf: torch.Tensor
+
+
+@dataclass
+class TrainState:
+    """What changes from step to step.
+
+    Attributes:
+        head: of the student.
+        objective: the state of a stateful objective.
+        per_token: the loss on gold responses.
+        adapters: peft's, which have changed the model's layers in place.
+        read_at: when the last figures were read from the device; seconds of `time.perf_counter`.
+    """
+
+    model: Any
+    head: Head
+    optimizer: AdamW
+    objective: State | None
+    per_token: PerToken
+    adapters: Any = None
+    step: int = 0
+    read_at: float = 0.0
+
+
+def initial_state(job: Job, device: torch.device) -> TrainState:
+    """The initial student, before the first step."""
+    model = job.initial.load(device)
+    adapters = None if job.lora is None else adapt(model, job.lora, seed_key=job.seed_key)
+    if job.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    recipe = job.recipe
+    optimizer = AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=recipe.lr,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    optimizer.found_inf = torch.zeros((), device=device)
+    objective = job.variant.begin()
+    head, per_token = head_of(model, job.vocabulary), job.per_token(objective)
+    return TrainState(model, head, optimizer, objective, per_token, adapters)
 
 
 def save_checkpoint(
