@@ -11,8 +11,7 @@ from scipy import stats
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json, write_json
 from kdbench.cli import main
-from kdbench.compare import Pair, compare, labels
-from kdbench.compare.text import to_markdown
+from kdbench.compare import Pair, compare, labels, to_markdown
 from kdbench.report import leaderboard
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Floats

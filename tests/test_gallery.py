@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from kdbench.api import kl, objective, stateful
-from kdbench.authoring.descent import PLACES, End, end, push, student, teacher
-from kdbench.authoring.document import PICTURES, TEXT, stale, text
-from kdbench.authoring.draw import picture
-from kdbench.authoring.facts import pictured
+from kdbench.authoring.catalogue import PICTURES, TEXT, pictured, stale, text
+from kdbench.authoring.pictures import PLACES, End, end, picture, push, student, teacher
 from tests.objective_tools import spoiled_registry
 
 DOCS = Path(__file__).parents[1] / "docs"

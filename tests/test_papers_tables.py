@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from kdbench.base.errors import UserError
-from kdbench.compare.published_reproduction import variants_of
-from kdbench.compare.published_tables import FILE, load_published
+from kdbench.compare.published import FILE, load_published
+from kdbench.compare.reproduction import variants_of
 from kdbench.variants.variant import parse
 
 

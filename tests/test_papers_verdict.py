@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdbench.compare.published_verdict import judge
+from kdbench.compare.cells import judge
 
 
 def test_limits_are_those_of_one_more_training() -> None:

@@ -12,9 +12,8 @@ from scipy import stats
 
 from kdbench.base.store import write_text
 from kdbench.cli import main
-from kdbench.compare.published_reproduction import Reproduction, reproduce
-from kdbench.compare.published_tables import FILE, load_published
-from kdbench.compare.published_text import source, to_markdown
+from kdbench.compare.published import FILE, load_published
+from kdbench.compare.reproduction import Reproduction, reproduce, to_markdown
 from kdbench.report import leaderboard
 from kdbench.runs.folder import Run
 from tests.compare_runs import write_described_run
@@ -78,7 +77,7 @@ def test_planted_agreement_and_disagreement_are_found(
     found = compared(tmp_path, {"tvd": 25.0})
     others = dict.fromkeys(ROWS.keys() - {"tvd"}, "cannot tell")
     assert verdicts(found, "dolly") == others | {"tvd": "not reproduced"}
-    monkeypatch.setattr("kdbench.compare.published_verdict.RESOLUTION", 5.0)
+    monkeypatch.setattr("kdbench.compare.cells.RESOLUTION", 5.0)
     published, runs = (
         load_published(tmp_path / "published.yaml"),
         {"dolly-gpt2": Run(tmp_path / "run")},
@@ -263,7 +262,8 @@ def test_all_that_is_inferred_is_printed(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_names_venue_and_arxiv_where_they_are_known(name: str, line: str) -> None:
-    assert line in next(source(load_published().table(name)))
+    table = load_published().table(name)
+    assert line in f"{table.paper.citation}; {table.source}"
 
 
 def test_a_method_that_kdbench_lacks_is_listed(tmp_path: Path) -> None:

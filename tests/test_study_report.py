@@ -9,12 +9,11 @@ import pytest
 from kdbench.base.errors import UserError
 from kdbench.study.answers import family_over_special, tuned_over_fixed
 from kdbench.study.best import best_values
-from kdbench.study.collect import collect
 from kdbench.study.design import Setting
 from kdbench.study.expand import Question
 from kdbench.study.read import Study, read_study
-from kdbench.study.text import short_answers
-from kdbench.study.write import RUN_TABLES, publish_study, write_study
+from kdbench.study.report import RUN_TABLES, publish_study, short_answers, write_study
+from kdbench.study.tables import collect
 from tests.synthetic_study import write_study_runs
 
 STUDENTS = ("big", "small=student.architecture.width:32")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from kdbench.authoring.document import stale, write
+from kdbench.authoring.catalogue import stale, write
 
 
 @click.command()

@@ -1,14 +1,18 @@
 """The small tensors that objectives are tried on, and how they are called."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from kdbench.variants.objective import Zero
 from kdbench.variants.variant import Variant
 
 TOKENS, IDS = 5, 8
 ZERO = 2  # the id that the tests of -inf take away; never a label
+OTHER = 1  # the student's zero where the teacher's is at another id; never a label
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,31 @@ def ordinary(dtype: torch.dtype) -> Case:
     teacher, student = torch.randn(2, TOKENS, IDS, generator=generator, dtype=torch.float64)
     labels = (ZERO + 1 + torch.arange(TOKENS) % (IDS - 1)) % IDS
     return Case((scale * teacher).to(dtype), (1.2 * scale * student).to(dtype), labels)
+
+
+def zero_cases() -> Iterator[tuple[str, frozenset[Zero], Case]]:
+    """Where probabilities are 0, whose they are while the other's is not, and such a case."""
+    teacher, student = frozenset[Zero](["teacher"]), frozenset[Zero](["student"])
+    for where, zeros_of, teachers, students in (
+        ("where only the teacher's probability is 0", teacher, [ZERO], []),
+        ("where only the student's probability is 0", student, [], [ZERO]),
+        ("where both probabilities are 0", frozenset[Zero](), [ZERO], [ZERO]),
+        ("where each has a zero of its own", teacher | student, [ZERO], [OTHER]),
+    ):
+        case = ordinary(torch.float64)
+        case.teacher[:, teachers] = -math.inf
+        case.student[:, students] = -math.inf
+        yield where, zeros_of, case
+    yield "where the teacher is one-hot", teacher, one_hot_teacher()
+
+
+def one_hot_teacher() -> Case:
+    """A teacher that is certain: of the label in every other token, else of another id."""
+    case = ordinary(torch.float64)
+    sure = torch.where(torch.arange(TOKENS) % 2 == 0, case.labels, OTHER)
+    case.teacher.fill_(-math.inf)
+    case.teacher[range(TOKENS), sure] = 0.0
+    return case
 
 
 def values(variant: Variant, case: Case) -> Tensor:

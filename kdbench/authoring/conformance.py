@@ -7,7 +7,8 @@ rely on these properties; none of them says whether an objective is a good idea.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kdbench.authoring import contract, gradients, precision, zeros
+from kdbench.authoring import precision
+from kdbench.authoring import properties as held
 from kdbench.variants.variant import Variant
 
 
@@ -35,25 +36,25 @@ def check(variant: Variant) -> list[Finding]:
 
 def _properties(variant: Variant) -> dict[str, Callable[[Variant], str]]:
     kind = variant.objective.kind
-    properties = {
-        "returns one value per token in the dtype of its inputs": contract.shape_and_dtype,
-        "takes a batch without tokens": contract.takes_no_tokens,
-        "is positive, and zero where student and teacher agree": contract.is_a_divergence,
-        "has a finite gradient that sums to zero over the vocabulary": gradients.sums_to_zero,
-        "has the gradient of its value": gradients.agrees_with_differences,
-        "lowers its value under gradient descent": gradients.descends,
-        "does not depend on the order of the vocabulary": contract.permutes,
-        "ignores ids that neither model can say": zeros.ignores_padding,
-        "is infinite exactly where it declares to be, and never NaN": zeros.declared_infinities,
+    tests = {
+        "returns one value per token in the dtype of its inputs": held.shape_and_dtype,
+        "takes a batch without tokens": held.takes_no_tokens,
+        "is positive, and zero where student and teacher agree": held.is_a_divergence,
+        "has a finite gradient that sums to zero over the vocabulary": held.sums_to_zero,
+        "has the gradient of its value": held.agrees_with_differences,
+        "lowers its value under gradient descent": held.descends,
+        "does not depend on the order of the vocabulary": held.permutes,
+        "ignores ids that neither model can say": held.ignores_padding,
+        "is infinite exactly where it declares to be, and never NaN": held.declared_infinities,
         "agrees in float32 with float64": precision.agrees_with_float64,
         "agrees with float64 at a vocabulary of 151,936": precision.agrees_at_a_large_vocabulary,
-        "treats tokens independently": contract.is_per_token,
-        "is deterministic": contract.is_deterministic,
-        "leaves its inputs as they are": contract.keeps_inputs,
-        "goes on from its saved state": contract.resumes,
+        "treats tokens independently": held.is_per_token,
+        "is deterministic": held.is_deterministic,
+        "leaves its inputs as they are": held.keeps_inputs,
+        "goes on from its saved state": held.resumes,
     }
-    only = {contract.is_a_divergence: "divergence", contract.resumes: "stateful"}
-    return {name: test for name, test in properties.items() if only.get(test, kind) == kind}
+    only = {held.is_a_divergence: "divergence", held.resumes: "stateful"}
+    return {name: test for name, test in tests.items() if only.get(test, kind) == kind}
 
 
 def _find(name: str, test: Callable[[Variant], str], variant: Variant) -> Finding:

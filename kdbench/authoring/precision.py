@@ -26,8 +26,8 @@ from kdbench.authoring.cases import (
     from_log_probabilities,
     ordinary,
     values_and_gradient,
+    zero_cases,
 )
-from kdbench.authoring.zeros import zero_cases
 from kdbench.variants.variant import Variant
 
 ABSOLUTE = 1e-6

@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kdbench.base.errors import UserError
 from kdbench.cli.options import OUT
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command("compare")
@@ -24,7 +28,6 @@ def command(names: tuple[str, ...], out: Path, output: Path | None, force: bool)
     A run is a name below --out or a folder; a published board (results/boards/instruct) is compared
     as far as its tables allow.
     """
-    from kdbench.base.store import write_text
     from kdbench.runs.folder import find_run
 
     runs = [find_run(name, out) for name in names]
@@ -32,19 +35,29 @@ def command(names: tuple[str, ...], out: Path, output: Path | None, force: bool)
         check_output(output, force)
 
     import pandas as pd
-    from rich.console import Console
 
-    from kdbench.compare import compare, labels
-    from kdbench.compare.text import to_console, to_markdown
+    from kdbench.compare import compare, labels, to_markdown
 
     pairs = compare(runs, labels(runs, names))
+    frame = pd.concat([pair.rows for pair in pairs], ignore_index=True)
+    show(to_markdown(pairs), frame, output)
+
+
+def show(text: str, frame: "pd.DataFrame", output: Path | None) -> None:
+    """Prints Markdown, laid out where a person watches, and writes it or its figures to a file."""
+    from kdbench.base.store import write_text
+
     if output is not None and output.suffix == ".csv":
-        frame = pd.concat([pair.rows for pair in pairs], ignore_index=True)
         write_text(output, frame.to_csv(index=False, lineterminator="\n"))
     elif output is not None:
-        write_text(output, to_markdown(pairs))
-    console = Console() if sys.stdout.isatty() else Console(width=150)
-    console.print(to_console(pairs))
+        write_text(output, text)
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(text))
+    else:
+        click.echo(text, nl=False)
     if output is not None:
         click.echo(f"written to {output}")
 

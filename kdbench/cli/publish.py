@@ -34,7 +34,7 @@ def command(name: str, out: Path, trials: bool) -> None:
 
     boards = out / "boards"
     if (study := find_study(name, out)) is not None:
-        from kdbench.study.write import publish_study
+        from kdbench.study.report import publish_study
 
         if trials:
             raise UserError(f"--trials: {name} is a study, whose board holds tables alone")

@@ -10,8 +10,8 @@ from kdbench.base.errors import UserError
 from kdbench.cli.options import SEEDS, execution_options, to_request
 
 if TYPE_CHECKING:
-    from kdbench.compare.published_reproduction import Reproduction
-    from kdbench.compare.published_tables import Published, Table
+    from kdbench.compare.published import Published, PublishedTable
+    from kdbench.compare.reproduction import Reproduction
     from kdbench.pipeline.plan import Plan, Request
 
 TINY_SUITE = "instruct"
@@ -54,8 +54,8 @@ def command(
     published figures are of one training each, so the spread has to come from ours.
     """
     from kdbench.cli.compare import check_output
-    from kdbench.compare.published_reproduction import reproduce
-    from kdbench.compare.published_tables import load_published
+    from kdbench.compare.published import load_published
+    from kdbench.compare.reproduction import reproduce
     from kdbench.pipeline.plan import make_plan
     from kdbench.runs.folder import find_run
     from kdbench.variants.select import load_plugin
@@ -108,7 +108,7 @@ def _check_flags(dry_run: bool, given: dict[str, Any]) -> None:
 
 
 def _list(published: "Published") -> None:
-    from kdbench.compare.published_text import CONFIDENCE
+    from kdbench.compare.published import CONFIDENCE
     from kdbench.config.load import installed_suites
 
     known = installed_suites()
@@ -127,7 +127,7 @@ def _list(published: "Published") -> None:
         )
 
 
-def _suite_of(folder: Path, table: "Table", tiny: bool) -> str:
+def _suite_of(folder: Path, table: "PublishedTable", tiny: bool) -> str:
     """The suite of a finished run.
 
     Raises:
@@ -145,13 +145,13 @@ def _suite_of(folder: Path, table: "Table", tiny: bool) -> str:
     return suite
 
 
-def _requests(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, Request]":
+def _requests(table: "PublishedTable", tiny: bool, given: dict[str, Any]) -> "dict[str, Request]":
     """What to run, suite by suite.
 
     Raises:
         UserError: a suite is not installed, or has no row that kdbench can run.
     """
-    from kdbench.compare.published_reproduction import variants_of
+    from kdbench.compare.reproduction import variants_of
     from kdbench.config.load import installed_suites
     from kdbench.runs.folder import REFERENCES
 
@@ -177,7 +177,7 @@ def _requests(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, R
 
 
 def _run(plans: "dict[str, Plan]") -> bool:
-    """Runs the plans; did anything fail?"""
+    """Runs the plans, and says whether anything failed."""
     from kdbench.cli.progress import print_failures
     from kdbench.cli.study import run_and_report
 
@@ -190,16 +190,7 @@ def _run(plans: "dict[str, Plan]") -> bool:
 
 
 def _show(found: "Reproduction", output: Path | None) -> None:
-    from rich.console import Console
+    from kdbench.cli.compare import show
+    from kdbench.compare.reproduction import to_markdown
 
-    from kdbench.base.store import write_text
-    from kdbench.compare.published_text import to_console, to_markdown
-
-    if output is not None and output.suffix == ".csv":
-        write_text(output, found.frame().to_csv(index=False, lineterminator="\n"))
-    elif output is not None:
-        write_text(output, to_markdown(found))
-    console = Console() if sys.stdout.isatty() else Console(width=150)
-    console.print(to_console(found))
-    if output is not None:
-        click.echo(f"written to {output}")
+    show(to_markdown(found), found.frame(), output)

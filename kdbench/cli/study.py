@@ -58,8 +58,7 @@ def command(
     """
     from kdbench.cli.progress import print_failures
     from kdbench.study.design import write_design
-    from kdbench.study.expand import Question, make_design
-    from kdbench.study.plan import make_plans
+    from kdbench.study.expand import Question, make_design, make_plans
     from kdbench.variants.select import load_plugin
 
     for path in given["plugins"]:
@@ -90,8 +89,7 @@ def command(
 
 def show_study(folder: Path) -> None:
     """Writes a study's report and prints its answers."""
-    from kdbench.study.text import short_answers
-    from kdbench.study.write import write_study
+    from kdbench.study.report import short_answers, write_study
 
     study, answers = write_study(folder)
     for line in short_answers(study, answers):

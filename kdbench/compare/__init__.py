@@ -1,5 +1,5 @@
-"""Two or more runs side by side: what differs in the spec, and which results beyond noise."""
+"""Two or more runs side by side; a run beside a published table."""
 
-from kdbench.compare.pairs import Pair, compare, labels
+from kdbench.compare.pairs import Pair, compare, labels, to_markdown
 
-__all__ = ["Pair", "compare", "labels"]
+__all__ = ["Pair", "compare", "labels", "to_markdown"]

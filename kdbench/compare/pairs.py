@@ -1,5 +1,7 @@
 """Every run against the first: its spec, its results, and what is beyond noise."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,16 +9,22 @@ from typing import Any
 import pandas as pd
 
 from kdbench.base.errors import UserError
+from kdbench.base.templates import render
 from kdbench.compare.columns import Columns
 from kdbench.compare.figures import RunFigures, figures_of
 from kdbench.compare.pairing import Pairing, pair, same_answers
 from kdbench.compare.sides import BoardSide, RunSide, read_side
 from kdbench.config.identity import differences
+from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Interval
+from kdbench.stats.paired import smallest_sign_flip_p
+from kdbench.stats.tiers import LEVEL
 
 MAIN = "rouge_l"
 """The metric that ranks the variants."""
+BESIDE = {"greedy": "rouge_l_greedy", "exact match": "exact_match"}
+"""Title -> metric of the other differences that the table shows."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,40 @@ class Pair:
     def with_board(self) -> bool:
         """Whether there are only tables of one of them."""
         return isinstance(self.first, BoardSide) or isinstance(self.other, BoardSide)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What people read of a pair: the average of the sets, or the first set where there is none.
+
+    Attributes:
+        changes: what differs in spec and variants, digests cut to twelve digits.
+        facts: the same of code and machine.
+        unlike: the common sets whose prompts are not the same in both runs.
+        titles: of the metrics shown beside the main one.
+        rows: per variant its rows of `Pair.rows` in the main metric and in those; the first run's
+            best first, the references last.
+        tested, beyond, up: how many variants were tested, are beyond noise, and went up.
+        smallest_p: the least p of an exact sign-flip test, where that decides nothing; else NaN.
+        tau: per set, where Kendall's tau is defined; None where there is nothing to rank.
+    """
+
+    pair: Pair
+    changes: list[str]
+    facts: list[str]
+    unlike: list[str]
+    titles: list[str]
+    rows: list[list[dict[str, Any]]]
+    tested: int
+    beyond: int
+    up: int
+    smallest_p: float
+    tau: dict[str, Interval] | None
+
+
+def to_markdown(pairs: Sequence[Pair]) -> str:
+    """All comparisons as Markdown."""
+    return render("compare/compare.md", pages=[summarise(pair) for pair in pairs])
 
 
 def compare(runs: Sequence[Run], names: Sequence[str]) -> list[Pair]:
@@ -160,3 +202,43 @@ def _redefined(first: RunSide | BoardSide, other: RunSide | BoardSide, variant: 
         {key: value for key, value in new.items() if key in shared},
         variant,
     )
+
+
+def summarise(pair: Pair) -> Summary:
+    """Picks from a pair what people read."""
+    frame = pair.rows
+    shown = AVERAGE if AVERAGE in set(frame["set"]) else str(frame["set"].iloc[0])
+    by_metric: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in frame[frame["set"] == shown].to_dict("records"):
+        row = {str(key): value for key, value in record.items()}
+        by_metric.setdefault(row["metric"], {})[row["variant"]] = row
+    beside = {title: by_metric[metric] for title, metric in BESIDE.items() if metric in by_metric}
+    main = sorted(
+        by_metric[MAIN].values(),
+        key=lambda row: (row["variant"] not in pair.common, -row["mean_first"]),
+    )
+    tested = [row for row in main if row["beyond_noise"] is not None]
+    beyond = [row for row in tested if row["beyond_noise"]]
+    paired = main[0]["pairing"] == "seed"
+    smallest = smallest_sign_flip_p(main[0]["n_seeds_first"]) if paired else math.nan
+    ranked = pair.tau and not set(pair.common) <= set(pair.identical)
+    return Summary(
+        pair=pair,
+        changes=[_shortened(line) for line in (*pair.spec, *pair.definitions)],
+        facts=[_shortened(line) for line in pair.facts],
+        unlike=[name for name, same in pair.pairing.samples.items() if not same],
+        titles=list(beside),
+        rows=[[row, *(rows[row["variant"]] for rows in beside.values())] for row in main],
+        tested=len(tested),
+        beyond=len(beyond),
+        up=sum(row["difference"] > 0 for row in beyond),
+        smallest_p=smallest if smallest >= LEVEL else math.nan,
+        tau={name: tau for name, tau in pair.tau.items() if not math.isnan(tau.mean)}
+        if ranked
+        else None,
+    )
+
+
+def _shortened(line: str) -> str:
+    """A line with its digests cut to the length at which people compare them."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", line)

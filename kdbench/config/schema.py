@@ -30,7 +30,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class _Fields(BaseModel):
+class Fields(BaseModel):
+    """What is read from a file: frozen, without unknown fields; null is a field's default."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
@@ -44,7 +46,7 @@ class _Fields(BaseModel):
         return tree
 
 
-class Split(_Fields):
+class Split(Fields):
     """One file of records: `instruction`, `input` (may be absent), `output` (text or a list).
 
     The pins (`sha256`, `hub_sha256`, `records`) are not in digests: a run's identity holds the
@@ -80,7 +82,7 @@ class Split(_Fields):
     license: str = ""
 
 
-class Data(_Fields):
+class Data(Fields):
     """Where the records come from, and how long a sequence may be."""
 
     generator: str = ""
@@ -114,7 +116,7 @@ class Data(_Fields):
         return self
 
 
-class TokenizerSpec(_Fields):
+class TokenizerSpec(Fields):
     """A byte-level BPE trained on the teacher's data, or an existing one."""
 
     path: str = ""
@@ -125,7 +127,7 @@ class TokenizerSpec(_Fields):
     """The fixed parts of the prompt's frame are single tokens."""
 
 
-class Architecture(_Fields):
+class Architecture(Fields):
     """A small Llama, to be trained from scratch."""
 
     width: Positive
@@ -143,7 +145,7 @@ class Architecture(_Fields):
         return self
 
 
-class Recipe(_Fields):
+class Recipe(Fields):
     """Optimisation: AdamW with a warm-up and a cosine."""
 
     steps: Positive
@@ -161,7 +163,7 @@ class Recipe(_Fields):
     """The gradient's norm is clipped to this."""
 
 
-class Shape(_Fields):
+class Shape(Fields):
     """How large a model on the hub is, so that `kdbench plan` reckons before it is downloaded."""
 
     layers: Positive
@@ -180,7 +182,7 @@ class Shape(_Fields):
     tied: bool = True
 
 
-class Lora(_Fields):
+class Lora(Fields):
     """Low-rank adapters in the place of full training; merged into the weights at the end."""
 
     rank: Positive
@@ -190,7 +192,7 @@ class Lora(_Fields):
     """Names of the layers; what peft takes for the architecture where it is left out."""
 
 
-class Model(_Fields):
+class Model(Fields):
     """Weights from a folder, the hub or a GGUF file, or an architecture trained here."""
 
     path: str = ""
@@ -250,7 +252,7 @@ class Model(_Fields):
         return self
 
 
-class Loss(_Fields):
+class Loss(Fields):
     """Every term of what is minimised; nothing is added silently."""
 
     kd: Annotated[float, Field(ge=0)] = 1.0
@@ -274,7 +276,7 @@ class Loss(_Fields):
         return self
 
 
-class Decoding(_Fields):
+class Decoding(Fields):
     """How answers are sampled; part of a score's identity."""
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -295,7 +297,7 @@ class Decoding(_Fields):
         return self
 
 
-class Diagnostics(_Fields):
+class Diagnostics(Fields):
     """What every trial logs about itself on one fixed batch of dev."""
 
     every: Positive = 50
@@ -304,7 +306,7 @@ class Diagnostics(_Fields):
     """Rows of dev in the batch."""
 
 
-class Suite(_Fields):
+class Suite(Fields):
     """A benchmark: data, models, recipe and decoding; everything but the objective."""
 
     name: Name

@@ -1,4 +1,4 @@
-"""Is the best value the same across sets, settings and students: over resampled seeds and prompts.
+"""Whether sets, settings and students have the same best value, over resampled seeds and prompts.
 
 All cells of all students share the draws: the students of one seed met the same batches, and all
 answered the same prompts.
@@ -42,7 +42,7 @@ class Agreement:
         w: Kendall's W of the orders of the values, with percentile limits.
         change: the best value of the last level minus that of the first, with percentile limits;
             None where the values are no numbers or there are more than two levels.
-        verdict: yes, no, cannot tell: is it the same?
+        verdict: whether it is the same: yes, no, cannot tell.
     """
 
     student: str

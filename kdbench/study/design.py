@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import differences
+from kdbench.config.schema import Fields
 from kdbench.runs.folder import STUDY
 
 Setting = tuple[str, ...]
 """One level of every factor, in the order of the design's factors."""
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class StudyCell(_Fields):
+class StudyCell(Fields):
     """One value of the parameter in one setting."""
 
     variant: str
@@ -31,17 +28,17 @@ class StudyCell(_Fields):
     setting: Setting
 
 
-class Comparator(_Fields):
+class Comparator(Fields):
     """What the family is compared with, in the settings whose special case it is."""
 
     label: str
-    variant: str | None
+    variant: str | None = None
     """Another variant, or None for the family itself at `value`."""
-    value: str | None
+    value: str | None = None
     settings: tuple[Setting, ...]
 
 
-class Design(_Fields):
+class Design(Fields):
     """A study's grid, students and comparators, all by the names that the runs store."""
 
     version: int = 1
@@ -50,7 +47,7 @@ class Design(_Fields):
     suite: str
     values: tuple[str, ...]
     numeric: bool
-    """Are the values numbers, in ascending order?"""
+    """Whether the values are numbers, which are in ascending order."""
     factors: dict[str, tuple[str, ...]]
     settings: tuple[Setting, ...]
     """Those in which the objective takes at least one value."""

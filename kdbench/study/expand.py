@@ -1,4 +1,4 @@
-"""From what `kdbench study` was asked to the grid it trains, with everything checked."""
+"""From what `kdbench study` was asked to the grid it trains, and to a plan for each student."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ import yaml
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
-from kdbench.study.design import Comparator, Design, Setting, StudyCell
+from kdbench.pipeline.plan import Plan, Request, check_name, make_plan
+from kdbench.study.design import Comparator, Design, Setting, StudyCell, check_same_study
 from kdbench.variants.notation import split_list
 from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.parameters import Choice, Flag, Number, Value
@@ -82,6 +83,32 @@ def make_design(question: Question) -> tuple[Design, list[Variant]]:
     )
     variants = {variant.full_name: variant for variant in (*grid.variants, *others)}
     return design, list(variants.values())
+
+
+def make_plans(design: Design, variants: Sequence[Variant], request: Request) -> dict[str, Plan]:
+    """The run of each student, below `<out>/<name>/`, with everything checked.
+
+    All train the same variants; teacher, tokenizer and data have the same place in the cache, since
+    only the fields of the student differ.
+
+    Args:
+        design: of the study.
+        variants: all that it trains.
+        request: what all runs share, and the study's name.
+
+    Raises:
+        UserError: the folder holds something else, or a run of it does not fit: see `make_plan`.
+    """
+    name = request.name or f"study-{design.parameter}"
+    check_name(name)
+    folder = request.out / name
+    check_same_study(folder, design)
+    objectives = ",".join(variant.full_name for variant in variants)
+    common = replace(request, objectives=objectives, out=folder)
+    return {
+        student: make_plan(replace(common, name=student, settings=(*request.settings, *settings)))
+        for student, settings in design.students.items()
+    }
 
 
 def _objective(question: Question, preset: dict[str, Any]) -> tuple[Variant, dict[str, Any]]:

@@ -15,7 +15,7 @@ from kdbench.report.table import AVERAGE
 from kdbench.study.best import Agreement
 from kdbench.study.design import Setting
 from kdbench.study.read import Study
-from kdbench.study.table import DEV, TRAINING
+from kdbench.study.tables import DEV, TRAINING
 
 Panel = tuple[str, str, str]
 """Set, metric, and what the axis calls it."""

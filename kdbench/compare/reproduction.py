@@ -1,17 +1,21 @@
 """A finished run, or several, beside a published table."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from kdbench.base.errors import UserError
-from kdbench.compare.published_cells import PublishedCell, read_cells
-from kdbench.compare.published_tables import Published, Table
+from kdbench.base.templates import render
+from kdbench.compare import cells as judging
+from kdbench.compare.cells import PublishedCell, read_cells
+from kdbench.compare.published import CONFIDENCE, Published, PublishedTable
 from kdbench.compare.sides import BoardSide, RunSide, read_side
 from kdbench.config.identity import differences
 from kdbench.config.load import installed_suites, load_suite
+from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Interval
 from kdbench.stats.two_runs import kendall_tau
@@ -28,11 +32,10 @@ class Reproduction:
         lacking: the sets of the table that the run does not have.
         deviations: where a run differs from its suite as it is installed; what diverged.
         tau: per column, Kendall's tau of the rows.
-        ranked: how many rows the tau is over.
     """
 
     published: Published
-    table: Table
+    table: PublishedTable
     runs: list[str]
     tiny: bool
     cells: list[PublishedCell]
@@ -40,7 +43,20 @@ class Reproduction:
     lacking: list[str]
     deviations: list[str] = field(default_factory=list)
     tau: dict[str, Interval] = field(default_factory=dict)
-    ranked: int = 0
+
+    @property
+    def inferred(self) -> list[str]:
+        """What is assumed for all rows and no source states."""
+        return [*([] if self.tiny else self.published.inferred), *self.table.inferred]
+
+    @property
+    def ranked(self) -> list[PublishedCell]:
+        """The cells whose order is compared: without references and unknown figures."""
+        return [
+            cell
+            for cell in self.cells
+            if not self.table.rows[cell.row].is_reference and not math.isnan(cell.published)
+        ]
 
     def frame(self) -> pd.DataFrame:
         """One line per cell, and one per row that has none."""
@@ -52,30 +68,65 @@ class Reproduction:
             "scale": "tiny" if self.tiny else "published",
             "published_sd_covers": table.std,
         }
-        general = [] if self.tiny else self.published.inferred
-        inferred = {
-            name: "; ".join(filter(None, [*general, *table.inferred, row.inferred]))
-            for name, row in table.rows.items()
-        }
-        lines = [{**whole, **vars(cell), "inferred": inferred[cell.row]} for cell in self.cells]
-        lines += [
-            {
-                **whole,
-                "row": name,
-                "variant": table.rows[name].variant,
-                "set": column,
-                "published": table.cell(table.rows[name], column)[0],
-                "published_sd": table.cell(table.rows[name], column)[1],
-                "reason": reason,
-                "inferred": inferred[name],
-            }
+        absent = [
+            PublishedCell(name, row.variant or "", column, *table.cell(row, column), reason=reason)
             for name, reason in self.missing.items()
+            for row in [table.rows[name]]
             for column in table.columns
         ]
-        return pd.DataFrame(lines, columns=[*whole, *PublishedCell.__annotations__, "inferred"])
+        lines = []
+        for cell in (*self.cells, *absent):
+            inferred = filter(None, [*self.inferred, table.rows[cell.row].inferred])
+            lines.append({**whole, **vars(cell), "inferred": "; ".join(inferred)})
+        return pd.DataFrame(lines)
 
 
-def variants_of(table: Table, suite: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
+@dataclass(frozen=True)
+class Place:
+    """A row's cell in a table that compares orders; ranks from 1, None where it has none."""
+
+    cell: PublishedCell
+    published_rank: int | None = None
+    our_rank: int | None = None
+
+
+def to_markdown(found: Reproduction) -> str:
+    """The comparison as Markdown."""
+    return render(
+        "compare/reproduce.md",
+        found=found,
+        table=found.table,
+        confidence=CONFIDENCE,
+        level=judging.LEVEL,
+        resolution=judging.RESOLUTION,
+        verdicts=Counter(cell.verdict for cell in found.cells if cell.verdict),
+        reasons=list(dict.fromkeys(cell.reason for cell in found.cells if cell.reason)),
+        ranked=len({cell.row for cell in found.ranked}),
+        sets=list(dict.fromkeys(cell.set for cell in found.cells if cell.set != AVERAGE)),
+        has_decodings=not all(math.isnan(cell.decoding_sd) for cell in found.cells),
+        places=places(found) if found.tiny else [],
+    )
+
+
+def places(found: Reproduction) -> list[Place]:
+    """The rows' averages, ranked where they can be, by the published figure."""
+    ranked = [cell for cell in found.ranked if cell.set == AVERAGE]
+    rest = [cell for cell in found.cells if cell.set == AVERAGE and cell not in ranked]
+    placed = [
+        Place(
+            cell,
+            1 + sum(other.published > cell.published for other in ranked),
+            1 + sum(other.ours > cell.ours for other in ranked),
+        )
+        for cell in ranked
+    ]
+    placed.sort(key=lambda place: place.cell.published, reverse=True)
+    return placed + [Place(cell) for cell in sorted(rest, key=lambda c: c.published, reverse=True)]
+
+
+def variants_of(
+    table: PublishedTable, suite: str | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
     """Row -> canonical name of the variant it needs, and row -> why kdbench has none for it.
 
     Args:
@@ -99,7 +150,7 @@ def variants_of(table: Table, suite: str | None = None) -> tuple[dict[str, str],
 
 
 def reproduce(
-    published: Published, table: Table, runs: Mapping[str, Run], *, tiny: bool
+    published: Published, table: PublishedTable, runs: Mapping[str, Run], *, tiny: bool
 ) -> Reproduction:
     """Compares runs with a published table.
 
@@ -134,14 +185,7 @@ def reproduce(
             f"{', '.join(str(run.path) for run in runs.values())}: no row of {table.id} is "
             f"finished there; it needs one of {', '.join(dict.fromkeys(needed))}"
         )
-    ranked = [
-        cell
-        for cell in cells
-        if not table.rows[cell.row].is_reference and not math.isnan(cell.published)
-    ]
-    columns = list(dict.fromkeys(cell.set for cell in cells))
-    tau = {name: _tau([cell for cell in ranked if cell.set == name]) for name in columns}
-    return Reproduction(
+    found = Reproduction(
         published=published,
         table=table,
         runs=[side.name for side in sides.values()],
@@ -150,12 +194,15 @@ def reproduce(
         missing={name: missing[name] for name in table.rows if name in missing},
         lacking=[name for name in published.sizes if name in lacking],
         deviations=[line for side in sides.values() for line in _deviations(side, tiny)],
-        tau=tau,
-        ranked=len({cell.row for cell in ranked}),
     )
+    columns = dict.fromkeys(cell.set for cell in cells)
+    tau = {name: _tau([cell for cell in found.ranked if cell.set == name]) for name in columns}
+    return replace(found, tau=tau)
 
 
-def _other_suites(table: Table, sides: Mapping[str, RunSide | BoardSide]) -> dict[str, str]:
+def _other_suites(
+    table: PublishedTable, sides: Mapping[str, RunSide | BoardSide]
+) -> dict[str, str]:
     return {
         name: f"needs the suite {table.suite_of(row)}"
         for name, row in table.rows.items()

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
+from kdbench.config.schema import Fields
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import REFERENCES
 
@@ -18,25 +18,33 @@ FILE = Path(__file__).with_name("published.yaml")
 HALF_A_UNIT = 0.005
 """An average is published to two decimals; beyond half a unit of the last it is another number."""
 
+CONFIDENCE = {
+    "A": "the authors' own file",
+    "B": "an independent re-run",
+    "C": "a transcription of the paper by others",
+}
+
 Score = Annotated[float, Field(ge=0, le=100)]
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Paper(_Fields):
+class Paper(Fields):
     """Where a table comes from."""
 
     title: str
     arxiv: str = ""
     venue: str = ""
 
+    @property
+    def citation(self) -> str:
+        """The title, and in parentheses venue and arXiv number where they are known."""
+        where = ", ".join(filter(None, (self.venue, self.arxiv and f"arXiv:{self.arxiv}")))
+        return f"{self.title} ({where})" if where else self.title
 
-class PublishedRow(_Fields):
+
+class PublishedRow(Fields):
     """One row: what was published, and what kdbench runs for it."""
 
-    variant: str | None
+    variant: str | None = None
     lacks: str = ""
     suite: str = ""
     mean: list[Score | None]
@@ -46,11 +54,11 @@ class PublishedRow(_Fields):
 
     @property
     def is_reference(self) -> bool:
-        """Is it the teacher or the initial student, which no objective trains?"""
+        """True for the teacher and the initial student, which no objective trains."""
         return self.variant in REFERENCES
 
 
-class Table(_Fields):
+class PublishedTable(Fields):
     """A published table.
 
     Attributes:
@@ -66,7 +74,7 @@ class Table(_Fields):
     columns: Annotated[list[str], Field(min_length=1)]
     std: str = ""
     note: str = ""
-    inferred: list[str] = []
+    inferred: tuple[str, ...] = ()
     rows: Annotated[dict[str, PublishedRow], Field(min_length=1)]
 
     @property
@@ -97,7 +105,7 @@ class Table(_Fields):
         return (_known(row.average) if math.isnan(mean) else mean), deviation
 
 
-class Published(_Fields):
+class Published(Fields):
     """All published tables.
 
     Attributes:
@@ -106,23 +114,19 @@ class Published(_Fields):
     """
 
     sizes: dict[str, int]
-    inferred: list[str] = []
-    tables: list[Table]
+    inferred: tuple[str, ...] = ()
+    tables: list[PublishedTable]
 
-    @cached_property
-    def by_id(self) -> dict[str, Table]:
-        """The tables by their ids."""
-        return {table.id: table for table in self.tables}
-
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> PublishedTable:
         """A table by its id.
 
         Raises:
             UserError: there is none; with the nearest name.
         """
-        if name not in self.by_id:
-            raise UserError(f"{unknown('table', name, list(self.by_id))}; see reproduce --list")
-        return self.by_id[name]
+        by_id = {table.id: table for table in self.tables}
+        if name not in by_id:
+            raise UserError(f"{unknown('table', name, list(by_id))}; see reproduce --list")
+        return by_id[name]
 
 
 def load_published(path: Path = FILE) -> Published:
@@ -132,11 +136,12 @@ def load_published(path: Path = FILE) -> Published:
         UserError: broken data; with file, table and cell.
     """
     try:
-        published = Published.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML in UTF-8: {error}") from error
+    try:
+        published = Published.model_validate(raw)
     except ValidationError as error:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         lines = [_explain(item["loc"], str(item["msg"]), raw) for item in error.errors()]
         raise UserError("\n".join(f"{path}: {line}" for line in lines)) from error
     if problems := list(_problems(published)):
@@ -157,7 +162,7 @@ def _problems(published: Published) -> Iterator[str]:
                 yield f"table {table.id}: row {name}: {problem}"
 
 
-def _row_problems(table: Table, row: PublishedRow) -> Iterator[str]:
+def _row_problems(table: PublishedTable, row: PublishedRow) -> Iterator[str]:
     for what, cells in (("mean", row.mean), ("std", row.std)):
         if cells is not None and len(cells) != len(table.columns):
             yield f"{what}: {len(cells)} cells for {len(table.columns)} columns"

@@ -1,16 +1,19 @@
-"""What is declared about an objective, a method or a source, as plain values for people and JSON.
+"""The catalogue: what is declared about objectives, methods and sources, as values and as pages.
 
 Every item has the keys name, kind, source, description, parameters, example and defined_at; all
 but sources infinite_where; an objective group, aliases and grid; a preset and a method the
 expression that they stand for; what does not train on the gold responses, sequences.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import Registry
+from kdbench.base.templates import render
 from kdbench.variants.objective import (
     ALIASES,
     METHODS,
@@ -34,6 +37,16 @@ from kdbench.variants.variant import (
 )
 
 Facts = dict[str, Any]
+
+TEXT = "objectives.md"
+PICTURES = "gallery"
+OBJECTIVE_KINDS = ("divergence", "labelled", "stateful")
+SECTIONS = {
+    "Objectives": OBJECTIVE_KINDS,
+    "Named settings": ("preset",),
+    "Methods": ("method",),
+    "Sources of sequences": ("source",),
+}
 
 
 def all_facts() -> list[Facts]:
@@ -82,17 +95,63 @@ def pictured(name: str) -> list[Variant]:
     return expand(name)
 
 
-def infinities(facts: Facts) -> str:
-    """Where the value is +inf, in words."""
-    match facts["infinite_where"]:
-        case None:
-            return "infinities are not declared"
-        case []:
-            return "finite even where only one of the two probabilities is 0"
-        case [one]:
-            return f"+inf where only the {one}'s probability is 0"
-        case _:
-            return "+inf where only one of the two probabilities is 0"
+def page(item: Facts) -> str:
+    """Everything about one item, as text for the console."""
+    return render("authoring/objective.txt", item=item)
+
+
+def text() -> str:
+    """docs/objectives.md; equal for equal declarations."""
+    items = all_facts()
+    sections = {
+        title: [_entry(item) for item in items if item["kind"] in kinds]
+        for title, kinds in SECTIONS.items()
+    }
+    return render("authoring/objectives.md", sections=sections, kinds=OBJECTIVE_KINDS)
+
+
+def write(folder: Path) -> None:
+    """Writes the page and its pictures into a folder, and removes pictures of what is gone."""
+    from kdbench.authoring.pictures import overview, picture
+
+    plain = [variant for variant in expand("all") if variant.sequences == DATASET]
+    pictures = {"overview.svg": overview(plain, "svg")}
+    for item in all_facts():
+        if item["kind"] != "source" and (name := _picture(item)) not in pictures:
+            pictures[name] = picture(pictured(_shown(item).name), "svg")
+    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    for old in (folder / PICTURES).glob("*.svg"):
+        if old.name not in pictures:
+            old.unlink()
+    for name, content in pictures.items():
+        (folder / PICTURES / name).write_bytes(content)
+    (folder / TEXT).write_text(text(), encoding="utf-8")
+
+
+def stale(folder: Path) -> list[str]:
+    """What in a folder differs from what `write` would write; of pictures, only the names."""
+    page = folder / TEXT
+    wanted = text()
+    found = page.read_text(encoding="utf-8") if page.is_file() else ""
+    linked = re.findall(rf"\]\(({PICTURES}/[^)]+)\)", wanted)
+    missing = [name for name in dict.fromkeys(linked) if not (folder / name).is_file()]
+    return [*([TEXT] if found != wanted else []), *missing]
+
+
+def _entry(item: Facts) -> tuple[Facts, str, str]:
+    """With the name of its objective and the path of its picture; a source has neither."""
+    if item["kind"] == "source":
+        return item, "", ""
+    return item, _shown(item).objective.name, f"{PICTURES}/{_picture(item)}"
+
+
+def _shown(item: Facts) -> Variant:
+    """The objective of a method or a named setting, wherever its sequences come from."""
+    return parse(item["name"]).drawn_from(DATASET)
+
+
+def _picture(item: Facts) -> str:
+    return f"{_shown(item).slug}.svg"
 
 
 def _of_objective(variant: Variant) -> Facts:

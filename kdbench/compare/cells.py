@@ -1,19 +1,40 @@
-"""The cells of a published table, each beside the figure of a run."""
+"""The cells of a published table, each beside the figure of a run and judged.
+
+The question is whether the published figure could be one more training of what was run here.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from scipy import stats
 
 from kdbench.base.errors import UserError
 from kdbench.compare.figures import BoardFigures, RunFigures, figures_of
-from kdbench.compare.published_tables import Published, PublishedRow, Table
-from kdbench.compare.published_verdict import judge
+from kdbench.compare.published import Published, PublishedRow, PublishedTable
 from kdbench.compare.sides import BoardSide, RunSide
 from kdbench.report.table import AVERAGE
+from kdbench.stats.intervals import satterthwaite
 
 METRIC = "rouge_l"
+REPRODUCED, NOT_REPRODUCED, CANNOT_TELL = "reproduced", "not reproduced", "cannot tell"
+RESOLUTION = 1.0
+"""ROUGE-L points that a comparison has to resolve: what leaving out no_repeat_ngram_size is worth,
+the smallest known slip of the protocol."""
+DECODINGS = 5
+"""Decoding seeds behind a published figure and its standard deviation."""
+LEVEL = 0.95
+"""Of the limits."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a cell; `half` is half the width of the limits, NaN where there are none."""
+
+    half: float
+    word: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,20 +52,62 @@ class PublishedCell:
     set: str
     published: float
     published_sd: float
-    ours: float
-    low: float
-    high: float
-    interval: str
-    decoding_sd: float
+    ours: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    interval: str = ""
+    decoding_sd: float = math.nan
     difference: float = math.nan
     half: float = math.nan
     verdict: str = ""
     reason: str = ""
 
 
+def judge(
+    difference: float,
+    n: int,
+    error: tuple[float, float] | None,
+    published_sd: float = math.nan,
+    prompts: tuple[float, float] = (0.0, math.inf),
+) -> Verdict:
+    """Holds a difference against the prediction limits of one more training.
+
+    The limits are t sqrt(s^2 (1 + 1/n) + sd^2 / 4 + e^2): s over our training seeds, the published
+    sd, and e, our error over prompts.
+
+    Args:
+        difference: ours minus published.
+        n: our training seeds.
+        error: squared standard error of our mean over training seeds and the degrees of freedom
+            it was estimated with; None where there is one seed.
+        published_sd: over decoding seeds, ddof 0; NaN where it is not published.
+        prompts: squared error of our mean over prompts and its degrees of freedom, where the
+            published figure is over other ones.
+    """
+    if error is None:
+        return Verdict(math.nan, CANNOT_TELL, "one training seed")
+    parts, freedom = [error[0] * (n + 1)], [error[1]]
+    if not math.isnan(published_sd):
+        parts.append(published_sd**2 / (DECODINGS - 1))
+        freedom.append(DECODINGS - 1)
+    if prompts[0] != 0:
+        parts.append(prompts[0])
+        freedom.append(prompts[1])
+    if not np.isfinite(parts).all():
+        reason = "other prompts or sets, whose noise a board does not hold"
+        return Verdict(math.nan, CANNOT_TELL, reason)
+    quantile = stats.t.ppf((1 + LEVEL) / 2, satterthwaite(parts, freedom))
+    half = float(quantile * math.sqrt(math.fsum(parts)))
+    if abs(difference) > half:
+        return Verdict(half, NOT_REPRODUCED)
+    if half > RESOLUTION:
+        return Verdict(half, CANNOT_TELL, f"limits wider than {RESOLUTION:g} point")
+    return Verdict(half, REPRODUCED)
+
+
 def read_cells(
     published: Published,
-    table: Table,
+    table: PublishedTable,
     side: RunSide | BoardSide,
     sets: list[str],
     names: Mapping[str, str],
@@ -113,17 +176,12 @@ def _judged(
         cell.published_sd,
         _prompts(sizes, figures, cell.set, cell.variant),
     )
-    return replace(
-        cell,
-        difference=difference,
-        half=verdict.half,
-        verdict=verdict.word,
-        reason=verdict.reason,
-    )
+    half, word, reason = verdict.half, verdict.word, verdict.reason
+    return replace(cell, difference=difference, half=half, verdict=word, reason=reason)
 
 
 def _published(
-    table: Table, row: PublishedRow, column: str, sets: Sequence[str]
+    table: PublishedTable, row: PublishedRow, column: str, sets: Sequence[str]
 ) -> tuple[float, float]:
     """A published cell; an average is over the sets that the run has too."""
     if column != AVERAGE or not table.sets or set(sets) == set(table.sets):

@@ -1,7 +1,7 @@
-"""The tidy tables of a study: every figure of every cell, and every answer with its interval."""
+"""All numbers of a study, computed once: its report, its plots and its tables are made of them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,8 @@ from kdbench.runs.folder import REFERENCES
 from kdbench.runs.results import METRICS, TrialResult
 from kdbench.stats.intervals import Interval, over_seeds
 from kdbench.stats.stability import column
-from kdbench.study.answers import Difference
-from kdbench.study.best import Agreement
+from kdbench.study.answers import Difference, family_over_special, tuned_over_fixed
+from kdbench.study.best import Agreement, best_values
 from kdbench.study.read import Study, variants_of
 
 DEV, TRAINING = "dev", "training"
@@ -22,6 +22,31 @@ DEV, TRAINING = "dev", "training"
 DISTANCES = ("forward_kl", "reverse_kl", "tvd", "student_entropy")
 STABILITY = ("clipped_share", "loss_spikes", "grad_norm_cv", "grad_norm_p99")
 SPREAD = "rouge_l_sd"
+SAMPLED, GREEDY = "rouge_l", "rouge_l_greedy"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The tidy table of a study, and what answers its questions, by sampled and greedy ROUGE-L."""
+
+    frame: pd.DataFrame
+    fixed: list[Difference]
+    special: list[Difference]
+    best: list[Agreement]
+
+
+def collect(study: Study) -> Answers:
+    """Computes everything that a study reports."""
+    trial = study.trials(study.students[0], study.design.cells[0].variant)[0]
+    scored = {metric for _, metric in trial.values}
+    metrics = [metric for metric in (SAMPLED, GREEDY) if metric in scored]
+    asked = [(student, metric) for metric in metrics for student in study.students]
+    return Answers(
+        frame=study_frame(study),
+        fixed=[item for ask in asked for item in tuned_over_fixed(study, *ask)],
+        special=[item for ask in asked for item in family_over_special(study, *ask)],
+        best=[item for metric in metrics for item in best_values(study, metric)],
+    )
 
 
 def study_frame(study: Study) -> pd.DataFrame:

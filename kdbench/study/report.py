@@ -1,0 +1,252 @@
+"""A study's report: the answers to its questions, written from its runs' stored rows."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kdbench.base import store
+from kdbench.base.errors import UserError
+from kdbench.base.templates import render
+from kdbench.report.plots import to_bytes
+from kdbench.report.table import AVERAGE
+from kdbench.runs.folder import STUDY
+from kdbench.stats.intervals import Interval
+from kdbench.stats.paired import smallest_sign_flip_p
+from kdbench.stats.tiers import LEVEL
+from kdbench.study.answers import NO, OPEN, OVER_ALL, WITHIN, YES, Difference
+from kdbench.study.best import SURE, Agreement
+from kdbench.study.design import read_design
+from kdbench.study.plots import draw_study
+from kdbench.study.read import Study, read_study
+from kdbench.study.tables import (
+    GREEDY,
+    SAMPLED,
+    Answers,
+    answers_frame,
+    best_frame,
+    collect,
+    first_distance,
+)
+
+FILES = ("study.md", "study.csv", "answers.csv", "best.csv")
+RUN_TABLES = ("leaderboard.md", "leaderboard.csv", "stability.csv", "spec.yaml", "provenance.json")
+"""Of each student's run, what a published study holds."""
+
+
+@dataclass(frozen=True)
+class FixedAnswer:
+    """Whether a fixed value does as well as a tuned one, for one student.
+
+    Attributes:
+        rows: value -> the differences on the average and on each set.
+        within: the values that come within the interval on all sets.
+        gain: the most that tuning may gain on some set over the best of these; NaN without one.
+        best: the difference to the best fixed value, on the average.
+        verdict: yes; no; cannot tell where no value, or every value, can be told from tuning.
+    """
+
+    student: str
+    scope: str
+    rows: dict[str, list[Difference]]
+    within: list[str]
+    gain: float
+    best: Difference
+    verdict: str
+
+
+@dataclass(frozen=True)
+class BestAnswer:
+    """Whether the best value is the same along a dimension: all students together, and each."""
+
+    dimension: str
+    verdict: str
+    by_student: dict[str, str]
+    levels: tuple[str, ...]
+    change: Interval | None
+
+
+@dataclass(frozen=True)
+class SpecialAnswer:
+    """Whether the family beats its special cases, for one student.
+
+    Attributes:
+        rows: each comparison by sampled scores, and by greedy ones where they are known.
+        subjects: scope -> verdict -> the comparators.
+    """
+
+    student: str
+    rows: list[tuple[Difference, Difference | None]]
+    subjects: dict[str, dict[str, list[str]]]
+
+
+def write_study(path: Path) -> tuple[Study, Answers]:
+    """Writes `study.{md,csv}`, `{answers,best}.csv` and `plots/` into a study's folder.
+
+    Raises:
+        UserError: no training seed is finished for all variants of any student.
+    """
+    study = read_study(path)
+    answers = collect(study)
+    figures = draw_study(study, answers.frame, _sampled_best(answers))
+    for name, figure in figures.items():
+        store.write_bytes(path / "plots" / f"{name}.png", to_bytes(figure, "png"))
+    asked = [
+        answers_frame(answers.fixed, "tuned over fixed"),
+        answers_frame(answers.special, "family over special case"),
+    ]
+    _write_csv(path / "study.csv", answers.frame)
+    _write_csv(path / "answers.csv", pd.concat([frame for frame in asked if len(frame)]))
+    _write_csv(path / "best.csv", best_frame(study, answers.best))
+    store.write_text(path / "study.md", study_markdown(study, answers, list(figures)))
+    return study, answers
+
+
+def publish_study(path: Path, boards: Path) -> Path:
+    """Replaces `boards/<study>/` by the report, plots and design of a study, and its runs' tables.
+
+    No file holds a prompt, a reference or an answer.
+
+    Raises:
+        UserError: the study or one of its runs has no report yet, or there is a suite's board of
+            that name.
+    """
+    path = path.resolve()  # so that `.` has a name
+    target = boards / path.name
+    if target.exists() and not (target / STUDY).exists():
+        raise UserError(f"{target} is the board of a suite; give the study another --name")
+    students = list(read_design(path).students)
+    wanted = [*FILES, *(f"{student}/{name}" for student in students for name in RUN_TABLES)]
+    if missing := [name for name in wanted if not (path / name).exists()]:
+        raise UserError(
+            f"{path}: {', '.join(missing)} missing; finish the study: give its command again"
+        )
+    with store.new_folder(target) as folder:
+        for name in (STUDY, *wanted):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path / name, folder / name)
+        shutil.copytree(path / "plots", folder / "plots")
+    return target
+
+
+def study_markdown(study: Study, answers: Answers, plots: Sequence[str]) -> str:
+    """The study as Markdown.
+
+    Args:
+        study: what was read.
+        answers: its numbers.
+        plots: names of the files in `plots/`, without suffix.
+    """
+    frame, n = answers.frame, len(study.seeds)
+    special = [item for item in answers.special if item.metric == SAMPLED]
+    widths = [(x.ci_high - x.ci_low) / 2 for x in special if not math.isnan(x.ci_low)]
+    shares = frame[(frame["metric"] == "clipped_share") & (frame["role"] == "grid")]["mean"]
+    made = {name: Run(study.path / name).provenance.commands for name in study.students}
+    return render(
+        "study/study.md",
+        **_told(study, answers),
+        agreements=_sampled_best(answers),
+        sure=SURE,
+        n_diverged=frame.drop_duplicates(["student", "variant"])["n_diverged"].sum(),
+        gaps={student: _gap(study, frame, student) for student in study.students},
+        width=float(np.median(widths)) if widths else math.nan,
+        smallest_p=smallest_sign_flip_p(n) if n > 1 else math.nan,
+        level=LEVEL,
+        clipped=(math.nan, math.nan) if shares.isna().all() else (shares.min(), shares.max()),
+        plots=plots,
+        made=[(name, entry) for name, entries in made.items() for entry in entries],
+    )
+
+
+def short_answers(study: Study, answers: Answers) -> list[str]:
+    """The answers alone, a line each, for the console."""
+    return render("study/answers.txt", **_told(study, answers)).splitlines()
+
+
+def _told(study: Study, answers: Answers) -> dict[str, object]:
+    """What both the report and the console tell."""
+    compared = study.students if study.design.comparators else []
+    return {
+        "study": study,
+        "design": study.design,
+        "parameter": study.design.parameter,
+        "fixed": [
+            _fixed(study, answers, student, scope)
+            for student in study.students
+            for scope in (WITHIN, OVER_ALL)
+        ],
+        "best": _best(answers),
+        "special": [_special(answers, student) for student in compared],
+    }
+
+
+def _fixed(study: Study, answers: Answers, student: str, scope: str) -> FixedAnswer:
+    asked = (student, SAMPLED, scope)
+    own = [item for item in answers.fixed if (item.student, item.metric, item.scope) == asked]
+    rows = {value: [item for item in own if item.subject == value] for value in study.design.values}
+    on_sets = {value: [x for x in found if x.set != AVERAGE] for value, found in rows.items()}
+    within = [value for value, found in on_sets.items() if all(x.verdict == YES for x in found)]
+    is_open = any(item.verdict == OPEN for found in on_sets.values() for item in found)
+    told = YES if 0 < len(within) < len(rows) else OPEN if within else NO
+    gain = min((max(item.ci_high for item in on_sets[value]) for value in within), default=math.nan)
+    return FixedAnswer(
+        student=student,
+        scope=scope,
+        rows=rows,
+        within=[] if is_open else within,
+        gain=max(gain, 0.0) if within else gain,
+        best=min((x for x in own if x.set == AVERAGE), key=lambda item: item.estimate),
+        verdict=OPEN if is_open else told,
+    )
+
+
+def _best(answers: Answers) -> list[BestAnswer]:
+    found: dict[str, list[Agreement]] = {}
+    for item in _sampled_best(answers):
+        found.setdefault(item.dimension, []).append(item)
+    return [
+        BestAnswer(
+            dimension=dimension,
+            verdict=next((word for word in (NO, OPEN) if word in verdicts), YES),
+            by_student={item.student: item.verdict for item in own},
+            levels=own[0].levels,
+            change=own[0].change,
+        )
+        for dimension, own in found.items()
+        for verdicts in [{item.verdict for item in own}]
+    ]
+
+
+def _special(answers: Answers, student: str) -> SpecialAnswer:
+    own = [item for item in answers.special if item.student == student]
+    greedy = {(item.scope, item.subject): item for item in own if item.metric == GREEDY}
+    shown = [item for item in own if item.metric == SAMPLED]
+    subjects: dict[str, dict[str, list[str]]] = {}
+    for item in shown:
+        by_verdict = subjects.setdefault(item.scope, {YES: [], NO: [], OPEN: []})
+        by_verdict[item.verdict].append(item.subject)
+    order = {scope: subjects[scope] for scope in (WITHIN, OVER_ALL)}
+    rows = [(item, greedy.get((item.scope, item.subject))) for item in shown]
+    return SpecialAnswer(student, rows, order)
+
+
+def _sampled_best(answers: Answers) -> list[Agreement]:
+    return [item for item in answers.best if item.metric == SAMPLED]
+
+
+def _gap(study: Study, frame: pd.DataFrame, student: str) -> list[float]:
+    """ROUGE-L of the initial student and of the teacher, and the initial forward KL."""
+    average = frame[
+        (frame["student"] == student) & (frame["set"] == AVERAGE) & (frame["metric"] == SAMPLED)
+    ].set_index("variant")["mean"]
+    distance = first_distance(study.trials(student, study.design.cells[0].variant)[0], "forward_kl")
+    means = [float(average.get(name, math.nan)) for name in ("initial student", "teacher")]
+    return [*means, distance]
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    store.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
