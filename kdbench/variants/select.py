@@ -17,7 +17,7 @@ from kdbench.variants.objective import (
     PRESETS,
     Objective,
 )
-from kdbench.variants.variant import Variant, split_source, load_objectives, parse, variant_of
+from kdbench.variants.variant import Variant, load_objectives, parse, split_source, variant_of
 
 
 @dataclass(frozen=True)
