@@ -74,7 +74,7 @@ def _walk() -> list[Variant]:
         *map(objective, PRESETS),
         *map(objective, SETTINGS),
     ]
-    values = [replace(variant, source=DATASET) for variant in variants]
+    values = [replace(variant, sequences=DATASET) for variant in variants]
     return list({variant.full_name: variant for variant in values}.values())
 
 
