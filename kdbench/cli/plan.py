@@ -90,7 +90,7 @@ def _show_on_paper(request: Request, suite: Suite, away: list[str], *, as_json: 
 
     counts = None
     folder = place(suite.data, request.data_dir)
-    if all((folder / split.path).is_file() for split in (suite.data.train, suite.data.dev)):
+    if all((folder / split.path).exists() for split in (suite.data.train, suite.data.dev)):
         counts = guess_counts(suite, folder)
     length = suite.data.max_length
     memory = on_paper(
