@@ -31,6 +31,9 @@ TRAIN = "train"
 _BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 """By the end of a file's name; every other file is JSON."""
 
+_NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0", "No columns to parse")
+"""What datasets, pyarrow and pandas say of a file without rows."""
+
 
 def read_rows(path: Path, columns: Mapping[Column, str], split: str = "") -> "Dataset":
     """All records of a file or folder as rows of instruction, input, outputs and turns.
@@ -130,13 +133,28 @@ def _load(path: Path, work: Path) -> "DatasetDict":
         options = {"chunksize": max(1, path.stat().st_size)}
     elif builder == "csv":  # all is text: no number, date or gap is made of it
         separator = "\t" if path.suffix == ".tsv" else ","
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file, delimiter=separator), [])
-        features = Features({name: Value("string") for name in header})
+        features = Features({name: Value("string") for name in _header(path, separator)})
         options = {"features": features, "sep": separator, "keep_default_na": False}
         options["encoding"] = "utf-8-sig"
     name = glob.escape(str(path))
     return load_dataset(builder, data_files=name, cache_dir=str(work), **options)
+
+
+def _header(path: Path, separator: str) -> list[str]:
+    """The names of a CSV file's columns.
+
+    Raises:
+        UserError: a row has more or fewer fields; a short one would read as empty texts.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = (row for row in csv.reader(file, delimiter=separator) if row)
+        header = next(rows, [])
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(header):
+                raise UserError(
+                    f"{path}, row {number}: {len(row)} fields, and the header names {len(header)}"
+                )
+    return header
 
 
 def _mapped(path: Path, columns: Mapping[Column, str], name: str, work: Path) -> "Dataset":
@@ -156,8 +174,6 @@ def _mapped(path: Path, columns: Mapping[Column, str], name: str, work: Path) ->
             _json_rows, features=_features(), cache_dir=str(work), gen_kwargs=fields
         )
     except Exception as error:
-        if next(_json_rows(path, columns), None) is None:  # datasets refuses what has no rows
-            return Dataset.from_dict({name: [] for name in _features()}, features=_features())
         raise _refusal(error, path) from error
     return made
 
@@ -168,6 +184,8 @@ def _refusal(error: BaseException, path: Path) -> UserError:
         error = error.__cause__
     if isinstance(error, UserError):
         return error
+    if any(words in str(error) for words in _NO_ROWS):
+        return UserError(f"{path}: an empty set; it needs at least one record")
     return UserError(f"{path}: no records that can be read: {first_line(error)}")
 
 
