@@ -146,14 +146,17 @@ def _header(path: Path, separator: str) -> list[str]:
     Raises:
         UserError: a row has more or fewer fields; a short one would read as empty texts.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = (row for row in csv.reader(file, delimiter=separator) if row)
-        header = next(rows, [])
-        for number, row in enumerate(rows, start=1):
-            if len(row) != len(header):
-                raise UserError(
-                    f"{path}, row {number}: {len(row)} fields, and the header names {len(header)}"
-                )
+    limit = csv.field_size_limit(2**31 - 1)  # of a text; by default 131,072 characters
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = (row for row in csv.reader(file, delimiter=separator) if row)
+            header = next(rows, [])
+            for number, row in enumerate(rows, start=1):
+                if len(row) != len(header):
+                    fields = f"{len(row)} fields, and the header names {len(header)}"
+                    raise UserError(f"{path}, row {number}: {fields}")
+    finally:
+        csv.field_size_limit(limit)
     return header
 
 
