@@ -1,7 +1,8 @@
 """A stand-in for the hub on the loopback address: what its client library asks when it downloads.
 
 HEAD and GET of `/datasets/<id>/resolve/<revision>/<file>`, with ETag, X-Repo-Commit and ranges; the
-same of models without `/datasets`, and what `/api/models/<id>` says of them.
+same of models without `/datasets`, and what `/api/models/<id>` says of them, or
+`/api/datasets/<id>`.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from kdbench.config.schema import Model
 
@@ -56,6 +58,9 @@ def serve(files: dict[str, bytes]) -> Iterator[Hub]:
         def do_GET(self) -> None:
             _answer(self, hub)
 
+        def do_POST(self) -> None:
+            _answer(self, hub)
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
@@ -75,7 +80,7 @@ def serve(files: dict[str, bytes]) -> Iterator[Hub]:
 def _answer(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
     asked_range = handler.headers.get("Range", "")
     hub.asked.append((handler.command, handler.path, asked_range))
-    if handler.path.startswith("/api/models/"):
+    if handler.path.startswith("/api/"):
         _describe(handler, hub)
         return
     path = handler.path.removeprefix("/datasets/").removeprefix("/")
@@ -117,21 +122,38 @@ def _answer(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
 
 
 def _describe(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
-    """A model's commit, or the list of its files; or that there is no such model."""
-    name, _, listed = handler.path.removeprefix("/api/models/").partition("/tree/")
-    name = name.partition("/revision/")[0]
+    """A repository's commit, or the list of its files; or that there is no such repository."""
+    address = handler.path.partition("?")[0].split("/")
+    kind, name, asked = address[2], "/".join(address[3:5]), address[5:]
     files = {
         path.removeprefix(f"{name}/"): content
         for path, content in hub.files.items()
         if path.startswith(f"{name}/")
     }
-    tree = [
+    if asked[:1] == ["paths-info"]:
+        length = int(handler.headers["Content-Length"])
+        paths = parse_qs(handler.rfile.read(length).decode())["paths"]
+        files = {path: content for path, content in files.items() if path in paths}
+    deep = asked[:1] != ["tree"] or kind == "models" or "recursive=true" in handler.path.lower()
+    below = f"{'/'.join(asked[2:])}/".lstrip("/") if asked[:1] == ["tree"] else ""
+    folders = {
+        below + path.removeprefix(below).partition("/")[0]
+        for path in files
+        if path.startswith(below) and "/" in path.removeprefix(below)
+    }
+    tree: list[dict[str, object]] = [
         {"type": "file", "path": file, "size": len(text), "oid": hashlib.sha1(text).hexdigest()}
         for file, text in files.items()
+        if file.startswith(below) and (deep or "/" not in file.removeprefix(below))
     ]
-    body = json.dumps(tree if listed else {"id": name, "sha": COMMIT}).encode() if files else b""
-    handler.send_response(200 if files else 404)
-    if not files:
+    tree += [{"type": "directory", "path": folder, "oid": "0" * 40} for folder in sorted(folders)]
+    siblings = [{"rfilename": file} for file in files]
+    whole = {"id": name, "sha": COMMIT} | ({"siblings": siblings} if kind == "datasets" else {})
+    known = bool(files) or asked[:1] == ["paths-info"]
+    body = json.dumps(tree if asked[:1] in (["tree"], ["paths-info"]) else whole).encode()
+    handler.send_response(200 if known else 404)
+    if not known:
+        body = b""
         handler.send_header("X-Error-Code", "RepoNotFound")
     handler.send_header("Content-Type", "application/json")
     handler.send_header("Content-Length", str(len(body)))

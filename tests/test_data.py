@@ -14,7 +14,8 @@ from kdbench.base.errors import UserError
 from kdbench.config.schema import Split
 from kdbench.data.batches import batch_rows, collate, micro_batches, response_indices
 from kdbench.data.encode import Encoded, encode_prompt, encode_record, encode_split
-from kdbench.data.records import Record, read_split
+from kdbench.data.record import Record
+from kdbench.data.records import read_split
 from kdbench.data.template import EOS, FRAME, eos_id, frame_of, prompt_text
 from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
 

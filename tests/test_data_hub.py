@@ -137,6 +137,36 @@ def test_parquet_is_read_from_the_hub(cli: Cli, tmp_path: Path, hub: Hub) -> Non
     assert [json.loads(line) for line in lines] == kept
 
 
+TEST_SHARD = "test-00000-of-00001"
+WHOLE = """\
+data:
+  train: {path: d, hub: toy/whole, split: "train[2:]"}
+  dev: {path: d, hub: toy/whole, split: "train[:2]"}
+  evaluation:
+    test: {path: d, hub: toy/whole, split: test, records: 3}
+"""
+
+
+def test_a_dataset_in_shards_is_taken_whole_once(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+    for name, rows in (("train-00000-of-00002", 4), ("train-00001-of-00002", 5), (TEST_SHARD, 3)):
+        buffer = pa.BufferOutputStream()
+        row = {"messages": [{"role": r, "content": name} for r in ("user", "assistant")]}
+        pq.write_table(pa.Table.from_pylist([row] * rows), buffer)
+        hub.files[f"toy/whole/data/{name}.parquet"] = buffer.getvalue().to_pybytes()
+    rest = SUITE.partition("teacher:")
+    (tmp_path / "far.yaml").write_text(f"name: far\n{WHOLE}teacher:{rest[2].format()}")
+    cli("data", "pull", "far.yaml")
+    asked = len(hub.asked)
+    gets = [path for method, path, _ in hub.asked if method == "GET" and "train-00000" in path]
+    assert len(gets) == 1
+    said = cli("data", "check", "far.yaml").stdout
+    assert re.findall(r"(\d) rows", said) == ["7", "2", "3"]
+    assert len(hub.asked) == asked
+    folder = next((tmp_path / "cache/hub").glob("*/d"))
+    assert sorted(path.name for path in folder.iterdir()) == ["dataset_dict.json", "test", "train"]
+    assert [path.name for path in folder.parent.iterdir()] == ["d"]
+
+
 def test_a_file_that_the_hub_lacks_is_named(cli: Cli, tmp_path: Path, hub: Hub) -> None:
     write_suite(tmp_path)
     del hub.files["toy/t/valid.jsonl"]

@@ -130,7 +130,7 @@ def test_spikes_are_listed_with_trial_and_step(run: Run) -> None:
     assert (row.variant, row.seed, row.step, row.length) == ("tvd", 2, SPIKE, 1)
     text = (run.path / "stability.md").read_text(encoding="utf-8")
     assert f"| `tvd` | 2 | {SPIKE} | 1 |" in text
-    assert f"kdbench batch RUN --seed 2 --step {SPIKE}" in text
+    assert f"kdbench data batch RUN --seed 2 --step {SPIKE}" in text
 
 
 def test_spikes_on_one_batch_are_counted_together(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from kdbench.base.store import write_jsonl
 from kdbench.config.identity import differences, digest
 from kdbench.config.load import installed_suites, load_suite
 from kdbench.data.files import locate
-from kdbench.data.records import Record, read_split
+from kdbench.data.record import Record
+from kdbench.data.records import read_split
 from kdbench.data.tokenizer import train_tokenizer
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.checks import check_models

@@ -17,10 +17,10 @@ from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import digest
 from kdbench.config.load import load_suite
-from kdbench.config.schema import Suite
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import Encoded, encode_prompt
 from kdbench.data.files import locate
+from kdbench.data.record import Turn
 from kdbench.data.template import frame_of, user_turn
 from kdbench.data.tokenizer import end_id, read_frame, stop_ids
 from kdbench.generate.student import read_student
@@ -162,10 +162,61 @@ def test_a_long_chat_loses_the_end_of_its_input_and_keeps_its_frame(
     frame = frame_of(tokenizer, "chat")
     limit = len(their_ids(tokenizer, "do it", "x")) + room
     text = tokenizer.decode(encode_prompt(frame, Record("do it", context, ("x",)), limit))
-    opening, closing = frame.render("do it", "@").split("\n\n@")
+    opening, closing = frame.render(Record("do it", "@", ("x",))).split("\n\n@")
     assert text.startswith(opening)
     assert text.endswith(closing)
     assert len(frame.tokenizer.encode(text).ids) <= limit
+
+
+ROLE = st.sampled_from(["user", "assistant"])
+
+
+@settings(max_examples=40)
+@given(
+    turns=st.lists(st.builds(Turn, ROLE, TEXT), min_size=2, max_size=6),
+    system=st.booleans(),
+    room=st.integers(1, 80),
+)
+def test_a_conversations_ids_are_those_of_transformers_and_it_loses_its_oldest_turns(
+    tokenizer: PreTrainedTokenizerFast, turns: list[Turn], system: bool, room: int
+) -> None:
+    turns = [Turn("system", "s")] * system + turns + [Turn("user", "the last question")]
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    row = {"messages": [*messages, {"role": "assistant", "content": "a"}]}
+    prompt, response = encode_record(
+        tokenizer, row, max_prompt=9998, max_length=9999, template="chat"
+    )
+    options = {"add_generation_prompt": True, "return_dict": False}
+    assert prompt == tokenizer.apply_chat_template(messages, tokenize=True, **options)
+    assert tokenizer.decode(response[:-1]) == "a"
+    frame = frame_of(tokenizer, "chat")
+    last = [*messages[: int(system)], messages[-1]]
+    limit = len(tokenizer.apply_chat_template(last, tokenize=True, **options)) + room - 3
+    ids = encode_prompt(frame, Record.of(row, "here"), limit)
+    assert len(ids) <= limit
+    kept = tokenizer.decode(ids)
+    assert kept.startswith(f"<|im_start|>system\n{'s' if system else 'You help.'}<|im_end|>")
+    closing = "<|im_end|>\n<|im_start|>assistant\n"
+    shown = kept.removesuffix(closing).rpartition("<|im_start|>user\n")[2]
+    assert kept.endswith(closing)
+    assert "the last question".startswith(shown)
+    assert shown
+
+
+def test_a_template_that_refuses_roles_and_the_alpaca_frame_say_so(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    picky = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer.backend_tokenizer,
+        eos_token="<|im_end|>",
+        chat_template="{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}"
+        "{% endif %}{{ messages[0]['content'] }}",
+    )
+    record = Record("s q", "", ("a",), (Turn("system", "s"), Turn("user", "q")))
+    with pytest.raises(UserError, match="cannot render turns of system, user: no system"):
+        encode_record(picky, record, template="chat")
+    with pytest.raises(UserError, match=r"2 turns .* Alpaca frame.*template: chat"):
+        encode_record(tokenizer, record)
 
 
 def test_an_answer_ends_at_the_token_that_the_tokenizers_files_name(folder: Path) -> None:
@@ -269,7 +320,7 @@ def test_a_date_can_be_pinned(tokenizer: PreTrainedTokenizerFast) -> None:
         tokenizer_object=tokenizer.backend_tokenizer, chat_template=DATED
     )
     frame = frame_of(dated, "chat", {"date_string": "26 Jul 2024"})
-    assert frame.render("Say", "a") == "26 Jul 2024Say\n\na"
+    assert frame.render(Record("Say", "a", ("x",))) == "26 Jul 2024Say\n\na"
 
 
 def test_a_bare_tokenizer_has_no_template(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -338,14 +389,6 @@ def test_a_template_moves_no_key_of_a_suite_that_does_not_use_it(folder: Path) -
     assert before.tokenizer_key == expected
     (folder / "chat_template.jinja").unlink()
     assert _alpaca(folder).encoded == before.encoded
-
-
-def test_the_default_template_stays_out_of_a_suites_digest() -> None:
-    plain = load_suite("dolly-gpt2")
-    assert not {"template", "template_options"} & set(plain.model_dump(mode="json")["data"])
-    changed = load_suite("dolly-gpt2", ["data.template=chat", "data.truncation=ours"])
-    assert digest(changed) != digest(plain)
-    assert digest(Suite.model_validate(changed.model_dump(mode="json"))) == digest(changed)
 
 
 def test_the_user_turn_is_instruction_and_input() -> None:

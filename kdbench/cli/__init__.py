@@ -20,7 +20,6 @@ COMMANDS = (
     "export",
     "publish",
     "track",
-    "batch",
     "objectives",
     "new-objective",
     "check",

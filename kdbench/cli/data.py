@@ -1,21 +1,23 @@
-"""`kdbench data`: fetch a suite's records, and see what is there."""
+"""`kdbench data`: fetch a suite's records, see what is there, and what a run trained on."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kdbench.base.errors import UserError
-from kdbench.cli.options import DATA_DIR, SETTINGS
+from kdbench.cli.options import DATA_DIR, JSON, OUT, SETTINGS
 
 if TYPE_CHECKING:
-    from kdbench.config.schema import Split
-    from kdbench.data.records import Record
+    from kdbench.config.schema import Split, Template
+    from kdbench.data.record import Record
 
 
 @click.group("data")
 def command() -> None:
-    """Fetch a suite's records (pull), or say what is there and whether it fits (check)."""
+    """Fetch a suite's records (pull), check those that are there, or show a run's batch."""
 
 
 @command.command("pull")
@@ -44,7 +46,7 @@ def pull(suite: str, settings: tuple[str, ...]) -> None:
 @SETTINGS
 @DATA_DIR
 def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
-    """Say of each file of SUITE: is it there, is it the pinned one, how many rows.
+    """Say of each file of SUITE whether it is there and the pinned one, and how many rows it has.
 
     Below stands what is allowed and yet moves scores, such as prompts that are trained on too.
     Nothing is fetched. Exit code 2 where a file is missing, broken or not the pinned one.
@@ -60,7 +62,8 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
     wrong: list[str] = []
     found: dict[str, list[Record]] = {}
     for name, split in splits_of(data).items():
-        rows, state, message = _state(folder, split, name, is_local(data, data_dir))
+        local = is_local(data, data_dir)
+        rows, state, message = _state(folder, split, name, data.template, local=local)
         click.echo(f"  {name:<12} {split.path:<24} {state:<34} {_terms(split)}")
         wrong += [message] if message else []
         found |= {name: rows} if rows else {}
@@ -72,15 +75,41 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
         raise UserError("\n".join(wrong))
 
 
-def _state(folder: Path, split: "Split", name: str, local: bool) -> tuple[list["Record"], str, str]:
+@command.command("batch")
+@click.argument("name", metavar="RUN")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--step", type=int, required=True, help="As train.jsonl counts them, from 1.")
+@DATA_DIR
+@OUT
+@JSON
+def batch(name: str, seed: int, step: int, data_dir: Path | None, out: Path, as_json: bool) -> None:
+    """Show the batch of one step of RUN, for example one at which a loss spiked (spikes.csv)."""
+    from kdbench.data.files import locate
+    from kdbench.pipeline.artifacts import Artifacts
+    from kdbench.pipeline.batch import batch_of
+    from kdbench.runs.folder import find_run
+
+    run = find_run(name, out)
+    suite = run.spec.shared.suite
+    sequences = batch_of(run, Artifacts(suite, locate(suite, data_dir)), seed, step)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in sequences], indent=2))
+        return
+    for one in sequences:
+        click.echo(f"--- row {one.row}\n{one.prompt}\n=> {one.response}")
+
+
+def _state(
+    folder: Path, split: "Split", name: str, template: "Template", *, local: bool
+) -> tuple[list["Record"], str, str]:
     """The records that are used of a file, what to say of it, and what is wrong with it."""
     from kdbench.data.pins import check_file
     from kdbench.data.records import read_split
 
     try:
-        records = read_split(folder, split)
+        records = read_split(folder, split, template)
     except UserError as error:
-        missing = not (folder / split.path).is_file()
+        missing = not (folder / split.path).exists()
         return [], "missing" if missing else "broken", str(error)
     rows = f"{len(records):,} rows"
     try:

@@ -5,6 +5,7 @@ digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-
 """
 
 from itertools import pairwise
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -17,6 +18,9 @@ Truncation = Literal["ours", "published"]
 
 Template = Literal["alpaca", "chat"]
 """How a prompt is asked: in the published suites' frame, or with the tokenizer's chat template."""
+
+Column = Literal["instruction", "input", "output", "messages"]
+"""What a field of a file of records can be."""
 
 _SHA256 = r"^([0-9a-f]{64})?$"
 
@@ -47,39 +51,77 @@ class Fields(BaseModel):
 
 
 class Split(Fields):
-    """One file of records: `instruction`, `input` (may be absent), `output` (text or a list).
+    """One file or folder of records, in a form that Hugging Face `datasets` reads.
 
     The pins (`sha256`, `hub_sha256`, `records`) are not in digests: a run's identity holds the
     bytes of its files in any case.
     """
 
     path: str
-    """JSON lines, below the data folder (`--data-dir`, or what the generator made)."""
+    """JSON lines, a JSON list, Parquet, CSV, TSV, or a folder that `save_to_disk` wrote or that is
+    a mirror of a dataset; below the data folder (`--data-dir`, or what the generator made)."""
+    split: Annotated[str, Field(pattern=r"^(\w+(\.\w+)*(\[(-?\d+%?)?:(-?\d+%?)?\])?)?$")] = ""
+    """Which rows of it, as `datasets` writes it: `train[1000:]`, `test[:10%]`. A file's only split
+    is called `train`; of a folder with several, one has to be named."""
+    columns: dict[Column, str] = {}
+    """Which of the file's fields is what, where they have other names than `kdbench.data` knows:
+    `{instruction: question, output: answer}`, or `{messages: chat}`."""
     hub: str = ""
     """The dataset on the hub to take the records from where there is no `--data-dir`."""
+    hub_config: str = ""
+    """The configuration of that dataset, where it has several and is taken whole."""
     hub_file: str = ""
-    """The file in that dataset; the name of `path` where it is left out."""
-    hub_revision: Annotated[str, _unless("")] = ""
+    """The file in that dataset; the name of `path` where it is left out. Where that has no ending
+    such as `.jsonl` either, the dataset is taken whole and `path` is its folder."""
+    hub_revision: str = ""
     """The commit, tag or branch of that dataset; its main branch where it is left out."""
     hub_rows: Annotated[str, Field(pattern=r"^(\d*:\d*)?$")] = ""
-    """Only these rows of it, as a slice: `1000:` leaves out the first thousand."""
+    """Only these rows of `hub_file` are fetched: `1000:` leaves out the first thousand. `split`
+    cuts what lies at `path`, wherever it comes from."""
     hub_sha256: Annotated[str, Field(pattern=_SHA256, exclude=True)] = ""
     """Digest that `hub_file` has to have, whole, as the hub's page of the file shows it."""
     sha256: Annotated[str, Field(pattern=_SHA256, exclude=True)] = ""
-    """Digest that a local file at `path` has to have, as `sha256sum` prints it."""
+    """Digest that a local file at `path` has to have, as `sha256sum` prints it; of a folder, as the
+    refusal of another digest prints it."""
     records: Annotated[Positive | None, Field(exclude=True)] = None
-    """How many records the file has to hold, wherever it comes from; with a `limit`, a shorter file
-    that holds so many is enough."""
-    max_prompt_chars: Annotated[Positive | None, _unless(None)] = None
-    """Leaves out records whose instruction and input have more characters together."""
-    max_output_chars: Annotated[Positive | None, _unless(None)] = None
+    """How many records `split` has to take, wherever the file comes from; with a `limit`, a shorter
+    file that holds so many is enough."""
+    max_prompt_chars: Positive | None = None
+    """Leaves out records whose instruction and input, or whose turns before the answer, have more
+    characters together."""
+    max_output_chars: Positive | None = None
     """Leaves out records one of whose outputs has more characters. Characters and not tokens: every
     tokenizer sees the same records."""
     limit: Positive | None = None
     """Only the first so many records, after those that are too long are left out."""
     redistribute: bool = True
-    """May prompts and references stand in published pages?"""
+    """Whether prompts and references may stand in published pages."""
     license: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the dataset on the hub is taken whole, and not one file of it."""
+        return bool(self.hub) and not (self.hub_file or PurePosixPath(self.path).suffix)
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> "Split":
+        if "messages" in self.columns and len(self.columns) > 1:
+            raise ValueError("columns: give messages, or instruction, input and output")
+        if self.is_whole and (self.hub_rows or self.hub_sha256):
+            raise ValueError(
+                "hub_rows, hub_sha256: of which hub_file? A dataset that is taken whole is cut "
+                "with split, and pinned with hub_revision"
+            )
+        ending = PurePosixPath(self.path).suffix
+        other = ending != PurePosixPath(self.hub_file or self.path).suffix
+        if ending in (".parquet", ".csv", ".tsv") and (self.hub_rows or other):
+            raise ValueError(
+                "path: what hub_rows cuts, and a hub_file of another format, becomes JSON lines: "
+                "the name has to end in .jsonl"
+            )
+        if self.hub_config and not self.is_whole:
+            raise ValueError("hub_config: only a dataset that is taken whole has one, no hub_file")
+        return self
 
 
 class Data(Fields):
@@ -94,15 +136,17 @@ class Data(Fields):
     dev: Split
     evaluation: Annotated[dict[Name, Split], Field(min_length=1)]
     max_prompt: Positive = 256
-    """Tokens; a longer prompt loses the end of its input text, never its frame."""
+    """Tokens; a longer prompt loses the end of its input text, never its frame. A conversation
+    loses its oldest turns first."""
     max_length: Positive = 512
     """Tokens of prompt and response; training rows that are longer are left out."""
-    truncation: Annotated[Truncation, _unless("ours")] = "ours"
+    truncation: Truncation = "ours"
     """`published`: prompts are cut from the right and long rows at `max_length`, as in the papers.
     """
-    template: Annotated[Template, _unless("alpaca")] = "alpaca"
-    """`chat`: one user turn in the tokenizer's own chat template, its default system turn kept."""
-    template_options: Annotated[dict[str, bool | str], _unless({})] = {}
+    template: Template = "alpaca"
+    """`chat`: the tokenizer's own chat template, its default system turn kept; the only one that
+    renders conversations of several turns."""
+    template_options: dict[str, bool | str] = {}
     """Switches of the chat template, such as `enable_thinking: false`."""
 
     @model_validator(mode="after")

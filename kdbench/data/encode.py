@@ -1,14 +1,14 @@
 """Records as token ids, and the flat arrays that training reads."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Template, Truncation
-from kdbench.data.records import Record
+from kdbench.data.record import Record, Turn
 from kdbench.data.template import Frame, frame_of
 
 if TYPE_CHECKING:
@@ -24,26 +24,47 @@ def encode_prompt(
 
     A long prompt loses the end of its input (of its instruction, where there is no input) and keeps
     the frame (`ours`); cut from the right, as the papers' code does, it loses "### Response:"
-    (`published`).
+    (`published`). A conversation loses its oldest turns but the system's, then the end of its last.
 
     Raises:
         UserError: the frame alone is longer than `max_prompt`, and is to be kept.
     """
-    instruction, context = record.instruction, record.input
-    ids = _ids(frame, frame.render(instruction, context))
+    ids = _ids(frame, frame.render(record))
     if truncation == "published":
         return ids[:max_prompt]
     while len(ids) > max_prompt:
-        shortened = context or instruction
-        pieces = frame.tokenizer.encode(shortened, add_special_tokens=False)
-        keep = len(pieces.ids) - (len(ids) - max_prompt)
-        if not shortened or (keep <= 0 and not context):
+        shorter = _shorter(frame, record, len(ids) - max_prompt)
+        if shorter is None:
             raise UserError(f"max_prompt={max_prompt} tokens do not hold the prompt's frame")
-        cut = shortened[: pieces.offsets[keep - 1][1]] if keep > 0 else ""
-        cut = cut if len(cut) < len(shortened) else shortened[:-1]
-        instruction, context = (instruction, cut) if context else (cut, "")
-        ids = _ids(frame, frame.render(instruction, context))
+        record = shorter
+        ids = _ids(frame, frame.render(record))
     return ids
+
+
+def _shorter(frame: Frame, record: Record, tokens: int) -> Record | None:
+    """A record whose prompt is shorter by about so many tokens; None where nothing is left."""
+    if record.turns:
+        kept = [turn for turn in record.turns if turn.role == "system"]
+        said = [turn for turn in record.turns if turn.role != "system"]
+        if len(said) > 1:  # a template may want a user to begin
+            later = [index for index, turn in enumerate(said) if index and turn.role == "user"]
+            return replace(record, turns=(*kept, *said[later[0] if later else -1 :]))
+        cut = _cut(frame, said[0].content, tokens) if said else None
+        return None if cut is None else replace(record, turns=(*kept, Turn(said[0].role, cut)))
+    if record.input:
+        return replace(record, input=_cut(frame, record.input, tokens) or "")
+    cut = _cut(frame, record.instruction, tokens)
+    return None if cut is None else replace(record, instruction=cut)
+
+
+def _cut(frame: Frame, text: str, tokens: int) -> str | None:
+    """A text without its last tokens, at least a character shorter; None where nothing is left."""
+    pieces = frame.tokenizer.encode(text, add_special_tokens=False)
+    keep = len(pieces.ids) - tokens
+    if keep <= 0:
+        return None
+    cut = text[: pieces.offsets[keep - 1][1]]
+    return cut if len(cut) < len(text) else text[:-1]
 
 
 def encode_record(
@@ -65,7 +86,7 @@ def encode_record(
 
     Args:
         tokenizer: of `tokenizers`, or a fast one of `transformers`, whose end of sequence is used.
-        record: a `Record`, or a mapping with `instruction`, `input` and `output`.
+        record: a `Record`, or a mapping with the fields of one, see `Record.of`.
         max_prompt: tokens.
         max_length: tokens of both.
         truncation: what a long prompt loses, see `encode_prompt`.
@@ -201,7 +222,7 @@ def _pair(
 ) -> tuple[list[int], list[int]]:
     """A prompt that is cut, and its response, which is not."""
     prompt = encode_prompt(frame, record, max_prompt, truncation)
-    text = frame.render(record.instruction, record.input)
+    text = frame.render(record)
     both = _ids(frame, text + record.target)
     response = [*both[len(_ids(frame, text)) :], frame.end]
     return prompt, response

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Split
-from kdbench.data.records import field_of
+from kdbench.data.arrow import source_digest
+from kdbench.data.records import count_rows, field_of
 
 
 def check_file(path: Path, split: Split, name: str, *, local: bool) -> None:
@@ -18,14 +18,14 @@ def check_file(path: Path, split: Split, name: str, *, local: bool) -> None:
         local: it is no copy of the hub's, of which `sha256` says nothing.
 
     Raises:
-        UserError: its digest or its number of records is another; with what to do.
+        UserError: its digest or its number of records is another; with what to do. Or a record of
+            it is broken.
     """
     if local:
         check_digest(path, split.sha256, str(path), f"{field_of(name)}.sha256")
     if split.records is None:
         return
-    with path.open("rb") as file:
-        found = sum(bool(line.strip()) for line in file)
+    found = count_rows(path, split)
     if found != split.records and not (split.limit and found >= split.limit):
         field = f"{field_of(name)}.records"
         raise UserError(
@@ -41,7 +41,7 @@ def check_digest(path: Path, pinned: str, what: str, field: str) -> None:
     Raises:
         UserError: they differ; with `what` the file is, both digests and what to do.
     """
-    if pinned and (found := store.file_digest(path)) != pinned:
+    if pinned and (found := source_digest(path)) != pinned:
         raise UserError(
             f"{what}: the file is not the one that the suite pins in {field}\n"
             f"  pinned {pinned}\n  found  {found}\n"

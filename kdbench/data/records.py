@@ -1,49 +1,11 @@
-"""Records of instruction data, and reading them without surprises."""
+"""The records of a suite's splits."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdbench.base.errors import UserError
-from kdbench.config.schema import Data, Split
-
-
-@dataclass(frozen=True)
-class Record:
-    """One item: what is asked, and the answers that count as right."""
-
-    instruction: str
-    input: str
-    outputs: tuple[str, ...]
-
-    @property
-    def target(self) -> str:
-        """The answer to train on: the first."""
-        return self.outputs[0]
-
-    @staticmethod
-    def of(row: Any, where: str) -> "Record":
-        """The record that a JSON value describes.
-
-        Raises:
-            UserError: it is not an object, lacks a field, or a field is not text; with `where`.
-        """
-        if not isinstance(row, Mapping):
-            raise UserError(f"{where}: not a JSON object but {type(row).__name__}")
-        for field in ("instruction", "output"):
-            if field not in row:
-                raise UserError(f"{where}: the field '{field}' is missing")
-        outputs = row["output"] if isinstance(row["output"], list) else [row["output"]]
-        context = "" if row.get("input") is None else row["input"]
-        texts = {"instruction": row["instruction"], "input": context}
-        for field, text in [*texts.items(), *(("output", output) for output in outputs)]:
-            if not isinstance(text, str):
-                raise UserError(f"{where}: '{field}' has to be text, not {type(text).__name__}")
-        if not outputs:
-            raise UserError(f"{where}: 'output' is an empty list")
-        return Record(texts["instruction"], texts["input"], tuple(outputs))
+from kdbench.config.schema import Data, Split, Template
+from kdbench.data import arrow
+from kdbench.data.record import Record, Turn
 
 
 def splits_of(data: Data) -> dict[str, Split]:
@@ -57,22 +19,37 @@ def field_of(name: str) -> str:
     return f"data.{name}" if name in ("train", "dev", "teacher") else f"data.evaluation.{name}"
 
 
-def read_split(folder: Path, split: Split) -> list[Record]:
+def read_split(folder: Path, split: Split, template: Template = "chat") -> list[Record]:
     """The records of one split.
 
+    Args:
+        folder: below which its file lies.
+        split: which file, and which of its records.
+        template: how they will be asked; `alpaca` has no place for a conversation.
+
     Raises:
-        UserError: the file is missing or empty, or a line is broken; with file and line.
+        UserError: the file is missing or empty, a record is broken, or one is a conversation that
+            the template cannot ask; with file and row.
     """
     path = folder / split.path
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: no such file (--data-dir says below which folder the data lie)")
+    rows = arrow.read_rows(path, split.columns, split.split).to_dict()
     records: list[Record] = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if split.limit is not None and len(records) == split.limit:
-                break
-            if line.strip() and _fits(record := _read_record(line, f"{path}:{number}"), split):
-                records.append(record)
+    for row, (instruction, context, outputs, turns) in enumerate(zip(*rows.values(), strict=True)):
+        if split.limit is not None and len(records) == split.limit:
+            break
+        record = Record(instruction, context, tuple(outputs), tuple(Turn(**turn) for turn in turns))
+        if not _fits(record, split):
+            continue
+        if record.turns and template == "alpaca":
+            row += arrow.first_row(path, split.columns, split.split)
+            raise UserError(
+                f"{arrow.place(path, row)}: a conversation of {len(record.turns)} turns before the "
+                "answer, and the Alpaca frame asks one user turn: use the tokenizer's chat "
+                "template (--set data.template=chat), or take the record out of the file"
+            )
+        records.append(record)
     if not records:
         raise UserError(
             f"{path}: an empty set; it needs at least one record"
@@ -81,21 +58,21 @@ def read_split(folder: Path, split: Split) -> list[Record]:
     return records
 
 
+def count_rows(path: Path, split: Split) -> int:
+    """How many records a split's file holds, before the long ones and its limit are taken off.
+
+    Raises:
+        UserError: a record is broken; with file and row.
+    """
+    return len(arrow.read_rows(path, split.columns, split.split))
+
+
 def _fits(record: Record, split: Split) -> bool:
     asked, longest = split.max_prompt_chars, split.max_output_chars
-    return (asked is None or len(record.instruction) + len(record.input) <= asked) and (
+    return (asked is None or record.characters <= asked) and (
         longest is None or all(len(output) <= longest for output in record.outputs)
     )
 
 
 def _short(split: Split) -> bool:
     return split.max_prompt_chars is not None or split.max_output_chars is not None
-
-
-def _read_record(line: bytes, where: str) -> Record:
-    try:
-        row: Any = json.loads(line.decode("utf-8-sig"))
-        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not a JSON object in UTF-8: {error}") from error
-    return Record.of(row, where)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Template
+from kdbench.data.record import Record, Turn
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,8 +34,8 @@ class Frame:
     """What turns a record into token ids."""
 
     tokenizer: "Tokenizer"
-    render: Callable[[str, str], str]
-    """From instruction and input (may be empty) to the prompt's text."""
+    render: Callable[[Record], str]
+    """From a record to the prompt's text."""
     end: int
     """The id that ends a response."""
 
@@ -61,7 +62,7 @@ def frame_of(
         raise UserError(f"template_options: {template} has none, only template: chat")
     fast = cast("Tokenizer", getattr(tokenizer, "backend_tokenizer", tokenizer))
     end: int | None = getattr(tokenizer, "eos_token_id", None)
-    render = _chat(tokenizer, options or {}) if template == "chat" else prompt_text
+    render = _chat(tokenizer, options or {}) if template == "chat" else alpaca_prompt
     return Frame(fast, render, eos_id(fast) if end is None else end)
 
 
@@ -70,6 +71,20 @@ def prompt_text(instruction: str, input_text: str) -> str:
     if input_text:
         return f"{WITH_INPUT}{instruction}{INPUT}{input_text}{RESPONSE}"
     return f"{WITHOUT_INPUT}{instruction}{RESPONSE}"
+
+
+def alpaca_prompt(record: Record) -> str:
+    """A record in the Alpaca frame.
+
+    Raises:
+        UserError: it is a conversation, for which the frame has no place.
+    """
+    if record.turns:
+        raise UserError(
+            f"a conversation of {len(record.turns)} turns before the answer does not fit into the "
+            "Alpaca frame, which asks one user turn: template: chat renders it"
+        )
+    return prompt_text(record.instruction, record.input)
 
 
 def user_turn(instruction: str, input_text: str) -> str:
@@ -94,8 +109,8 @@ def usual_end(tokenizer: "Tokenizer") -> int | None:
     return next((int(found) for found in ids if found is not None), None)
 
 
-def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[str, str], str]:
-    """Renders one user turn and the opening of the answer, after a trial."""
+def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[Record], str]:
+    """Renders the turns before the answer and its opening, after a trial of one user turn."""
     if not hasattr(tokenizer, "apply_chat_template"):
         raise UserError("template: chat needs a fast tokenizer of transformers")
     text = _template_text(tokenizer)
@@ -105,24 +120,28 @@ def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[str, s
     if re.search(r"\|\s*random\b", text):
         raise UserError("the tokenizer's chat template draws at random: prompts have to be fixed")
 
-    def render(instruction: str, input_text: str) -> str:
-        rendered: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": user_turn(instruction, input_text)}],
-            tokenize=False,
-            add_generation_prompt=True,
-            strftime_now=_refuse_date,
-            **options,
-        )
-        return rendered
-
     from jinja2 import TemplateError
 
-    try:
-        render("instruction", "input")
-    except (TemplateError, TypeError, ValueError) as error:
-        raise UserError(
-            f"the tokenizer's chat template cannot render one user turn: {error}"
-        ) from error
+    def render(record: Record) -> str:
+        asked = Turn("user", user_turn(record.instruction, record.input))
+        turns = [{"role": turn.role, "content": turn.content} for turn in record.turns or [asked]]
+        try:
+            rendered: str = tokenizer.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=True,
+                strftime_now=_refuse_date,
+                **options,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            what = f"turns of {roles}" if record.turns else "one user turn"
+            raise UserError(
+                f"the tokenizer's chat template cannot render {what}: {error}"
+            ) from error
+        return rendered
+
+    render(Record("instruction", "input", ("output",)))
     return render
 
 

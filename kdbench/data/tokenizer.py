@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Data
-from kdbench.data.records import Record
-from kdbench.data.template import EOS, FRAME, Frame, eos_id, frame_of, prompt_text
+from kdbench.data.record import Record
+from kdbench.data.template import EOS, FRAME, Frame, alpaca_prompt, eos_id, frame_of, prompt_text
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """What a tokenizer's folder holds, and what goes wherever a tokenizer goes; the first has to."""
@@ -109,7 +109,7 @@ def read_frame(folder: Path, data: Data) -> Frame:
     """
     tokenizer, end = load_tokenizer(folder), end_id(folder)
     if data.template == "alpaca":
-        return Frame(tokenizer, prompt_text, end)
+        return Frame(tokenizer, alpaca_prompt, end)
     from transformers import PreTrainedTokenizerFast
 
     # Only for its template: the ids come from tokenizer.json, as everywhere else.

@@ -16,7 +16,9 @@ from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import digest
 from kdbench.config.schema import Model, Split, Suite
-from kdbench.data.records import Record, read_split, splits_of
+from kdbench.data.arrow import source_digest
+from kdbench.data.record import Record
+from kdbench.data.records import read_split, splits_of
 from kdbench.models.weights import checkpoint, weights_files
 
 Role = Literal["teacher", "student"]
@@ -31,16 +33,18 @@ class Artifacts:
 
     @cached_property
     def data_key(self) -> str:
-        """Identifies the records' bytes."""
-        splits = splits_of(self.suite.data).items()
-        files = {name: self._file_digests[split.path] for name, split in splits}
+        """Identifies the records: the bytes of their files, and what is read of them."""
+        files = {
+            name: [self._file_digests[split.path], split.split, split.columns]
+            for name, split in splits_of(self.suite.data).items()
+        }
         return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def _file_digests(self) -> dict[str, str]:
         """Of every file of records as it was when the command began, by its path in the suite."""
         paths = {split.path for split in splits_of(self.suite.data).values()}
-        return {path: store.file_digest(self.data_folder / path) for path in paths}
+        return {path: source_digest(self.data_folder / path) for path in paths}
 
     @cached_property
     def tokenizer_source(self) -> Path | None:
@@ -180,7 +184,7 @@ class Artifacts:
         path = self.data_folder / split.path
         try:
             records = read_split(self.data_folder, split)
-            same = store.file_digest(path) == self._file_digests[split.path]
+            same = source_digest(path) == self._file_digests[split.path]
         except (UserError, FileNotFoundError):
             same = False
         if not same:

@@ -109,7 +109,7 @@ def make_plan(request: Request) -> Plan:
     backend = request.backend or default_backend()
     artifacts = Artifacts(suite, locate(suite, request.data_dir).resolve())
     for split in splits_of(suite.data).values():
-        read_split(artifacts.data_folder, split)
+        read_split(artifacts.data_folder, split, suite.data.template)
     check_models(artifacts, backend)
     shared = Shared(
         suite=suite,

@@ -73,7 +73,7 @@ def spikes_section(board: Board) -> list[str]:
         "",
         f"The largest {len(rows)} of {len(frame)}; spikes.csv has all. `others on this batch`: the "
         "variants whose loss spiked in the same step of the same seed, so on the same batch. What "
-        f"was in it: `kdbench batch RUN --seed {seed} --step {step}`.",
+        f"was in it: `kdbench data batch RUN --seed {seed} --step {step}`.",
     ]
 
 

@@ -14,7 +14,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.templates import render
 from kdbench.report.plots import to_bytes
 from kdbench.report.table import AVERAGE
-from kdbench.runs.folder import STUDY
+from kdbench.runs.folder import STUDY, Run
 from kdbench.stats.intervals import Interval
 from kdbench.stats.paired import smallest_sign_flip_p
 from kdbench.stats.tiers import LEVEL

@@ -1,0 +1,305 @@
+"""Files of records as Arrow tables: read by Hugging Face `datasets`, kept by content.
+
+JSON lines, JSON lists, Parquet, CSV and TSV files, folders that `save_to_disk` wrote, and folders
+of such files (a mirror of a dataset on the hub). What is kept lies in the cache under the sha256 of
+the source's bytes, never its time, and is memory-mapped. Streaming is left out on purpose: an
+epoch's order is a permutation of all rows, so all of them have to be here.
+"""
+
+import csv
+import glob
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.base import store
+from kdbench.base.errors import UserError, first_line
+from kdbench.config.identity import digest
+from kdbench.config.schema import Column
+from kdbench.data.record import Record
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, Features
+
+TRAIN = "train"
+"""What `datasets` calls the rows of a file."""
+_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+"""By the end of a file's name; every other file is JSON."""
+
+_NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0", "No columns to parse")
+"""What datasets, pyarrow and pandas say of a file without rows."""
+
+
+def read_rows(path: Path, columns: Mapping[Column, str], split: str = "") -> "Dataset":
+    """All records of a file or folder as rows of instruction, input, outputs and turns.
+
+    Args:
+        path: of the source.
+        columns: which of its fields is what, see `Record.of`.
+        split: which rows, as `datasets` writes it: `train[1000:]`. All rows of a file, or of a
+            folder with one split, where it is left out.
+
+    Raises:
+        UserError: the source cannot be read, or a record is broken; with file and row.
+    """
+    from datasets import load_from_disk
+
+    name = split.partition("[")[0]
+    if path.is_file():
+        _one({TRAIN: None}, name, path)
+    kind = [path.suffix, name, dict(columns), version("datasets")]
+    folder = store.cache_dir() / "records" / digest(source_digest(path), *kind)
+    with quiet():
+        if not folder.exists():
+            with store.locked(folder.with_suffix(".lock")):
+                if not folder.exists():
+                    with store.new_folder(folder) as temporary:
+                        work = temporary / "work"
+                        _mapped(path, columns, name, work).save_to_disk(temporary / "rows")
+                        shutil.rmtree(work, ignore_errors=True)
+        rows: Dataset = load_from_disk(folder / "rows")
+    first, end = _bounds(split, len(rows), path)
+    return rows if (first, end) == (0, len(rows)) else rows.select(range(first, end))
+
+
+def first_row(path: Path, columns: Mapping[Column, str], split: str) -> int:
+    """How many rows of the source stand before those that `split` takes."""
+    whole = read_rows(path, columns, split.partition("[")[0])
+    return _bounds(split, len(whole), path)[0]
+
+
+def place(path: Path, row: int) -> str:
+    """Where a row stands, counted from 0: `file:line` of JSON lines, else file and row."""
+    if is_json_lines(path):
+        with path.open("rb") as file:
+            lines = [number for number, line in enumerate(file, start=1) if line.strip()]
+        if row < len(lines):
+            return f"{path}:{lines[row]}"
+    return f"{path}, row {row + 1}"
+
+
+def source_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes; of a folder, over the names and digests of its files."""
+    if path.is_file():
+        return store.file_digest(path)
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    lines = "".join(f"{store.file_digest(path / name)}  {name}\n" for name in shown)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether a file is JSON, and not one list."""
+    if path.suffix in _BUILDERS or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def read_raw(path: Path, work: Path) -> "Dataset":
+    """The rows of a file as they stand.
+
+    Args:
+        path: of the file.
+        work: a folder for the library's own cache, which has to stay while the rows are read.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with quiet():
+            return _one(_load(path, work), "", path)
+    except Exception as error:
+        raise _refusal(error, path) from error
+
+
+def _load(path: Path, work: Path) -> "DatasetDict":
+    """A source as it stands, by split."""
+    from datasets import Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
+
+    if path.is_dir():
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            saved = load_from_disk(path)
+            return DatasetDict({TRAIN: saved}) if isinstance(saved, Dataset) else saved
+        return load_dataset(str(path), cache_dir=str(work))
+    builder = _BUILDERS.get(path.suffix, "json")
+    options: dict[str, Any] = {}
+    if builder == "json":  # in one piece, so that types are inferred once
+        options = {"chunksize": max(1, path.stat().st_size)}
+    elif builder == "csv":  # all is text: no number, date or gap is made of it
+        separator = "\t" if path.suffix == ".tsv" else ","
+        features = Features({name: Value("string") for name in _header(path, separator)})
+        options = {"features": features, "sep": separator, "keep_default_na": False}
+        options["encoding"] = "utf-8-sig"
+    name = glob.escape(str(path))
+    return load_dataset(builder, data_files=name, cache_dir=str(work), **options)
+
+
+def _header(path: Path, separator: str) -> list[str]:
+    """The names of a CSV file's columns.
+
+    Raises:
+        UserError: a row has more or fewer fields; a short one would read as empty texts.
+    """
+    limit = csv.field_size_limit(2**31 - 1)  # of a text; by default 131,072 characters
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = (row for row in csv.reader(file, delimiter=separator) if row)
+            header = next(rows, [])
+            for number, row in enumerate(rows, start=1):
+                if len(row) != len(header):
+                    fields = f"{len(row)} fields, and the header names {len(header)}"
+                    raise UserError(f"{path}, row {number}: {fields}")
+    finally:
+        csv.field_size_limit(limit)
+    return header
+
+
+def _mapped(path: Path, columns: Mapping[Column, str], name: str, work: Path) -> "Dataset":
+    """The records of one split of a source, out of `_load`."""
+    from datasets import Dataset
+
+    try:
+        return _map(_one(_load(path, work), name, path), columns, path, work)
+    except Exception as error:  # of pyarrow, pandas and datasets, which wrap one another
+        if not _is_json(path):
+            raise _refusal(error, path) from error
+    # Arrow could not hold the fields (a number, a date, text here and a list there), or a record is
+    # broken: read as JSON, the first that is broken is named, and the others are text to Arrow.
+    fields = {"path": path, "columns": dict(columns)}
+    try:
+        made: Dataset = Dataset.from_generator(
+            _json_rows, features=_features(), cache_dir=str(work), gen_kwargs=fields
+        )
+    except Exception as error:
+        raise _refusal(error, path) from error
+    return made
+
+
+def _refusal(error: BaseException, path: Path) -> UserError:
+    """The message of the innermost error, or the user's mistake that it wraps."""
+    while not isinstance(error, UserError) and error.__cause__:
+        error = error.__cause__
+    if isinstance(error, UserError):
+        return error
+    if any(words in str(error) for words in _NO_ROWS):
+        return UserError(f"{path}: an empty set; it needs at least one record")
+    return UserError(f"{path}: no records that can be read: {first_line(error)}")
+
+
+def _one(splits: "DatasetDict", name: str, path: Path) -> "Dataset":
+    """The split of that name; the only one where there is no name."""
+    if not name and len(splits) == 1:
+        return next(iter(splits.values()))
+    if name not in splits:
+        said = f"has no split '{name}'" if name else "has several splits"
+        raise UserError(
+            f"{path}: {said} ({', '.join(splits)}); write split: NAME beside the path in the suite"
+        )
+    return splits[name]
+
+
+def _map(raw: "Dataset", columns: Mapping[Column, str], path: Path, work: Path) -> "Dataset":
+    def records(rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        made = [
+            _fields(dict(zip(rows, values, strict=True)), f"{path}, row {number + 1}", columns)
+            for number, *values in zip(numbers, *rows.values(), strict=True)
+        ]
+        return {field: [row[field] for row in made] for field in _features()}
+
+    work.mkdir(parents=True, exist_ok=True)
+    return raw.map(
+        records,
+        batched=True,
+        with_indices=True,
+        remove_columns=raw.column_names,
+        features=_features(),
+        load_from_cache_file=False,
+        cache_file_name=str(work / "mapped.arrow"),
+        new_fingerprint="records",
+    )
+
+
+def _fields(row: Any, where: str, columns: Mapping[Column, str]) -> dict[str, Any]:
+    record = Record.of(row, where, columns)
+    turns = [{"role": turn.role, "content": turn.content} for turn in record.turns]
+    return {
+        "instruction": record.instruction,
+        "input": record.input,
+        "outputs": list(record.outputs),
+        "turns": turns,
+    }
+
+
+def _features() -> "Features":
+    from datasets import Features, Value
+
+    text = Value("string")
+    turns = [{"role": text, "content": text}]
+    return Features({"instruction": text, "input": text, "outputs": [text], "turns": turns})
+
+
+def _is_json(path: Path) -> bool:
+    return path.is_file() and path.suffix not in _BUILDERS
+
+
+def _json_rows(path: Path, columns: Mapping[Column, str]) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON file by Python's own reader, whose errors name the line."""
+    if is_json_lines(path):
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    where = f"{path}:{number}"
+                    yield _fields(_json(line, f"{where}: not a JSON object"), where, columns)
+        return
+    rows = _json(path.read_bytes(), f"{path}: not a JSON list")
+    for number, row in enumerate(rows, start=1):
+        yield _fields(row, f"{path}, row {number}", columns)
+
+
+def _json(text: bytes, what: str) -> Any:
+    try:
+        value = json.loads(text.decode("utf-8-sig"))
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what} in UTF-8: {error}") from error
+    return value
+
+
+def _bounds(split: str, rows: int, path: Path) -> tuple[int, int]:
+    """The first row that a split takes, and the one behind its last."""
+    from datasets import ReadInstruction
+
+    if "[" not in split:
+        return 0, rows
+    try:
+        name = split.partition("[")[0]
+        (part,) = ReadInstruction.from_spec(split).to_absolute({name: rows})
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"{path}: split: {split}: {first_line(error)}") from error
+    return part.from_, max(part.from_, part.to)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither progress bars and logs nor a request that counts downloads, while this stands."""
+    import datasets
+    from datasets import config, logging
+
+    shown, level = datasets.is_progress_bar_enabled(), logging.get_verbosity()
+    counted = config.HF_UPDATE_DOWNLOAD_COUNTS
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    datasets.disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS = counted
+        logging.set_verbosity(level)
+        if shown:
+            datasets.enable_progress_bars()
