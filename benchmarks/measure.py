@@ -56,7 +56,7 @@ class Report:
             print(f"other work is running here (load {load:.1f}): wait for it", file=sys.stderr)
 
     def wants(self, case: str) -> bool:
-        """Was this case asked for?"""
+        """Whether this case was asked for."""
         return self.options.only in case
 
     def time(self, case: str, calls: Calls) -> dict[str, list[float]]:

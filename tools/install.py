@@ -61,7 +61,7 @@ def install_kdbench() -> bool:
 
 
 def has_nvidia_gpu() -> bool:
-    """Does the driver list a GPU?"""
+    """Whether the driver lists a GPU."""
     if shutil.which("nvidia-smi") is None:
         return False
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
@@ -95,7 +95,7 @@ def mend_torchvision() -> None:
 
 
 def works(code: str) -> bool:
-    """Does a line of Python run in the environment?"""
+    """Whether a line of Python runs in the environment."""
     result = subprocess.run([PYTHON, "-c", code], capture_output=True, check=False)
     return result.returncode == 0
 

@@ -158,7 +158,7 @@ def locked(path: Path, busy_message: str | None = None) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Does a process hold the lock on a file?"""
+    """Whether a process holds the lock on a file."""
     if not path.exists():
         return False
     with path.open("a") as file:

@@ -178,7 +178,7 @@ def _requests(table: "Table", tiny: bool, given: dict[str, Any]) -> "dict[str, R
 
 
 def _run(plans: "dict[str, Plan]") -> bool:
-    """Runs the plans; did anything fail?"""
+    """Runs the plans; True where anything failed."""
     from kdbench.cli.progress import print_failures
     from kdbench.cli.study import run_and_report
 

@@ -48,7 +48,7 @@ class Columns:
 
     @property
     def with_board(self) -> bool:
-        """Are there only tables of one of them?"""
+        """Whether there are only tables of one of them."""
         return self.first.side.is_board or self.other.side.is_board
 
     def keys(self) -> list[tuple[str, str]]:
@@ -109,7 +109,7 @@ class Columns:
         return rows
 
     def identical(self, variant: str) -> bool:
-        """Are the scores of the common seeds equal to the last bit (of a board, all means)?"""
+        """Whether the scores of the common seeds are equal to the last bit (of a board, all means)."""
         keys = self.keys()
         if self.with_board:
             first, other = (
@@ -136,7 +136,7 @@ class Columns:
         return kendall_tau(self.first.means(*column), self.other.means(*column))
 
     def same_prompts(self, name: str) -> bool:
-        """Did both runs ask the same prompts in a column?"""
+        """Whether both runs asked the same prompts in a column."""
         return all(self.pairing.samples[member] for member in self.first.members(name))
 
     def _noise(self, name: str, metric: str, variants: Sequence[str]) -> Noise:

@@ -68,7 +68,7 @@ class Figures:
         return float(np.mean([trials[s].decoding_sd(sets, metric) for s in self._seeds(variant)]))
 
     def apart(self, variants: Sequence[str]) -> list[bool]:
-        """Did a training of the variant diverge? Its errors are of another kind."""
+        """Whether a training of the variant diverged; its errors are then of another kind."""
         trials = self.side.trials
         return [
             any(trials[variant][seed].diverged for seed in self._seeds(variant))

@@ -32,7 +32,7 @@ def pair(first: Side, other: Side, sets: Sequence[str]) -> Pairing:
 
 
 def same_answers(first: Side, other: Side, variant: str) -> bool | None:
-    """Are all answers of the common seeds equal, byte for byte? None where there are none."""
+    """Whether all answers of the common seeds are equal to the byte; None where there are none."""
     if first.is_board or other.is_board:
         return None
     seen = False

@@ -46,7 +46,7 @@ class PublishedRow(_Fields):
 
     @property
     def is_reference(self) -> bool:
-        """Is it the teacher or the initial student, which no objective trains?"""
+        """Whether it is the teacher or the initial student, which no objective trains."""
         return self.variant in REFERENCES
 
 

@@ -1,4 +1,4 @@
-"""Could a published figure be another training of what we ran?"""
+"""Whether a published figure could be another training of what we ran."""
 
 import math
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def judge(
     published_sd: float = math.nan,
     prompts: tuple[float, float] = (0.0, math.inf),
 ) -> Verdict:
-    """Could the published figure be one more training of ours? (Prediction limits, `RULE`.)
+    """Whether the published figure could be one more training of ours: prediction limits, `RULE`.
 
     Args:
         difference: ours minus published.

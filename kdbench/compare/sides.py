@@ -55,7 +55,7 @@ class Side:
 
     @property
     def is_board(self) -> bool:
-        """Are there only tables?"""
+        """Whether there are only tables."""
         return not self.trials
 
     @cached_property

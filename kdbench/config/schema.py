@@ -76,7 +76,7 @@ class Split(_Fields):
     limit: Positive | None = None
     """Only the first so many records, after those that are too long are left out."""
     redistribute: bool = True
-    """May prompts and references stand in published pages?"""
+    """Whether prompts and references may stand in published pages."""
     license: str = ""
 
 

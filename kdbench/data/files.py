@@ -47,12 +47,12 @@ def place(data: Data, data_dir: Path | None) -> Path:
 
 
 def from_hub(data: Data) -> bool:
-    """Are the records taken from the hub where no folder is given?"""
+    """Whether the records are taken from the hub where no folder is given."""
     return not data.generator and all(split.hub for split in splits_of(data).values())
 
 
 def is_local(data: Data, data_dir: Path | None) -> bool:
-    """Are the files the user's own, or those of a mirror, and not copies of the hub's?"""
+    """Whether the files are the user's own or a mirror's, and not copies of the hub's."""
     return data_dir is not None or not from_hub(data)
 
 

@@ -44,5 +44,5 @@ def foreign(name: str, rows: Sequence[Record]) -> list[str]:
 
 
 def unreadable(text: str) -> bool:
-    """Has a text letters, but none that ROUGE-L reads?"""
+    """Whether a text has letters, but none that ROUGE-L reads."""
     return any(map(str.isalpha, text)) and not re.search("[a-z0-9]", text.lower())

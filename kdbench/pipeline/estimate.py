@@ -116,7 +116,7 @@ def device_memory(memory: Mapping[str, float], processes: int) -> dict[str, Any]
 
 
 def has_gpu() -> bool:
-    """Is there a GPU to train on?"""
+    """Whether there is a GPU to train on."""
     import torch
 
     return torch.cuda.is_available()

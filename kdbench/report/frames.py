@@ -54,7 +54,7 @@ class RunFrames:
 
     @property
     def is_board(self) -> bool:
-        """Is this a published board, which has no trials?"""
+        """Whether this is a published board, which has no trials."""
         return not (self.run.path / "trials").is_dir()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Does tuning a parameter pay, and does the family beat its special cases: paired by seed.
+"""Whether tuning a parameter pays, and whether the family beats its special cases, by seed.
 
 A tuned value is always chosen on other prompts and other trainings than it is reported on
 (`kdbench.stats.selection`).

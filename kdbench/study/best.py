@@ -1,4 +1,4 @@
-"""Is the best value the same across sets, settings and students: over resampled seeds and prompts.
+"""Whether the best value is the same across sets, settings and students, over resamplings.
 
 All cells of all students share the draws: the students of one seed met the same batches, and all
 answered the same prompts.

@@ -50,7 +50,7 @@ class Design(_Fields):
     suite: str
     values: tuple[str, ...]
     numeric: bool
-    """Are the values numbers, in ascending order?"""
+    """Whether the values are numbers in ascending order."""
     factors: dict[str, tuple[str, ...]]
     settings: tuple[Setting, ...]
     """Those in which the objective takes at least one value."""

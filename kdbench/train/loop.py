@@ -150,7 +150,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def _reads_late(state: _State, source: Source, device: torch.device) -> bool:
-    """Are a step's figures read while the device is at work on the next one?
+    """Whether a step's figures are read while the device is at work on the next one.
 
     On a GPU, unless the next step depends on them: on the loss as a schedule does, or on weights
     that are known to be finite as sampling does.
