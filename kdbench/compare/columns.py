@@ -109,7 +109,7 @@ class Columns:
         return rows
 
     def identical(self, variant: str) -> bool:
-        """Whether the scores of the common seeds are equal to the last bit (of a board, all means)."""
+        """Whether the common seeds' scores are equal to the last bit (of a board, all means)."""
         keys = self.keys()
         if self.with_board:
             first, other = (
