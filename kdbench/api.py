@@ -1,10 +1,10 @@
 """All that an author of an objective imports.
 
-    from kdbench.api import divergence, kl, number
+from kdbench.api import divergence, kl, number
 
-    @divergence("my-kl", source="this file", scale=number(1.0, "(0, inf)"))
-    def my_kl(teacher_logp, student_logp, *, scale):
-        return scale * kl(teacher_logp, student_logp)
+@divergence("my-kl", source="this file", scale=number(1.0, "(0, inf)"))
+def my_kl(teacher_logp, student_logp, *, scale):
+    return scale * kl(teacher_logp, student_logp)
 """
 
 import sys

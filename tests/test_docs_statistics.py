@@ -25,7 +25,7 @@ def test_the_batch_of_a_step_is_listed_as_the_page_says(
     artifacts: Artifacts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_spec_of(artifacts, tmp_path)
-    (code,) = re.findall(r"```console\nkdbench (batch .*)\n```", PAGE)
+    (code,) = re.findall(r"```console\nkdbench (data batch .*)\n```", PAGE)
     with pytest.raises(SystemExit) as stop:
         main(code.replace("instruct", str(run.path)).replace("120", "12").split())
     assert stop.value.code == 0
