@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from kdbench.config.schema import Suite
 from tests.conftest import Cli
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def plugin_block() -> str:
@@ -44,3 +47,20 @@ def test_the_readmes_objective_runs(micro: Path, cli: Cli, tmp_path: Path) -> No
 def test_the_two_commands_come_first() -> None:
     commands = re.findall(r"^\s*(make \w+)", README.read_text(), flags=re.MULTILINE)
     assert commands[:2] == ["make run", "make test"]
+
+
+def test_it_is_short() -> None:
+    assert len(README.read_bytes()) <= 10_000
+
+
+def test_the_readmes_suite_is_one() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert Suite.model_validate(yaml.safe_load(block)).student.path
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "results/README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """The strict build of the site checks those of docs/."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text())
+    assert links
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

@@ -13,6 +13,7 @@ import sys
 import venv
 from pathlib import Path
 
+OLDEST, NEWEST = (3, 11), (3, 13)
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
@@ -26,9 +27,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--extra", action="append", default=[], help="for example: test")
     extras = parser.parse_args().extra
-    if sys.version_info < (3, 11):  # noqa: UP036 - the interpreter at hand may be older
-        print(f"kdbench needs Python 3.11 or newer, this is {sys.version.split()[0]}")
+    if sys.version_info < OLDEST:
+        print(
+            f"kdbench needs Python 3.11, 3.12 or 3.13, this is {sys.version.split()[0]}: "
+            "name another, for example make run PYTHON=python3.11"
+        )
         return 2
+    if sys.version_info[:2] > NEWEST:
+        print(f"Python {sys.version.split()[0]} is untested; kdbench is tested on 3.11 to 3.13")
     import tomllib  # Python 3.11
 
     content = (ROOT / "pyproject.toml").read_bytes()
@@ -61,7 +67,7 @@ def install_kdbench() -> bool:
 
 
 def has_nvidia_gpu() -> bool:
-    """Does the driver list a GPU?"""
+    """Whether the driver lists a GPU."""
     if shutil.which("nvidia-smi") is None:
         return False
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
@@ -95,7 +101,7 @@ def mend_torchvision() -> None:
 
 
 def works(code: str) -> bool:
-    """Does a line of Python run in the environment?"""
+    """Whether a line of Python runs in the environment."""
     result = subprocess.run([PYTHON, "-c", code], capture_output=True, check=False)
     return result.returncode == 0
 

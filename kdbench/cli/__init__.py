@@ -62,7 +62,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kdbench")
 def group() -> None:
-    """Which knowledge-distillation objective should you use? Everything else is held fixed."""
+    """Compare knowledge-distillation objectives with everything else held fixed."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -72,7 +72,7 @@ class Progress:
 
     @property
     def worked(self) -> bool:
-        """Was there anything to do?"""
+        """Whether there was anything to do."""
         return self._tasks > 0
 
     def begin(self, tasks: int) -> None:

@@ -51,7 +51,7 @@ def command(
     dry_run: bool,
     **given: Any,
 ) -> None:
-    """Run PARAMETER over a grid and answer: tuned or fixed, the same best, better than its cases?
+    """Run PARAMETER over a grid; say whether tuning it pays and whether one value is always best.
 
     The same command again goes on where it stopped. `kdbench report` and `kdbench publish` take the
     name of a study too.

@@ -1,4 +1,4 @@
-"""Does a given model compute what training and sampling take it to compute?"""
+"""Whether a given model computes what training and sampling take it to compute."""
 
 from collections.abc import Sequence
 from typing import Any

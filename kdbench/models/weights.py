@@ -44,7 +44,7 @@ def checkpoint(model: Model, role: str) -> Path:
 
 
 def at_hand(model: Model) -> bool:
-    """Can the model be read without a network?"""
+    """Whether the model can be read without a network."""
     if not model.hub or model.path:
         return True
     return _cached(model) is not None

@@ -77,7 +77,7 @@ class Artifacts:
 
     @cached_property
     def _whole_tokenizer(self) -> bool:
-        """Do prompts or their ends depend on more of a tokenizer than its `tokenizer.json`?"""
+        """Whether prompts or their ends depend on more of a tokenizer than `tokenizer.json`."""
         from kdbench.data.template import usual_end
         from kdbench.data.tokenizer import end_id, load_tokenizer
 

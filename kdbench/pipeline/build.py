@@ -53,7 +53,7 @@ def prepare(artifacts: Artifacts) -> None:
 
 
 def is_prepared(artifacts: Artifacts) -> bool:
-    """Are the tokenizer and the token ids there?"""
+    """Whether the tokenizer and the token ids are there."""
     return artifacts.tokenizer.exists() and artifacts.encoded.exists()
 
 

@@ -162,7 +162,7 @@ def _check_target(target: Path, kind: Format, force: bool) -> None:
 
 
 def _is_exported(path: Path) -> bool:
-    """Is it a DuckDB file that holds an export's tables and no others?"""
+    """Whether it is a DuckDB file that holds an export's tables and no others."""
     duckdb = _duckdb()
     try:
         with duckdb.connect(str(path), read_only=True) as database:

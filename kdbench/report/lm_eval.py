@@ -291,7 +291,7 @@ def _config(frames: RunFrames, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _better(metric: str) -> bool | None:
-    """Is more better? None for length and distinct-2, which have no better end."""
+    """Whether more is better; None for length and distinct-2, which have no better end."""
     return True if metric.partition(",")[0] in RANKED else None
 
 

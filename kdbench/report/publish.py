@@ -143,7 +143,7 @@ def check_nothing_is_lost(
 
 
 def _is_behind(run: Run) -> bool:
-    """May a trial have finished that the report does not know?"""
+    """Whether a trial may have finished that the report does not know."""
     table = run.path / "leaderboard.csv"
     if not table.exists() or store.is_locked(run.path / ".lock"):
         return True

@@ -1,4 +1,4 @@
-"""Is the same candidate best everywhere: agreement of several orders, over bootstrap draws."""
+"""Whether one candidate is best everywhere: agreement of several orders, over bootstrap draws."""
 
 from itertools import combinations
 
