@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdbench.base import store
+from kdbench.cli import main
 from tests.conftest import MICRO_SUITE, Cli
 
 RUN = ("run", "--suite", "micro.yaml", "--backend", "transformers")
@@ -207,10 +208,13 @@ def test_a_plan_refuses_what_the_run_would_refuse(
 
 
 def test_an_interrupt_while_a_command_plans_is_one_word(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(name: str) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kdbench.cli.importlib.import_module", interrupted)
-    assert cli("plan", check=130).stderr == "Interrupted.\n"
+    with pytest.raises(SystemExit) as stop:
+        main(["plan"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
