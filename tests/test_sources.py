@@ -16,7 +16,7 @@ from kdbench.data.tokenizer import end_id
 from kdbench.models.model import load
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.train.job import Job, per_token_of, source_of
-from kdbench.train.loop import _initial_state, train
+from kdbench.train.loop import initial_state, train
 from kdbench.train.setting import Source
 from kdbench.train.sources import Adaptive
 from kdbench.variants.variant import parse
@@ -32,7 +32,7 @@ def job_of(artifacts: Artifacts, out: Path, expression: str, **changes: Any) -> 
 
 def source(job: Job) -> Source:
     """The source as the loop makes it, before the first step."""
-    state = _initial_state(job, CPU)
+    state = initial_state(job, CPU)
     return source_of(job, state.model, state.head, per_token_of(job, None), None)
 
 

@@ -293,7 +293,7 @@ def test_on_a_gpu_only_what_the_next_step_depends_on_is_waited_for(
     artifacts: Artifacts, tmp_path: Path, variant: str, late: bool
 ) -> None:
     job = make_job(artifacts, tmp_path, variant=parse(variant))
-    state = loop._initial_state(job, CPU)
+    state = loop.initial_state(job, CPU)
     per_token = per_token_of(job, state.objective)
     source = source_of(job, state.model, state.head, per_token, state.objective)
     assert loop._reads_late(state, source, torch.device("cuda")) == late

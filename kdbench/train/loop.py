@@ -92,7 +92,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
     """
     job.out.mkdir(parents=True, exist_ok=True)
     device = pick_device()
-    state = _initial_state(job, device)
+    state = initial_state(job, device)
     per_token = per_token_of(job, state.objective)
     source = source_of(job, state.model, state.head, per_token, state.objective)
     held_out = _held_out(job, device)
@@ -134,7 +134,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
                 progress({**row, "steps": job.recipe.steps})
         except _DivergedError as error:
             diverged = {"diverged_at": error.step, "reason": str(error)}
-            state = _initial_state(job, device)
+            state = initial_state(job, device)
             if checkpoint.exists():
                 _restore(checkpoint, state, source)
     _finish(job, state, diverged)
@@ -271,7 +271,7 @@ def _restore(path: Path, state: _State, source: Source) -> None:
     source.load_state(parts["source"])
 
 
-def _initial_state(job: Job, device: torch.device) -> _State:
+def initial_state(job: Job, device: torch.device) -> _State:
     model = load(job.initial, device, trust_remote_code=job.trust_remote_code)
     adapters = None if job.lora is None else adapt(model, job.lora, seed_key=job.suite)
     if job.gradient_checkpointing:
