@@ -1,16 +1,20 @@
 """Fixtures that several test files share: a suite of seconds, and the real command line."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from kdbench.cli import main
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.runs.folder import Run
+from tests.objective_tools import spoiled_registry
 
 settings.register_profile("kdbench", deadline=None)  # a busy machine is no failure
 settings.load_profile("kdbench")
@@ -107,6 +111,13 @@ def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def own_registry() -> Iterator[None]:
+    """What the test registers is forgotten afterwards."""
+    with spoiled_registry():
+        yield
+
+
+@pytest.fixture
 def micro(tmp_path: Path) -> Path:
     """The micro suite's YAML file in a folder of the test's own."""
     path = tmp_path / "micro.yaml"
@@ -116,22 +127,69 @@ def micro(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Runs the real command line in a process of its own, in the test's folder."""
+    """Runs the command line in this process, in the test's folder.
 
-    def run(
-        *arguments: str, check: int | None = 0, timeout: float = 300
-    ) -> "subprocess.CompletedProcess[str]":
-        result = subprocess.run(
-            [*KDBENCH, *arguments],
-            cwd=tmp_path,
-            env=dict(os.environ),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
+    A command starts as in a process of its own, without plugins and with empty caches, and leaves
+    none of its own behind. What its workers print is not among what is returned.
+    """
+
+    def run(*arguments: str, check: int | None = 0) -> "subprocess.CompletedProcess[str]":
+        out, errors = io.StringIO(), io.StringIO()
+        with (
+            as_a_new_process(),
+            contextlib.chdir(tmp_path),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+            pytest.raises(SystemExit) as stop,
+        ):
+            main(list(arguments))
+        code = int(stop.value.code or 0)
+        return _checked(
+            subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue()), check
         )
-        if check is not None:
-            assert result.returncode == check, result.stdout + result.stderr
-        return result
 
     return run
+
+
+@pytest.fixture
+def cli_process(tmp_path: Path) -> Cli:
+    """Runs the command line in a process of its own, in the test's folder."""
+
+    def run(*arguments: str, check: int | None = 0) -> "subprocess.CompletedProcess[str]":
+        command = [*KDBENCH, *arguments]
+        return _checked(
+            subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300),
+            check,
+        )
+
+    return run
+
+
+def _checked(
+    result: "subprocess.CompletedProcess[str]", code: int | None
+) -> "subprocess.CompletedProcess[str]":
+    assert code in (None, result.returncode), result.stdout + result.stderr
+    return result
+
+
+@contextlib.contextmanager
+def as_a_new_process() -> Iterator[None]:
+    """What a command changes for the whole process is as before afterwards."""
+    environment = dict(os.environ)
+    forget_what_was_read()
+    with spoiled_registry():
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+            forget_what_was_read()
+
+
+def forget_what_was_read() -> None:
+    """Empties every `functools.cache` of kdbench: of plugins, of digests of checkpoints."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "kdbench":
+            for item in vars(module).values():
+                if callable(clear := getattr(item, "cache_clear", None)):
+                    clear()

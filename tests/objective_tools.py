@@ -1,16 +1,25 @@
 """What the tests of the objectives share: calling one from logits, and a registry to spoil."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
+from hypothesis import settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from kdbench.variants.objective import ALIASES, METHODS, NAMES, OBJECTIVES, PRESETS
-from kdbench.variants.variant import Variant, load_objectives
+from kdbench.variants.variant import Variant, load_objectives, parse
+from tests import decimal_oracle as oracle
 
 # The tensors are tiny; on a busy machine a second thread waits for its turn at every operation.
 torch.set_num_threads(1)
+
+seeds = st.integers(0, 2**31)
+SOME = settings(max_examples=25, deadline=None)
+
+FORMULA_IN_FLOAT32 = {"rtol": 2e-4, "atol": 4e-6}
+Formula = Callable[[oracle.Distribution, oracle.Distribution], oracle.Decimal]
 
 
 def logits(seed: int, tokens: int = 4, ids: int = 9, scale: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -30,19 +39,33 @@ def value_and_gradient(
     return values.detach(), gradient
 
 
+def per_token(expression: str, teacher: Tensor, student: Tensor) -> Tensor:
+    """Values of a variant from logits."""
+    return parse(expression)(torch.log_softmax(teacher, -1), torch.log_softmax(student, -1))
+
+
+def exact(formula: Formula, teacher: Tensor, student: Tensor) -> Tensor:
+    """A formula's values from logits, computed in 40 digits."""
+    rows = zip(teacher.tolist(), student.tolist(), strict=True)
+    values = [float(formula(oracle.softmax(p), oracle.softmax(q))) for p, q in rows]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def assert_same(found: object, wanted: object, name: str = "", **tolerances: float) -> None:
+    """`assert_close`, whose message begins with a variant's name."""
+    torch.testing.assert_close(found, wanted, msg=lambda text: f"{name}: {text}", **tolerances)
+
+
 @contextmanager
 def spoiled_registry() -> Iterator[None]:
     """What is registered inside is forgotten afterwards."""
     load_objectives()
-    tables = [ALIASES] + [
-        table
-        for registry in (OBJECTIVES, PRESETS, METHODS, NAMES)
-        for table in (registry._items, registry._defined_at)
-    ]
-    kept = [dict(table) for table in tables]
-    try:
-        yield
-    finally:
-        for table, content in zip(tables, kept, strict=True):
-            table.clear()
-            table.update(content)
+    aliases = dict(ALIASES)
+    with ExitStack() as stack:
+        for registry in (OBJECTIVES, PRESETS, METHODS, NAMES):
+            stack.enter_context(registry.restored())
+        try:
+            yield
+        finally:
+            ALIASES.clear()
+            ALIASES.update(aliases)

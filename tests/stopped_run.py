@@ -12,7 +12,7 @@ from tests.conftest import KDBENCH
 SLOW_PLUGIN = '''
 """Stops for a minute in the middle of writing the file that KDBENCH_TEST_STOP_AT names."""
 import contextlib, os, pathlib, time
-from kdbench import store
+from kdbench.base import store
 from kdbench.api import divergence, kl
 
 @divergence("slow", source="a test")

@@ -1,12 +1,12 @@
 """The commands that only tell: objectives, suites, plan, doctor."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from kdbench.base.errors import UserError
-from kdbench.cli import doctor
 from kdbench.cli.objectives import command as objectives_command
 from kdbench.cli.plan import command as plan_command
 from kdbench.config.load import load_suite
@@ -187,11 +187,14 @@ def test_doctor_names_backend_device_and_suites(cli: Cli) -> None:
 
 
 def test_doctor_says_how_to_mend_a_torchvision_built_for_another_torch(
-    monkeypatch: pytest.MonkeyPatch,
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda name: "0.28.0")
-    broken = (False, "RuntimeError: operator torchvision::nms does not exist")
-    monkeypatch.setattr(doctor, "_python", lambda code: broken)
-    finding = doctor._add_ons()[0]
-    assert "torchvision::nms does not exist" in finding.what
-    assert "pip uninstall -y torchvision" in str(finding.remedy)
+    def broken(words: list[str], **given: object) -> "subprocess.CompletedProcess[str]":
+        error = "RuntimeError: operator torchvision::nms does not exist"
+        return subprocess.CompletedProcess(words, 1, "", error)
+
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.28.0")
+    monkeypatch.setattr("subprocess.run", broken)
+    said = cli("doctor", check=None).stdout
+    assert "torchvision 0.28.0 does not fit this torch: RuntimeError: operator torchvision" in said
+    assert "pip uninstall -y torchvision" in said

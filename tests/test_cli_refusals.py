@@ -20,17 +20,11 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
-def refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Refused:
-    """Runs a command that has to be refused, in this process, and returns its message."""
+def refused(cli: Cli, tmp_path: Path) -> Refused:
+    """Runs a command that has to be refused, and returns its message."""
 
     def run(*arguments: str) -> str:
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        message = capsys.readouterr().err
-        assert stop.value.code == 2
+        message = cli(*arguments, check=2).stderr
         assert message.startswith(("Error: ", "Usage: "))
         assert not (tmp_path / "results").exists()
         return message
@@ -127,15 +121,9 @@ def test_suite_that_is_not_utf8_is_refused(refused: Refused, tmp_path: Path) -> 
     assert "not YAML in UTF-8" in refused(*RUN)
 
 
-def test_out_that_is_a_file_is_refused(
-    micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_out_that_is_a_file_is_refused(micro: Path, refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "afile").touch()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main([*RUN, "--objectives", "sft", "--out", "afile"])
-    assert stop.value.code == 2
-    assert "afile" in capsys.readouterr().err
+    assert "afile" in refused(*RUN, "--objectives", "sft", "--out", "afile")
 
 
 def test_record_without_output_is_refused(refused: Refused, tmp_path: Path) -> None:
@@ -193,24 +181,16 @@ def test_refusals_come_without_the_heavy_imports(micro: Path, tmp_path: Path) ->
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
 
 
-def test_a_full_disk_is_one_message(
-    micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_is_one_message(micro: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store, "write_bytes", full)
-    with pytest.raises(SystemExit) as stop:
-        main([*RUN, "--objectives", "sft"])
-    assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert "No space left on device" in message
-    assert "Traceback" not in message
+    assert "No space left on device" in cli(*RUN, "--objectives", "sft", check=2).stderr
 
 
-def test_a_refusal_is_one_message_on_the_real_command_line(micro: Path, cli: Cli) -> None:
-    result = cli(*RUN, "--objectives", "nothing", check=2)
+def test_a_refusal_is_one_message_in_a_process_of_its_own(micro: Path, cli_process: Cli) -> None:
+    result = cli_process(*RUN, "--objectives", "nothing", check=2)
     assert "unknown objective 'nothing'" in result.stderr
     assert "Traceback" not in result.stderr
 

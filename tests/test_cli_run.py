@@ -47,10 +47,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def complete(finished: Path, micro: Path, cli: Cli) -> Path:
+def complete(finished: Path, micro: Path, cli_process: Cli) -> Path:
     """The finished run's folder, made by the first test that asks for it."""
     if not (finished / "micro" / "leaderboard.csv").exists():
-        cli(*RUN, *OBJECTIVES, "--out", str(finished))
+        cli_process(*RUN, *OBJECTIVES, "--out", str(finished))
     return finished / "micro"
 
 
@@ -355,11 +355,11 @@ def test_an_objective_that_averages_is_refused_and_the_board_of_the_others_stand
     assert {row["variant"]: row["state"] for row in rows}["averaging"] == "failed"
 
 
-def test_two_commands_on_one_run_do_not_mix(micro: Path, cli: Cli, tmp_path: Path) -> None:
+def test_two_commands_on_one_run_do_not_mix(micro: Path, cli_process: Cli, tmp_path: Path) -> None:
     from kdbench.base import store
 
     with store.locked(tmp_path / "results" / "micro" / ".lock"):
-        result = cli(*RUN, "--objectives", "sft", check=2)
+        result = cli_process(*RUN, "--objectives", "sft", check=2)
     assert "another command is working on this run" in result.stderr
 
 

@@ -1,15 +1,13 @@
 """`kdbench study` for real: a tiny grid, again, reported, published; and what is refused."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from kdbench.cli import main
-from tests.conftest import MICRO_SUITE, Cli
+from tests.conftest import Cli
 
 STUDY = (
     "study", "teacher_weight", "--objective", "skew-kl", "--suite", "micro.yaml",
@@ -18,26 +16,6 @@ STUDY = (
 )  # fmt: skip
 NAME = "study-teacher_weight"
 VARIANTS = {"skew-kl", "skew-kl[teacher_weight=0.5]", "forward-kl"}
-
-Command = Callable[..., str]
-
-
-@pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """Runs a command in this process, in the test's folder, and returns what it prints."""
-
-    def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "micro.yaml").write_text(MICRO_SUITE)
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        assert int(str(stop.value.code or 0)) == code
-        shown = capsys.readouterr()
-        return shown.out + shown.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -67,29 +45,29 @@ def test_a_study_is_ordinary_runs_and_its_answers(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_command_has_nothing_to_train(finished: Path, command: Command) -> None:
+def test_the_same_command_has_nothing_to_train(finished: Path, micro: Path, cli: Cli) -> None:
     before = {path: path.stat().st_mtime for path in finished.glob("*/trials/*/*/*.parquet")}
-    printed = command(*STUDY, "--seeds", "2", "--out", str(finished.parent), "--dry-run")
+    printed = cli(*STUDY, "--seeds", "2", "--out", str(finished.parent), "--dry-run").stdout
     assert "trials     0 of 8 to do" in printed
-    again = command(*STUDY, "--seeds", "2", "--out", str(finished.parent))
+    again = cli(*STUDY, "--seeds", "2", "--out", str(finished.parent)).stdout
     assert "nothing to do" in again
     assert {path: path.stat().st_mtime for path in before} == before
 
 
 @pytest.mark.slow
-def test_report_makes_a_study_s_tables_again(finished: Path, command: Command) -> None:
+def test_report_makes_a_study_s_tables_again(finished: Path, micro: Path, cli: Cli) -> None:
     before = (finished / "answers.csv").read_bytes(), (finished / "study.md").read_bytes()
     (finished / "answers.csv").unlink()
-    assert "study.md" in command("report", NAME, "--out", str(finished.parent))
+    assert "study.md" in cli("report", NAME, "--out", str(finished.parent)).stdout
     after = (finished / "answers.csv").read_bytes(), (finished / "study.md").read_bytes()
     assert after == before
 
 
 @pytest.mark.slow
 def test_a_published_study_holds_tables_and_no_answers_of_students(
-    finished: Path, command: Command
+    finished: Path, cli: Cli
 ) -> None:
-    command("publish", NAME, "--out", str(finished.parent))
+    cli("publish", NAME, "--out", str(finished.parent))
     board = finished.parent / "boards" / NAME
     files = {str(path.relative_to(board)) for path in board.rglob("*") if path.is_file()}
     assert {"study.md", "study.csv", "answers.csv", "wide/leaderboard.md"} <= files
@@ -113,8 +91,8 @@ def test_a_published_study_holds_tables_and_no_answers_of_students(
     ],
 )
 def test_refused_with_one_message_and_nothing_written(
-    arguments: list[str], message: str, command: Command, tmp_path: Path
+    arguments: list[str], message: str, micro: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    assert message in command(*arguments, code=2)
+    assert message in cli(*arguments, check=2).stderr
     assert not (tmp_path / "results").exists()
     assert os.listdir(tmp_path) == ["micro.yaml"]

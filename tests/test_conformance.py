@@ -1,7 +1,7 @@
 """Every registered objective is held to every property, and broken ones are found out."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from kdbench.authoring.conformance import check
 from kdbench.variants.objective import OBJECTIVES, PRESETS
 from kdbench.variants.select import expand
 from kdbench.variants.variant import DATASET, Variant, variant_of
-from tests.objective_tools import spoiled_registry
+
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 SETTINGS = [
     "jeffreys[forward_weight=0]",
@@ -48,11 +49,14 @@ SETTINGS = [
     "alpha-beta[alpha=0,beta=-0.7]",
     "alpha-beta[alpha=-0.2,beta=0.1]",
     *(
-        f"amid[alpha={alpha},divergence={inner},order={order}]"
+        f"amid[alpha={alpha},divergence=kl,order={order}]"
         for alpha in (-50, 0.9, 1, 3)
-        for inner in ("kl", "tvd", "jsd")
         for order in ("pr", "qr", "rp", "rq")
     ),
+    "amid[alpha=-50,divergence=tvd,order=qr]",
+    "amid[alpha=0.9,divergence=jsd,order=rp]",
+    "amid[alpha=1,divergence=tvd]",
+    "amid[alpha=3,divergence=jsd,order=rq]",
     *(f"amid[divergence={inner},order=rq]" for inner in ("reverse-kl", "skew-kl", "jeffreys")),
     *(f"amid[divergence={inner}]" for inner in ("alphanet", "adaptive-kl", "todi", "logit-mse")),
     "amid[alpha=0.999999,divergence=kl]",
@@ -108,12 +112,6 @@ EMPTY = "takes a batch without tokens"
 FLOAT32 = "agrees in float32 with float64"
 LARGE = "agrees with float64 at a vocabulary of 151,936"
 RESUMES = "goes on from its saved state"
-
-
-@pytest.fixture(autouse=True)
-def _registry() -> Iterator[None]:
-    with spoiled_registry():
-        yield
 
 
 def _failures(function: Callable[..., Tensor], **declared: Any) -> set[str]:

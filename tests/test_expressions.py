@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +15,8 @@ from kdbench.variants.objective import OBJECTIVES, PRESETS, Objective
 from kdbench.variants.parameters import Choice, Flag, Inner, Number
 from kdbench.variants.select import expand
 from kdbench.variants.variant import Variant, parse, variant_of
-from tests.objective_tools import spoiled_registry
+
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 CORE = {
     "sft",
@@ -30,12 +30,6 @@ CORE = {
     "alpha-beta",
     "amid",
 }
-
-
-@pytest.fixture(autouse=True)
-def _registry() -> Iterator[None]:
-    with spoiled_registry():
-        yield
 
 
 def _names(text: str) -> list[str]:

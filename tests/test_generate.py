@@ -28,7 +28,7 @@ from kdbench.generate import (
     write_generations,
 )
 from kdbench.generate.student import read_student
-from kdbench.generate.transformers import _nucleus
+from kdbench.generate.transformers import nucleus
 from tests.generate_models import (
     EOS,
     MAX_LENGTH,
@@ -158,7 +158,7 @@ def test_top_p_samples_the_renormalised_nucleus(
 @given(st.lists(st.integers(-30, 30), min_size=1, unique=True), st.floats(0.01, 0.99))
 def test_the_nucleus_is_that_of_transformers(logits: list[int], top_p: float) -> None:
     scores = torch.tensor([logits], dtype=torch.float64) / 4
-    kept = _nucleus(scores.softmax(-1), top_p) > 0
+    kept = nucleus(scores.softmax(-1), top_p) > 0
     expected = TopPLogitsWarper(top_p)(None, scores) > -float("inf")
     assert torch.equal(kept, expected)
 

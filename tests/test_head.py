@@ -1,13 +1,15 @@
 """The chunked head against all logits at once: value and gradient, every registered objective."""
 
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from kdbench.config.schema import Loss
-from kdbench.head.chunked import Teacher, chunked_loss, per_token_loss, plain_loss
+from kdbench.head.chunked import PerToken, Teacher, chunked_loss, per_token_loss, plain_loss
 from kdbench.models.model import Head
 from kdbench.variants.select import expand
 from kdbench.variants.variant import Variant, parse
@@ -15,7 +17,7 @@ from kdbench.variants.variant import Variant, parse
 N, D, V, D_TEACHER = 23, 8, 37, 12
 
 
-def make_batch(*, bias: bool = False, softcap: float | None = None) -> dict[str, object]:
+def make_batch(*, bias: bool = False, softcap: float | None = None) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -33,44 +35,37 @@ def make_batch(*, bias: bool = False, softcap: float | None = None) -> dict[str,
     }
 
 
-def value_and_gradients(loss: Tensor, batch: dict[str, object]) -> list[Tensor]:
-    leaves = [batch["hidden"], *batch["head"].parameters()]  # type: ignore[attr-defined]
-    return [loss.detach(), *torch.autograd.grad(loss, leaves)]  # type: ignore[arg-type]
+def value_and_gradients(loss: Tensor, batch: dict[str, Any]) -> list[Tensor]:
+    leaves = [batch["hidden"], *batch["head"].parameters()]
+    return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+
+def assert_chunked_equals_plain(
+    per_token: PerToken, batch: dict[str, Any], chunks: Sequence[int]
+) -> None:
+    plain = value_and_gradients(plain_loss(per_token, **batch), batch)
+    for chunk in chunks:
+        chunked = value_and_gradients(chunked_loss(per_token, **batch, chunk=chunk), batch)
+        torch.testing.assert_close(chunked, plain, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", expand("all"), ids=str)
-@pytest.mark.parametrize("chunk", [1, 7, N, 100])
-def test_chunked_head_equals_plain_head(variant: Variant, chunk: int) -> None:
-    batch = make_batch()
-    batch["weights"] = None
+def test_chunked_head_equals_plain_head(variant: Variant) -> None:
     per_token = per_token_loss(variant, Loss(kd=0.7, sft=0.3, temperature=2.0, t_squared=True))
-    plain = value_and_gradients(plain_loss(per_token, **batch), batch)  # type: ignore[arg-type]
-    chunked = value_and_gradients(
-        chunked_loss(per_token, **batch, chunk=chunk),  # type: ignore[arg-type]
-        batch,
-    )
-    for expected, found in zip(plain, chunked, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert_chunked_equals_plain(per_token, make_batch() | {"weights": None}, (1, 7, N, 100))
 
 
 @pytest.mark.parametrize(("bias", "softcap"), [(True, None), (False, 5.0), (True, 5.0)])
 def test_chunked_head_honours_bias_softcap_and_weights(bias: bool, softcap: float | None) -> None:
-    batch = make_batch(bias=bias, softcap=softcap)
-    per_token = per_token_loss(expand("reverse-kl")[0], Loss())
-    plain = value_and_gradients(plain_loss(per_token, **batch), batch)  # type: ignore[arg-type]
-    chunked = value_and_gradients(
-        chunked_loss(per_token, **batch, chunk=5),  # type: ignore[arg-type]
-        batch,
-    )
-    for expected, found in zip(plain, chunked, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    per_token = per_token_loss(parse("reverse-kl"), Loss())
+    assert_chunked_equals_plain(per_token, make_batch(bias=bias, softcap=softcap), (5,))
 
 
 def test_upstream_gradient_scales_the_stored_gradients() -> None:
     batch = make_batch()
     per_token = per_token_loss(expand("tvd")[0], Loss())
-    once = value_and_gradients(chunked_loss(per_token, **batch), batch)  # type: ignore[arg-type]
-    scaled = value_and_gradients(3.0 * chunked_loss(per_token, **batch), batch)  # type: ignore[arg-type]
+    once = value_and_gradients(chunked_loss(per_token, **batch), batch)
+    scaled = value_and_gradients(3.0 * chunked_loss(per_token, **batch), batch)
     for expected, found in zip(once, scaled, strict=True):
         torch.testing.assert_close(found, 3.0 * expected)
 
@@ -78,14 +73,11 @@ def test_upstream_gradient_scales_the_stored_gradients() -> None:
 def test_temperature_divides_both_logits_of_the_objective_but_not_of_sft() -> None:
     batch = make_batch()
     head, teacher = batch["head"], batch["teacher"]
-    assert isinstance(head, Head)
-    assert isinstance(teacher, Teacher)
-    student_logits = head.logits(batch["hidden"])  # type: ignore[arg-type]
+    student_logits = head.logits(batch["hidden"])
     teacher_logits = teacher.head.logits(teacher.hidden)
-    p, q = teacher_logits / 2 - 0.0, student_logits / 2
+    p, q = teacher_logits / 2, student_logits / 2
     logp, logq = p - p.logsumexp(-1, keepdim=True), q - q.logsumexp(-1, keepdim=True)
     labels = batch["labels"]
-    assert isinstance(labels, Tensor)
     nll = torch.nn.functional.cross_entropy(student_logits, labels, reduction="none")
     expected = 0.7 * 4.0 * (logp.exp() * (logp - logq)).sum(-1) + 0.3 * nll
     loss = Loss(kd=0.7, sft=0.3, temperature=2.0, t_squared=True)
@@ -111,7 +103,7 @@ class _Largest:
 
 def test_no_more_than_a_chunk_of_logits_exists_at_a_time() -> None:
     batch, largest = make_batch(), _Largest()
-    chunked_loss(largest, **batch, chunk=4)  # type: ignore[arg-type]
+    chunked_loss(largest, **batch, chunk=4)
     assert largest.rows == 4
 
 
@@ -121,8 +113,8 @@ def test_no_more_than_a_chunk_of_logits_exists_at_a_time() -> None:
 def test_compiled_objective_equals_eager(name: str) -> None:
     batch = make_batch()
     per_token = per_token_loss(parse(name), Loss())
-    eager = value_and_gradients(chunked_loss(per_token, **batch, chunk=8), batch)  # type: ignore[arg-type]
+    eager = value_and_gradients(chunked_loss(per_token, **batch, chunk=8), batch)
     compiled = torch.compile(per_token)
-    found = value_and_gradients(chunked_loss(compiled, **batch, chunk=8), batch)  # type: ignore[arg-type]
+    found = value_and_gradients(chunked_loss(compiled, **batch, chunk=8), batch)
     for expected, value in zip(eager, found, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)

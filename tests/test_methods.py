@@ -1,7 +1,6 @@
 """Objectives on sources, and published methods: how they are written, named and refused."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,13 +9,8 @@ from kdbench.base.errors import UserError
 from kdbench.variants.objective import METHODS, OBJECTIVES, SOURCES
 from kdbench.variants.select import expand
 from kdbench.variants.variant import parse
-from tests.objective_tools import spoiled_registry
 
-
-@pytest.fixture(autouse=True)
-def _registry() -> Iterator[None]:
-    with spoiled_registry():
-        yield
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 PUBLISHED = {

@@ -4,16 +4,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.variants.variant import parse
-from tests.objective_tools import logits, value_and_gradient
-
-seeds = st.integers(0, 2**31)
-SOME = settings(max_examples=25, deadline=None)
+from tests.objective_tools import SOME, logits, seeds, value_and_gradient
 
 
 def _adaptive(p: list[float], q: list[float], mu: float = 0.5) -> Tensor:

@@ -4,18 +4,15 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.variants.variant import parse
 from tests import decimal_oracle as oracle
-from tests.objective_tools import logits, value_and_gradient
+from tests.objective_tools import SOME, logits, seeds, value_and_gradient
 
 LABELS = torch.tensor([0, 3, 8, 3])
-seeds = st.integers(0, 2**31)
-SOME = settings(max_examples=25, deadline=None)
 
 
 def _value(name: str, teacher: Tensor, student: Tensor) -> Tensor:

@@ -5,15 +5,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from kdbench.variants.variant import parse
-from tests.objective_tools import logits, value_and_gradient
+from tests.objective_tools import SOME, logits, seeds, value_and_gradient
 
-seeds = st.integers(0, 2**31)
-SOME = settings(max_examples=25, deadline=None)
 WORDS = ("student", "teacher", "uniform")
 PAIRS = [
     f"concrete-score[first_weight={first},second_weight={second}]"

@@ -1,111 +1,75 @@
-"""Zero probabilities, extreme and equal logits: never NaN, finite wherever the mathematics is."""
+"""Extreme logits and certain models, beyond what the conformance suite tries on every objective."""
 
-import itertools
 import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from kdbench.variants.objective import PRESETS
 from kdbench.variants.select import expand
 from kdbench.variants.variant import DATASET, Variant, parse
-from tests.objective_tools import logits, value_and_gradient
+from tests.objective_tools import assert_same, logits, value_and_gradient
 
 DTYPES = [torch.float64, torch.float32]
-UNUSUAL = [
+CORNERS = [
     "jeffreys[forward_weight=0]",
     "jeffreys[forward_weight=1]",
     "jsd[beta=0.001]",
     "skew-kl[teacher_weight=0]",
     "skew-reverse-kl[teacher_weight=1]",
-    "skew-reverse-kl[detach_mixture=true]",
-    *(
-        f"alpha-beta[alpha={a},beta={b}]"
-        for a, b in itertools.product((-1, -0.5, 0, 0.5, 2), repeat=2)
-    ),
-    *(
-        f"amid[alpha={alpha},divergence={divergence},order={order},teacher_weight=0.3]"
-        for alpha in (-50, -1, 0.9, 1, 1.1, 3, 50)
-        for divergence in ("kl", "jsd", "alpha-beta[alpha=0,beta=0.7]")
-        for order in ("pr", "qr", "rp", "rq")
-    ),
+    "alpha-beta[alpha=-1,beta=-1]",
+    "alpha-beta[alpha=-0.5,beta=2]",
+    "alpha-beta[alpha=0,beta=0]",
+    "alpha-beta[alpha=0.5,beta=-0.5]",
+    "alpha-beta[alpha=2,beta=0]",
+    "amid[alpha=-50,divergence=kl,order=rq]",
+    "amid[alpha=0.9,divergence=jsd,order=qr]",
+    "amid[alpha=1,divergence=kl,order=rp]",
+    "amid[alpha=1.1,divergence=alpha-beta[alpha=0,beta=0.7]]",
+    "amid[alpha=50,divergence=kl,order=qr]",
 ]
 VARIANTS = {
     str(variant): variant
-    for variant in (*expand("all"), *map(parse, PRESETS), *map(parse, UNUSUAL))
+    for variant in (*expand("all"), *map(parse, PRESETS), *map(parse, CORNERS))
     if variant.objective.kind == "divergence" and variant.sequences == DATASET
 }
 ALL = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 
 
-def _assert_no_nan(values: Tensor, gradient: Tensor) -> None:
-    assert not values.isnan().any(), values
-    assert not gradient[values.isfinite()].isnan().any(), (values, gradient)
-
-
 @ALL
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_zeros_of_both_models_change_nothing(variant: Variant, dtype: torch.dtype) -> None:
-    teacher, student = (item.to(dtype) for item in logits(20))
-    wanted = value_and_gradient(variant, teacher[:, 3:], student[:, 3:])
-    teacher[:, :3] = student[:, :3] = -math.inf
-    values, gradient = value_and_gradient(variant, teacher, student)
-    tolerance = 1e-12 if dtype == torch.float64 else 3e-5
-    for found, exact in ((values, wanted[0]), (gradient[:, 3:], wanted[1])):
-        assert (found - exact).abs().max() <= tolerance * exact.abs().max()
-    assert (gradient[:, :3] == 0).all()
-
-
-@ALL
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("zero_of", ["teacher", "student"])
-def test_a_value_is_infinite_exactly_where_declared(
-    variant: Variant, dtype: torch.dtype, zero_of: str
-) -> None:
+def test_a_value_is_infinite_exactly_where_declared(variant: Variant, zero_of: str) -> None:
     """Also beside ids that are zero for both, and where the other side's mass there is small."""
     declared = variant.infinite_where()
     assert declared is not None
-    teacher, student = (item.to(dtype) for item in logits(21))
-    teacher[:, 0] = student[:, 0] = -math.inf
-    (teacher if zero_of == "teacher" else student)[:, 4:6] = -math.inf
-    (student if zero_of == "teacher" else teacher)[:, 5] -= 10.0
-    values, gradient = value_and_gradient(variant, teacher, student)
-    if zero_of in declared:
-        assert (values == math.inf).all()
-    else:
-        assert values.isfinite().all()
-        assert gradient.isfinite().all()
+    for dtype in DTYPES:
+        teacher, student = (item.to(dtype) for item in logits(21))
+        teacher[:, 0] = student[:, 0] = -math.inf
+        (teacher if zero_of == "teacher" else student)[:, 4:6] = -math.inf
+        (student if zero_of == "teacher" else teacher)[:, 5] -= 10.0
+        values, gradient = value_and_gradient(variant, teacher, student)
+        if zero_of in declared:
+            assert (values == math.inf).all()
+        else:
+            assert values.isfinite().all()
+            assert gradient.isfinite().all()
 
 
 @ALL
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_extreme_logits_give_no_nan(variant: Variant, dtype: torch.dtype) -> None:
-    teacher = torch.tensor([[150.0, -150, 0, 3, -20, 60], [-150, 150, -100, -110, -3, 0]])
-    student = torch.tensor([[-150.0, 150, 0, -3, 20, -60], [-150, 150, -50, -220, -6, 1]])
-    _assert_no_nan(*value_and_gradient(variant, teacher.to(dtype), student.to(dtype)))
-
-
-@ALL
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scale", [1.0, 150.0])
-def test_equal_distributions_have_no_distance(
-    variant: Variant, dtype: torch.dtype, scale: float
-) -> None:
-    teacher = logits(22, scale=1.0)[0].clamp(-1, 1).mul(scale).to(dtype)
-    values, gradient = value_and_gradient(variant, teacher, teacher)
-    torch.testing.assert_close(values, torch.zeros_like(values), rtol=0, atol=2e-6)
-    assert gradient.isfinite().all()
-
-
-@ALL
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rest", [-math.inf, -150.0, -30.0])
-def test_a_one_hot_teacher_gives_no_nan(variant: Variant, dtype: torch.dtype, rest: float) -> None:
-    _, student = logits(23)
-    teacher = torch.full_like(student, rest)
-    teacher[range(4), range(4)] = 0.0
-    _assert_no_nan(*value_and_gradient(variant, teacher.to(dtype), student.to(dtype)))
+def test_certain_models_give_no_nan(variant: Variant, dtype: torch.dtype) -> None:
+    """Each certain of another id, the teacher alone nearly one-hot, and both of the same id."""
+    student = logits(23)[1]
+    one_hot = torch.full_like(student, -30.0)
+    one_hot[range(4), range(4)] = 0.0
+    apart = torch.tensor([[150.0, -150, 0, 3, -20, 60], [-150, 150, -100, -110, -3, 0]])
+    other = torch.tensor([[-150.0, 150, 0, -3, 20, -60], [-150, 150, -50, -220, -6, 1]])
+    sharp = 150 * logits(22, scale=1.0)[0].clamp(-1, 1)
+    for p, q in ((apart, other), (one_hot, student), (sharp, sharp)):
+        values, gradient = value_and_gradient(variant, p.to(dtype), q.to(dtype))
+        assert not values.isnan().any(), values
+        assert gradient[values.isfinite()].isfinite().all(), (values, gradient)
+    assert_same(values, torch.zeros_like(values), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,8 @@ from kdbench.base.errors import UserError
 from kdbench.base.registry import Registry, load_entry_points, unknown
 from kdbench.variants.objective import OBJECTIVES, PRESETS
 from kdbench.variants.select import load_plugin
-from tests.objective_tools import spoiled_registry
+
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 ROOT = Path(kdbench.__file__).parent.parent
 LOSS = """\
@@ -27,12 +27,6 @@ from kdbench.api import divergence, kl, number
 def my_kl(teacher_logp, student_logp, *, scale):
     return scale * kl(teacher_logp, student_logp)
 """
-
-
-@pytest.fixture(autouse=True)
-def _registry() -> Iterator[None]:
-    with spoiled_registry():
-        yield
 
 
 def _plugin(folder: Path, text: str, name: str = "my_loss.py") -> Path:

@@ -58,6 +58,7 @@ def test_interval_of_the_deviation_covers_95_percent() -> None:
 
 def test_one_seed_has_no_deviation() -> None:
     assert np.isnan(of_deviation([57.0]).mean)
+    assert of_deviation([1.0, 3.0]).mean == pytest.approx(2**0.5)  # over n - 1
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 3), (1, 3), (3, 3), (7, 40)])

@@ -11,6 +11,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -61,6 +62,15 @@ class Registry(Generic[Item]):
     def defined_at(self, name: str) -> str:
         """`file:line` of the definition."""
         return self._defined_at[name]
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """What is registered inside is forgotten afterwards."""
+        kept = dict(self._items), dict(self._defined_at)
+        try:
+            yield
+        finally:
+            self._items, self._defined_at = kept
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:

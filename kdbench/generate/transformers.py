@@ -86,12 +86,12 @@ def _chooser(
     def pick(of_student: Tensor) -> Tensor:
         if temperature == 0:
             return of_student.argmax(dim=-1)
-        return draw(_nucleus((of_student / temperature).softmax(dim=-1), top_p), streams)
+        return draw(nucleus((of_student / temperature).softmax(dim=-1), top_p), streams)
 
     return choose
 
 
-def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """Zeroes all but the smallest set of most likely tokens that holds at least `top_p`.
 
     Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration, section 3.1.
