@@ -1,10 +1,13 @@
 """The scores that a run's evidence rests on, and what they say of its variants and of any two."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kdbench.base.seeds import derive
 from kdbench.report.table import AVERAGE, Board
@@ -155,17 +158,13 @@ def ranks_frame(evidence: Evidence) -> pd.DataFrame:
 
 def comparisons_frame(evidence: Evidence) -> pd.DataFrame:
     """One row per (column, pair of variants), the higher-ranked first."""
-    upper = np.triu_indices(len(evidence.variants), 1)
-    names = np.array(evidence.variants, dtype=object)
     parts = []
     for column in evidence.columns:
         matrices, model = _matrices(evidence, column)
         table = {
             "set": column,
             "metric": evidence.metric,
-            "variant": names[upper[0]],
-            "other": names[upper[1]],
-            **{name: matrix[upper] for name, matrix in matrices.items()},
+            **pairs(evidence.variants, matrices),
             "smallest_p_sign_flip": smallest_sign_flip_p(evidence.n_seeds),
             "model": model,
             "n_seeds": evidence.n_seeds,
@@ -175,31 +174,51 @@ def comparisons_frame(evidence: Evidence) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def paired(figures: Floats, half: Floats, p: Floats) -> dict[str, Floats]:
+    """By figure, [k, k]: what is known of every paired difference, the row's minus the column's.
+
+    Args:
+        figures: [k, seeds].
+        half: of the differences' intervals, [k, k].
+        p: of the differences, corrected, [k, k].
+    """
+    differences = figures[:, None] - figures[None, :]
+    mean = differences.mean(axis=-1)
+    effect = standardised(differences)
+    return {
+        "difference": mean,
+        "ci_low": mean - half,
+        "ci_high": mean + half,
+        "p_holm": p,
+        **dict(zip(("effect_size", "effect_low", "effect_high"), effect, strict=True)),
+        "p_sign_flip": sign_flip_p(differences),
+    }
+
+
+def pairs(names: Sequence[str], matrices: Mapping[str, Floats]) -> dict[str, NDArray[Any]]:
+    """The columns of a table of all pairs: each variant against those after it."""
+    upper = np.triu_indices(len(names), 1)
+    first, second = (np.array(names, dtype=object)[places] for places in upper)
+    values = {name: matrix[upper] for name, matrix in matrices.items()}
+    return {"variant": first, "other": second, **values}
+
+
 def _matrices(evidence: Evidence, column: str) -> tuple[dict[str, Floats], str]:
     """By figure, [variants, variants], the row's minus the column's; and the model's name.
 
     One training seed says nothing of another, so it leaves the probability of improvement empty.
     """
     strata, cells = evidence.strata(column), evidence.cells(column)
-    figures = evidence.figures(column)
-    differences = figures[:, None] - figures[None, :]
-    mean, exact = differences.mean(axis=-1), sign_flip_p(differences)
     half, adjusted, model = _model(evidence, column)
-    effect, effect_low, effect_high = standardised(differences)
+    found = paired(evidence.figures(column), half, adjusted)
+    mean = found["difference"]
     students = crossed_half_width(cells[:, None] - cells[None, :])
     prompts = half_width_over_samples([table.mean(axis=1) for table in strata])
     improvement = probability_of_improvement(strata, evidence.drawn[column])
     several = np.where(evidence.n_seeds > 1, 1.0, np.nan)
     return {
-        "difference": mean,
-        "ci_low": mean - half,
-        "ci_high": mean + half,
-        "p_holm": adjusted,
-        "effect_size": effect,
-        "effect_low": effect_low,
-        "effect_high": effect_high,
-        "p_sign_flip": exact,
-        "p_sign_flip_holm": holm(exact),
+        **found,
+        "p_sign_flip_holm": holm(found["p_sign_flip"]),
         "students_low": mean - students,
         "students_high": mean + students,
         "prompts_low": mean - prompts,

@@ -1,7 +1,7 @@
 """How the trainings went: the stability leaderboard, every pair of variants, every loss spike."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,11 +11,11 @@ from scipy import stats
 
 from kdbench.base.store import write_text
 from kdbench.base.templates import document
+from kdbench.report.evidence_data import paired, pairs
 from kdbench.report.table import Board
 from kdbench.runs.folder import Run
 from kdbench.runs.results import SeedGrid
 from kdbench.stats.intervals import Floats, Interval, newcombe, over_seeds
-from kdbench.stats.paired import sign_flip_p, standardised
 from kdbench.stats.stability import TrialStability
 from kdbench.stats.tiers import HOMOGENEITY_LEVEL, LEVEL, Tiers, holm_list, tiers
 
@@ -254,55 +254,28 @@ def _gradients(board: Board, order: Sequence[str]) -> dict[str, list[Interval]]:
     return found if known else {}
 
 
-def _pairs(compared: Compared) -> list[dict[str, object]]:
+def _pairs(compared: Compared) -> list[dict[Hashable, object]]:
     if compared.tiers is None:
         return []
-    found, scaled = compared.tiers, compared.scaled
-    differences = scaled[:, None] - scaled[None, :]
-    mean, exact = differences.mean(axis=-1), sign_flip_p(differences)
-    effect, effect_low, effect_high = standardised(differences)
-    matrices = {
-        "difference": mean,
-        "ci_low": mean - found.half_width,
-        "ci_high": mean + found.half_width,
-        "p_holm": found.p,
-        "effect_size": effect,
-        "effect_low": effect_low,
-        "effect_high": effect_high,
-        "p_sign_flip": exact,
+    found = compared.tiers
+    table = {
+        "figure": compared.figure.title,
+        "scale": compared.figure.scale_name,
+        **pairs(compared.names, paired(compared.scaled, found.half_width, found.p)),
+        "model": found.method,
     }
-    return [
-        {
-            "figure": compared.figure.title,
-            "scale": compared.figure.scale_name,
-            "variant": compared.names[i],
-            "other": compared.names[j],
-            **{name: matrix[i, j] for name, matrix in matrices.items()},
-            "model": found.method,
-        }
-        for i, j in combinations(range(len(compared.names)), 2)
-    ]
+    return pd.DataFrame(table).to_dict("records")
 
 
-def _diverged(board: Board) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+def _diverged(board: Board) -> list[dict[Hashable, object]]:
+    rows: list[dict[Hashable, object]] = []
     p = []
     for (name, own), (other, its) in combinations(board.stability.items(), 2):
         interval = newcombe(own.n_diverged, own.n_trials, its.n_diverged, its.n_trials)
         table = [[f.n_diverged, f.n_trials - f.n_diverged] for f in (own, its)]
         p.append(float(stats.fisher_exact(table).pvalue))
-        rows.append(
-            {
-                "figure": "diverged",
-                "scale": "share",
-                "variant": name,
-                "other": other,
-                "difference": interval.mean,
-                "ci_low": interval.low,
-                "ci_high": interval.high,
-                "model": "exact",
-            }
-        )
+        values = ("diverged", "share", name, other, interval.mean, interval.low, interval.high)
+        rows.append({**dict(zip(COLUMNS, values, strict=False)), "model": "exact"})
     for row, adjusted in zip(rows, np.minimum(holm_list(np.array(p)), 1.0), strict=True):
         row["p_holm"] = adjusted
     return rows

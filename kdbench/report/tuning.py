@@ -35,20 +35,25 @@ WAYS = {"on_average": "one candidate for all sets", "per_set": "one per set"}
 
 
 @dataclass(frozen=True)
-class Way:
-    """What one way of choosing is worth on one set, or on average over the sets.
+class Worth:
+    """What one way of choosing is worth on one set, or on average: a row of tuning.csv.
 
-    Attributes:
-        mean: of the chosen, cross-fitted: reported on what did not choose.
-        gain: over the untuned candidate, cross-fitted.
-        optimistic_mean: of the chosen, reported on what chose it.
-        optimistic_gain: over the untuned candidate, reported on what chose it.
+    `mean` and `difference`, to the untuned candidate's `fixed`, are cross-fitted: reported on what
+    did not choose. Those named optimistic are reported on what chose.
     """
 
+    objective: str
+    set: str
+    way: str
     mean: float
-    gain: Interval
+    fixed: float
+    difference: float
+    ci_low: float
+    ci_high: float
     optimistic_mean: float
-    optimistic_gain: float
+    optimistic_difference: float
+    n_seeds: int
+    n_candidates: int
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,7 @@ class Price:
         tests: of each candidate, the average over the evaluation sets.
         picked: how often each was chosen on the average, as a share of the halvings.
         n_seeds: trainings of each candidate.
-        fixed: of the untuned candidate, per set and for `average`.
-        ways: per set and for `average`, by way of choosing.
+        choices: per set and for `average`, by way of choosing.
         set_over_average: what choosing per set gains over choosing on the average.
     """
 
@@ -73,26 +77,8 @@ class Price:
     tests: Floats
     picked: Floats
     n_seeds: int
-    fixed: dict[str, float]
-    ways: dict[str, dict[str, Way]]
+    choices: dict[str, dict[str, Worth]]
     set_over_average: dict[str, Interval]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What one way of choosing gains on average over the sets, of all objectives.
-
-    Attributes:
-        what: is chosen.
-        mean: gain over the objectives.
-        better: the objectives that it makes better beyond their intervals.
-        worse: those that it makes worse.
-    """
-
-    what: str
-    mean: float
-    better: list[str]
-    worse: list[str]
 
 
 @dataclass(frozen=True)
@@ -102,8 +88,8 @@ class Sensitivity:
     Attributes:
         variant: at its own rate.
         lr: its own rate.
-        rows: of the leaderboard's average, in the order of `FACTORS`.
-        best: the place of the best in `FACTORS`.
+        rows: of the leaderboard's average, by factor of the rate, the lowest first.
+        best: factor of the best rate.
         short: by how much the variant's own rate falls short of the best, paired.
         gain: what choosing the rate gains, reported on what did not make the choice.
         n_seeds: training seeds that all three have.
@@ -111,21 +97,11 @@ class Sensitivity:
 
     variant: str
     lr: float
-    rows: list[Row]
-    best: int
+    rows: dict[float, Row]
+    best: float
     short: Interval
     gain: Interval
     n_seeds: int
-
-    @property
-    def best_factor(self) -> float:
-        """Of the best rate."""
-        return FACTORS[self.best]
-
-    @property
-    def by_factor(self) -> list[tuple[float, Row]]:
-        """Factor of the rate and row, the lowest rate first."""
-        return sorted(zip(FACTORS, self.rows, strict=True), key=lambda pair: pair[0])
 
 
 def write_tuning(run: Run, board: Board) -> None:
@@ -173,15 +149,24 @@ def prices(run: Run, board: Board) -> list[Price]:
 def _price(label: str, entry: dict[str, Any], tables: dict[str, Floats]) -> Price:
     generator = np.random.default_rng(derive("selection", label))
     found, differences = gains(tables, splits=SPLITS, generator=generator)
-    peeking = optimistic(tables)
+    peeking, n_seeds = optimistic(tables), next(iter(tables.values())).shape[1]
 
-    def way(name: str, kind: str) -> Way:
-        optimistic_mean = float(getattr(peeking, kind)[name])
-        return Way(
-            mean=float(getattr(found, kind)[name]),
-            gain=_over_untuned(getattr(differences, kind)[name]),
-            optimistic_mean=optimistic_mean,
-            optimistic_gain=optimistic_mean - float(peeking.fixed[name][0]),
+    def choice(name: str, way: str) -> Worth:
+        gain = _over_untuned(getattr(differences, way)[name])
+        mean = float(getattr(peeking, way)[name])
+        return Worth(
+            objective=label,
+            set=name,
+            way=way,
+            mean=float(getattr(found, way)[name]),
+            fixed=float(found.fixed[name][0]),
+            difference=gain.mean,
+            ci_low=gain.low,
+            ci_high=gain.high,
+            optimistic_mean=mean,
+            optimistic_difference=mean - float(peeking.fixed[name][0]),
+            n_seeds=n_seeds,
+            n_candidates=len(entry["candidates"]),
         )
 
     return Price(
@@ -190,9 +175,8 @@ def _price(label: str, entry: dict[str, Any], tables: dict[str, Floats]) -> Pric
         candidates=entry["candidates"],
         tests=peeking.fixed[AVERAGE],
         picked=found.picked_on_average,
-        n_seeds=next(iter(tables.values())).shape[1],
-        fixed={name: float(values[0]) for name, values in found.fixed.items()},
-        ways={name: {kind: way(name, kind) for kind in WAYS} for name in found.fixed},
+        n_seeds=n_seeds,
+        choices={name: {way: choice(name, way) for way in WAYS} for name in found.fixed},
         set_over_average={
             name: Interval(float(own.estimate), float(own.low), float(own.high))
             for name, own in differences.set_over_average.items()
@@ -221,18 +205,16 @@ def sensitivities(run: Run, board: Board) -> list[Sensitivity]:
         for rate in rates
         if all(rate * factor in rates for factor in FACTORS)
     ]
-    order = list(board.stability)
-    return sorted(
-        (item for item in found if item is not None), key=lambda item: order.index(item.variant)
-    )
+    order = list(board.stability).index
+    return sorted(filter(None, found), key=lambda item: order(item.variant))
 
 
 def _sensitivity(board: Board, rate: float, names: list[str]) -> Sensitivity | None:
     tables = _tables([board.trials[name] for name in names], board.sets)
     if not tables:
         return None
-    rows = [board.rows[name, AVERAGE, METRIC] for name in names]
-    best = int(np.argmax([row.mean for row in rows]))
+    own = [board.rows[name, AVERAGE, METRIC] for name in names]
+    best = int(np.argmax([row.mean for row in own]))
     differences = [table[best] - table[0] for table in tables.values()]  # [seeds, samples] each
     n_seeds = len(differences[0])
     if n_seeds > 1:
@@ -242,7 +224,8 @@ def _sensitivity(board: Board, rate: float, names: list[str]) -> Sensitivity | N
     generator = np.random.default_rng(derive("selection", names[0]))
     _, chosen = gains(tables, splits=SPLITS, generator=generator)
     gain = _over_untuned(chosen.on_average[AVERAGE])
-    return Sensitivity(names[0], rate, rows, best, short, gain, n_seeds)
+    rows = {factor: own[FACTORS.index(factor)] for factor in sorted(FACTORS)}
+    return Sensitivity(names[0], rate, rows, FACTORS[best], short, gain, n_seeds)
 
 
 def _tables(groups: Sequence[Sequence[TrialResult]], sets: list[str]) -> dict[str, Floats]:
@@ -275,31 +258,9 @@ def _suite_rate(run: Run) -> float | None:
 
 
 def prices_frame(tuned: Sequence[Price]) -> pd.DataFrame:
-    """One row per (objective, set, way of choosing): what it is worth, and against `fixed`.
-
-    `mean`, `difference` and its limits are cross-fitted; those named optimistic are chosen and
-    reported on the same answers.
-    """
-    rows = [
-        {
-            "objective": price.label,
-            "set": name,
-            "way": kind,
-            "mean": way.mean,
-            "fixed": price.fixed[name],
-            "difference": way.gain.mean,
-            "ci_low": way.gain.low,
-            "ci_high": way.gain.high,
-            "optimistic_mean": way.optimistic_mean,
-            "optimistic_difference": way.optimistic_gain,
-            "n_seeds": price.n_seeds,
-            "n_candidates": len(price.candidates),
-        }
-        for price in tuned
-        for name, ways in price.ways.items()
-        for kind, way in ways.items()
-    ]
-    return pd.DataFrame(rows)
+    """One row per (objective, set, way of choosing), columns as in `Worth`."""
+    rows = [row for price in tuned for own in price.choices.values() for row in own.values()]
+    return pd.DataFrame([vars(row) for row in rows])
 
 
 def sensitivity_frame(rates: Sequence[Sensitivity]) -> pd.DataFrame:
@@ -307,9 +268,9 @@ def sensitivity_frame(rates: Sequence[Sensitivity]) -> pd.DataFrame:
     rows = []
     for item in rates:
         row: dict[str, object] = {"variant": item.variant, "lr": item.lr}
-        for factor, own in item.by_factor:
+        for factor, own in item.rows.items():
             row |= _columns(f"x{factor:g}", Interval(own.mean, own.ci_low, own.ci_high))
-        row["best"] = item.best_factor
+        row["best"] = item.best
         row |= _columns("short", item.short) | _columns("gain", item.gain)
         rows.append(row | {"n_seeds": item.n_seeds})
     return pd.DataFrame(rows)
@@ -335,21 +296,14 @@ def tuning_markdown(tuned: Sequence[Price], board: Board, title: str) -> str:
         n_seeds=tuned[0].n_seeds,
         n_candidates=max(len(price.candidates) for price in tuned),
         splits=SPLITS,
-        choices=[_choice(tuned, kind) for kind in WAYS],
-        candidates=[
-            (price, place, own) for price in tuned for place, own in enumerate(price.candidates)
-        ],
+        ways={way: (what, _mean_gain(tuned, way)) for way, what in WAYS.items()},
+        candidates=[(price, *one) for price in tuned for one in enumerate(price.candidates)],
     )
 
 
-def _choice(tuned: Sequence[Price], kind: str) -> Choice:
-    gained = {price.label: price.ways[AVERAGE][kind].gain for price in tuned}
-    return Choice(
-        WAYS[kind],
-        float(np.mean([gain.mean for gain in gained.values()])),
-        [label for label, gain in gained.items() if gain.low > 0],
-        [label for label, gain in gained.items() if gain.high < 0],
-    )
+def _mean_gain(tuned: Sequence[Price], way: str) -> float:
+    """Over the objectives, on average over the sets."""
+    return float(np.mean([price.choices[AVERAGE][way].difference for price in tuned]))
 
 
 def sensitivity_markdown(rates: Sequence[Sensitivity], title: str) -> str:
@@ -359,7 +313,7 @@ def sensitivity_markdown(rates: Sequence[Sensitivity], title: str) -> str:
         rates: of one variant at least.
         title: the run's name.
     """
-    own = [item.rows[0].mean for item in rates]
+    own = [item.rows[1.0].mean for item in rates]
     best = [item.rows[item.best].mean for item in rates]
     return document(
         "report/lr-sensitivity.md",
@@ -383,9 +337,9 @@ def draw_sensitivity(rates: Sequence[Sensitivity], board: Board) -> Figure:
             shift = 1 + 0.12 * ((place + 0.5) / len(rates) - 0.5)
             colour, dashes = colours[item.variant]
             axes.errorbar(
-                [item.lr * factor * shift for factor, _ in item.by_factor],
-                [row.mean for _, row in item.by_factor],
-                yerr=[row.ci_high - row.mean for _, row in item.by_factor],
+                [item.lr * factor * shift for factor in item.rows],
+                [row.mean for row in item.rows.values()],
+                yerr=[row.ci_high - row.mean for row in item.rows.values()],
                 color=colour, linestyle=dashes, linewidth=1.4, elinewidth=0.7, marker="o",
                 markersize=3.5, label=shortened(item.variant),
             )  # fmt: skip
