@@ -26,9 +26,6 @@ FILES = {
     "comparisons.csv",
     "ranks.csv",
     "variance.csv",
-    "ranks_greedy.csv",
-    "comparisons_greedy.csv",
-    "variance_greedy.csv",
     "stability.md",
     "spikes.csv",
     "stability_comparisons.csv",
@@ -50,8 +47,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def table(run: Run, name: str) -> pd.DataFrame:
-    return pd.read_csv(run.path / f"{name}.csv")
+def table(run: Run, name: str, metric: str = "rouge_l") -> pd.DataFrame:
+    """A table of the run; of one with a column `metric`, the rows of this one."""
+    frame = pd.read_csv(run.path / f"{name}.csv")
+    if "metric" not in frame:
+        return frame
+    return frame[frame["metric"] == metric].reset_index(drop=True)
 
 
 def test_evidence_is_files_and_plots(run: Run) -> None:
@@ -226,12 +227,14 @@ def test_a_variant_that_never_gets_there_has_no_tier_of_steps(run: Run, tmp_path
     assert "| never |" in row
 
 
-def test_greedy_scores_have_tables_of_their_own(run: Run) -> None:
-    board, rows = build_board(run), table(run, "ranks_greedy")
+def test_tables_hold_both_decodings(run: Run) -> None:
+    board, rows = build_board(run), table(run, "ranks", "rouge_l_greedy")
+    assert len(rows) == len(table(run, "ranks"))
     for row in rows.itertuples():
         own = board.rows[str(row.variant), str(row.set), "rouge_l_greedy"]
         assert (row.mean, row.t_low) == pytest.approx((own.mean, own.ci_low))
-    pairs = table(run, "comparisons_greedy")
-    assert pairs["p_holm"].notna().all()
-    assert set(table(run, "variance_greedy")["metric"]) == {"rouge_l_greedy"}
+    assert table(run, "comparisons", "rouge_l_greedy")["p_holm"].notna().all()
+    for name in ("ranks", "comparisons", "variance"):
+        frame = pd.read_csv(run.path / f"{name}.csv")
+        assert set(frame["metric"]) == {"rouge_l", "rouge_l_greedy"}
     assert "## Under greedy decoding" in (run.path / "evidence.md").read_text(encoding="utf-8")

@@ -186,7 +186,7 @@ def test_the_variance_table_has_the_initial_student(evidence: Path) -> None:
     rows = pd.read_csv(evidence / "variance.csv")
     components = set(rows["component"])
     assert {"initial student", "training seed x initial student"} <= components
-    assert "The initial student leaves, of the variance as run:" in (
+    assert "The initial student's share of the variance, as run:" in (
         evidence / "evidence.md"
     ).read_text(encoding="utf-8")
 

@@ -56,8 +56,8 @@ def test_nothing_else_in_the_folder_is_touched(run: Run) -> None:
     assert {path.name for path in run.path.iterdir()} == {
         "trials", "plots", "leaderboard.csv", "leaderboard.html", "leaderboard.md",
         "leaderboard.tex", "stability.csv", "stability.md", "cost.csv", "spikes.csv",
-        "evidence.md", "comparisons.csv", "ranks.csv", "variance.csv", "comparisons_greedy.csv",
-        "ranks_greedy.csv", "variance_greedy.csv", "stability_comparisons.csv",
+        "evidence.md", "comparisons.csv", "ranks.csv", "variance.csv",
+        "stability_comparisons.csv",
     }  # fmt: skip
 
 

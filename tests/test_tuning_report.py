@@ -176,7 +176,7 @@ def test_one_training_of_each_candidate_is_said_to_mix_luck_in(tmp_path: Path, t
     for path in run.path.glob("tuning/trials/*/seed-1001"):
         shutil.rmtree(path)
     write_tuning(run, build_board(run))
-    assert "**Each candidate was trained once**" in (run.path / "tuning.md").read_text()
+    assert "**Each candidate was trained once.**" in (run.path / "tuning.md").read_text()
 
 
 def test_dev_is_in_no_average_of_the_candidates_board(tuned: Run) -> None:

@@ -55,6 +55,21 @@ def paragraphs(name: str, **values: Any) -> list[str]:
     return [" ".join(part.split()) for part in parts if part.strip()]
 
 
+def document(name: str, **values: Any) -> str:
+    """A filled Markdown template, with each paragraph and each item of a list on one line.
+
+    So a template can be wrapped like any other text; rows of tables and headings stay as they are.
+    """
+    lines: list[str] = []
+    for line in map(str.strip, render(name, **values).splitlines()):
+        joins = lines and lines[-1] and not lines[-1].startswith(("#", "|"))
+        if joins and line and not line.startswith(("#", "|", "* ")):
+            lines[-1] += f" {line}"
+        elif line or (lines and lines[-1]):
+            lines.append(line)
+    return "\n".join(lines).strip() + "\n"
+
+
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     """A number with so many decimals; nothing where it is not known."""
     if math.isnan(value):

@@ -1,21 +1,33 @@
-"""Writes how sure a run's order is, and how its trainings went."""
+"""Writes how sure a run's order is: `evidence.md`, its tables and its plots."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from kdbench.base.store import write_bytes, write_text
-from kdbench.report.evidence_data import GREEDY, Evidence, collect
-from kdbench.report.evidence_plots import draw_evidence
-from kdbench.report.evidence_stability import stability_markdown
-from kdbench.report.evidence_tables import comparisons_frame, ranks_frame, spikes_frame
-from kdbench.report.evidence_text import evidence_markdown
-from kdbench.report.evidence_variance import variance_frame
-from kdbench.report.plots import to_bytes
-from kdbench.report.stability_tables import stability_comparisons_frame
-from kdbench.report.table import Board
+from kdbench.base.store import write_text
+from kdbench.base.templates import document
+from kdbench.report.evidence_data import (
+    GREEDY,
+    METRIC,
+    Evidence,
+    collect,
+    comparisons_frame,
+    ranks_frame,
+)
+from kdbench.report.evidence_plots import Profile, draw_evidence, profile_of, write_plots
+from kdbench.report.evidence_variance import gains_frame, init_share, variance_frame
+from kdbench.report.stability import write_stability
+from kdbench.report.table import AVERAGE, Board
 from kdbench.runs.folder import Run
-from kdbench.runs.results import TrialResult
+from kdbench.stats.paired import smallest_sign_flip_p
+from kdbench.stats.tiers import LEVEL
+
+SHOWN = 12
+"""Comparisons that evidence.md shows; comparisons.csv has all."""
+
+Frames = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -25,19 +37,21 @@ class Written:
     Attributes:
         evidence: what it rests on.
         comparisons: the `comparisons_frame`.
+        profile: the performance profiles.
         text: of evidence.md.
     """
 
     evidence: Evidence
     comparisons: pd.DataFrame
+    profile: Profile
     text: str
 
 
 def write_evidence(run: Run, board: Board) -> Written | None:
     """Writes `stability.md` and its tables, and, where variants can be compared, the evidence.
 
-    That is `evidence.md`, `{ranks,comparisons,variance}[_greedy].csv` and `plots/{ranks,profiles}`;
-    it takes two ranked variants that share a training seed.
+    That is `evidence.md`, `{ranks,comparisons,variance}.csv` and `plots/{ranks,profiles}`; it takes
+    two ranked variants that share a training seed. The tables hold both decodings.
 
     Args:
         run: where to.
@@ -46,44 +60,81 @@ def write_evidence(run: Run, board: Board) -> Written | None:
     Returns:
         The evidence; None where there is nothing to compare.
     """
-    if board.stability:
-        write_text(run.path / "stability.md", stability_markdown(board, run.path.name))
-        _write_csv(run, "spikes", spikes_frame(board))
-        _write_csv(run, "stability_comparisons", stability_comparisons_frame(board))
-    evidence = collect(board)
+    write_stability(run, board)
+    evidence = collect(board, METRIC)
     if evidence is None:
         return None
-    ranks, comparisons = ranks_frame(evidence), comparisons_frame(evidence)
-    variance = variance_frame(evidence)
-    _write_csv(run, "ranks", ranks)
-    _write_csv(run, "comparisons", comparisons)
-    _write_csv(run, "variance", variance)
-    greedy = _write_greedy(run, board)
-    text = evidence_markdown(evidence, ranks, comparisons, variance, greedy)
+    tables = {METRIC: frames_of(evidence)}
+    if greedy := collect(board, GREEDY):
+        tables[GREEDY] = frames_of(greedy)
+    for name in tables[METRIC]:
+        frame = pd.concat([frames[name] for frames in tables.values()], ignore_index=True)
+        write_text(run.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    text = evidence_markdown(evidence, tables)
     write_text(run.path / "evidence.md", text)
-    for name, figure in draw_evidence(evidence).items():
-        for suffix in ("png", "svg"):
-            write_bytes(run.path / "plots" / f"{name}.{suffix}", to_bytes(figure, suffix))
-    return Written(evidence, comparisons, text)
+    profile = profile_of(evidence)
+    write_plots(run, draw_evidence(evidence, profile))
+    return Written(evidence, tables[METRIC]["comparisons"], profile, text)
 
 
-def _write_greedy(run: Run, board: Board) -> pd.DataFrame | None:
-    """Writes the tables of greedy ROUGE-L, where the run has it, and returns its ranks."""
-    if any((name, GREEDY) not in trial.scores for name in board.sets for trial in _ranked(board)):
-        return None
-    greedy = collect(board, GREEDY)
-    if greedy is None:
-        return None
-    ranks = ranks_frame(greedy)
-    _write_csv(run, "ranks_greedy", ranks)
-    _write_csv(run, "comparisons_greedy", comparisons_frame(greedy))
-    _write_csv(run, "variance_greedy", variance_frame(greedy))
-    return ranks
+def frames_of(evidence: Evidence) -> dict[str, pd.DataFrame]:
+    """The tables of one metric, by file name without suffix."""
+    return {
+        "ranks": ranks_frame(evidence),
+        "comparisons": comparisons_frame(evidence),
+        "variance": variance_frame(evidence),
+    }
 
 
-def _ranked(board: Board) -> list[TrialResult]:
-    return [trial for name in board.stability for trial in board.trials[name]]
+def evidence_markdown(evidence: Evidence, tables: Mapping[str, Frames]) -> str:
+    """The evidence of a run as Markdown, on the average over its sets.
+
+    Args:
+        evidence: of the run.
+        tables: its frames by metric, those of greedy decoding where the run has it.
+    """
+    shown = {name: _average(frame) for name, frame in tables[METRIC].items()}
+    pairs, variance = shown["comparisons"], shown["variance"]
+    against_best = pairs[pairs["variant"] == evidence.variants[0]]
+    row, difference = (
+        {own.component: own for own in _rows(variance[variance["scope"] == scope])}
+        for scope in ("row", "difference")
+    )
+    return document(
+        "report/evidence.md",
+        evidence=evidence,
+        ranks=_rows(shown["ranks"]),
+        pairs=_rows(against_best.head(SHOWN)),
+        greedy=_greedy(shown["ranks"], _average(tables[GREEDY]["ranks"]))
+        if GREEDY in tables
+        else None,
+        row=row,
+        difference=difference,
+        n_diverged=sum(found.n_diverged for found in evidence.board.stability.values()),
+        init_shares={
+            what: init_share({name: own.share for name, own in found.items()})
+            for what, found in (("a row's figure", row), ("a difference", difference))
+        },
+        gains=_rows(gains_frame(evidence, AVERAGE)),
+        smallest_p=smallest_sign_flip_p(evidence.n_seeds),
+        level=LEVEL,
+    )
 
 
-def _write_csv(run: Run, name: str, frame: pd.DataFrame) -> None:
-    write_text(run.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+def _greedy(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict[str, Any]:
+    """The ranks by greedy decoding, the best first, and how far they agree with the sampled."""
+    means, other = (frame.set_index("variant")["mean"] for frame in (sampled, greedy))
+    place = means.rank(ascending=False).to_dict()
+    ordered = greedy.sort_values("mean", ascending=False, kind="stable")
+    return {
+        "rows": _rows(ordered.assign(place=ordered["variant"].map(place))),
+        "correlation": other.corr(means, method="spearman"),
+    }
+
+
+def _average(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["set"] == AVERAGE]
+
+
+def _rows(frame: pd.DataFrame) -> list[Any]:
+    return list(frame.itertuples(index=False))

@@ -1,5 +1,6 @@
 """Where the variance of a run's figures comes from, and what more of each would gain."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,8 @@ VARIANT, SEED, INIT = "variant", "training seed", "initial student"
 DECODING, SAMPLE = "decoding seed", "sample"
 FACTORS = (VARIANT, SEED, INIT, DECODING, SAMPLE)
 """The axes of `Evidence.scores`; a factor more is an axis more, here and there."""
+TIMES = " x "
+"""Between the factors of a component's name."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,15 @@ class Replication:
     decodings: int
     samples: float
     label: str
+
+
+@dataclass(frozen=True)
+class InitShare:
+    """The shares of a variance, in [0, 1], of the components with the initial student."""
+
+    alone: float
+    with_seed: float
+    with_sample: float
 
 
 def variance_frame(evidence: Evidence) -> pd.DataFrame:
@@ -48,21 +60,35 @@ def variance_frame(evidence: Evidence) -> pd.DataFrame:
         for place, name in enumerate(evidence.variants):
             scopes[name] = of_average([table[place] for table in strata], FACTORS[1:])
         for scope, found in scopes.items():
-            shares = _contributions(found, evidence)
-            total = sum(max(share, 0.0) for share in shares.values())
-            for key, contribution in shares.items():
+            contributions = _contributions(found, evidence)
+            total = sum(max(own, 0.0) for own in contributions.values())
+            for key, contribution in contributions.items():
                 rows.append(
                     {
                         "set": column,
                         "metric": evidence.metric,
                         "scope": scope,
-                        "component": " x ".join(key),
+                        "component": TIMES.join(key),
                         "variance": _one_level(found, key, strata),
                         "contribution": contribution,
                         "share": max(contribution, 0.0) / total if total else np.nan,
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def init_share(shares: Mapping[str, float]) -> InitShare:
+    """What is known of the initial student as a source of variance.
+
+    Args:
+        shares: by component. That of the decoding seed counts with the others'.
+    """
+    known = [(set(name.split(TIMES)) - {DECODING}, share) for name, share in shares.items()]
+    return InitShare(
+        sum(share for factors, share in known if factors == {INIT}),
+        sum(share for factors, share in known if factors == {INIT, SEED}),
+        sum(share for factors, share in known if factors >= {INIT, SAMPLE}),
+    )
 
 
 def gains_frame(evidence: Evidence, column: str) -> pd.DataFrame:
@@ -116,7 +142,11 @@ def _between(strata: list[Floats]) -> dict[Component, float]:
 
 
 def _contributions(found: dict[Component, float], evidence: Evidence) -> dict[Component, float]:
-    levels = {SEED: evidence.n_seeds, INIT: evidence.n_init_seeds, DECODING: _decodings(evidence)}
+    levels = {
+        SEED: evidence.n_seeds,
+        INIT: evidence.n_init_seeds,
+        DECODING: evidence.n_decodings,
+    }
     return {
         key: value / float(np.prod([levels.get(factor, 1) for factor in key]))
         for key, value in found.items()
@@ -129,27 +159,17 @@ def _one_level(found: dict[Component, float], key: Component, strata: list[Float
     return found[key] * strata[0].shape[-1] if len(strata) == 1 else np.nan
 
 
-def _decodings(evidence: Evidence) -> int:
-    return int(next(iter(evidence.scores.values())).shape[3])
-
-
 def _plans(evidence: Evidence) -> list[Replication]:
-    seeds, students, decodings = evidence.n_seeds, evidence.n_init_seeds, _decodings(evidence)
-    counted = f"{seeds} training, {decodings} decoding seed{'s' * (decodings > 1)}"
-    counted += f", {students} initial students" * (students > 1)
-    now = Replication(seeds, students, decodings, 1.0, f"as run: {counted}")
-    more = [
-        replace(now, seeds=n, label=f"{n} training seeds")
-        for n in (3, 5, 10)
-        if n > seeds and seeds > 1
-    ]
-    fresh = replace(now, init_seeds=4 * students, label=f"{4 * students} initial students")
-    prompts = replace(now, samples=4.0, label="four times the prompts")
-    sampled = replace(now, decodings=4 * decodings, label=f"{4 * decodings} decoding seeds")
-    return [
-        now,
-        *more,
-        *([fresh] if students > 1 else []),
-        prompts,
-        *([sampled] if decodings > 1 else []),
-    ]
+    seeds, students = evidence.n_seeds, evidence.n_init_seeds
+    now = Replication(seeds, students, evidence.n_decodings, 1.0, "as run")
+    plans = [now]
+    if seeds > 1:
+        plans += [
+            replace(now, seeds=n, label=f"{n} training seeds") for n in (3, 5, 10) if n > seeds
+        ]
+    if students > 1:
+        plans.append(replace(now, init_seeds=4 * students, label=f"{4 * students} {INIT}s"))
+    plans.append(replace(now, samples=4.0, label="four times the prompts"))
+    if (decodings := evidence.n_decodings) > 1:
+        plans.append(replace(now, decodings=4 * decodings, label=f"{4 * decodings} {DECODING}s"))
+    return plans

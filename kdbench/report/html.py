@@ -13,12 +13,12 @@ import pandas as pd
 import yaml
 
 from kdbench.report.evidence import Written
-from kdbench.report.evidence_stability import stability_markdown
 from kdbench.report.html_data import page_data
 from kdbench.report.html_evidence import evidence_data, evidence_markup
 from kdbench.report.html_markup import from_markdown, inline, scrolling, table
 from kdbench.report.notes import notes
 from kdbench.report.render import cells, columns
+from kdbench.report.stability import stability_markdown
 from kdbench.report.table import Board, stability_frame
 from kdbench.runs.folder import Run
 from kdbench.runs.results import cost_frame

@@ -1,17 +1,14 @@
 """How sure a run's order is, on its page: ranks, profiles, and any two variants compared."""
 
-from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kdbench.base.templates import render
 from kdbench.report.evidence import Written
-from kdbench.report.evidence_data import Evidence
-from kdbench.report.evidence_plots import profiles_of
-from kdbench.report.html_markup import from_markdown, scrolling
+from kdbench.report.html_markup import from_markdown
 from kdbench.report.table import AVERAGE
-from kdbench.stats.ranking import ranks
 
 FIGURES = (
     "difference",
@@ -32,53 +29,38 @@ def evidence_data(written: Written) -> dict[str, Any]:
         `pairs`: per set, [place of one variant, place of the other, *FIGURES], the places among
         `variants`; `profile`: per variant [level, share, low, high].
     """
-    evidence, place = written.evidence, written.evidence.variants.index
-    pairs: dict[str, list[list[float | None]]] = {name: [] for name in evidence.columns}
+    variants, profile = written.evidence.variants, written.profile
+    place = {name: number for number, name in enumerate(variants)}
+    pairs: dict[str, list[list[float | None]]] = {name: [] for name in written.evidence.columns}
     for row in written.comparisons.itertuples(index=False):
         figures = [_short(getattr(row, name)) for name in FIGURES]
-        pairs[str(row.set)].append([place(str(row.variant)), place(str(row.other)), *figures])
-    levels, profile, label = profiles_of(evidence)
-    bands = zip(profile.estimate, profile.low, profile.high, strict=True)
+        pairs[str(row.set)].append([place[str(row.variant)], place[str(row.other)], *figures])
+    shares = profile.shares
+    bands = zip(shares.estimate, shares.low, shares.high, strict=True)
     return {
-        "variants": evidence.variants,
+        "variants": variants,
         "pairs": pairs,
-        "label": label,
+        "label": profile.label,
         "profile": {
-            name: [[_short(value) for value in point] for point in zip(levels, *band, strict=True)]
-            for name, band in zip(evidence.variants, bands, strict=True)
+            name: [list(map(_short, point)) for point in zip(profile.levels, *band, strict=True)]
+            for name, band in zip(variants, bands, strict=True)
         },
     }
 
 
 def evidence_markup(written: Written) -> str:
-    """What needs no script: how often each variant takes each rank, and evidence.md."""
-    return f"{_ranks(written.evidence)}\n{from_markdown(written.text, deeper=1)}"
+    """What needs no script: how often each variant takes each rank, and evidence.md.
 
-
-def _ranks(evidence: Evidence) -> str:
-    shares = ranks(evidence.drawn[AVERAGE].means()).share
-    head = "".join(f'<th scope="col">{rank}</th>' for rank in range(1, len(shares) + 1))
-    body = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(map(_share, row))}</tr>'
+    A rank's cell has a shade for its share, in tenths.
+    """
+    evidence = written.evidence
+    shares = evidence.ranks[AVERAGE].share
+    ranks = [
+        (name, [(share, int(np.ceil(10 * share))) for share in row])
         for name, row in zip(evidence.variants, shares, strict=True)
-    )
-    table = (
-        f'<table class="heat"><thead><tr><th scope="col">rank</th>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table>"
-    )
-    over = "training seeds and prompts" if evidence.n_seeds > 1 else "prompts of one training seed"
-    return (
-        "<h3>Who takes which rank</h3>\n"
-        f"<p>Per cent of resamplings of {over}, by average ROUGE-L; less than half a per cent is "
-        f"left blank.</p>\n{scrolling(table, 'Ranks')}"
-    )
-
-
-def _share(share: float) -> str:
-    """A cell whose shade is its share, in tenths."""
-    if share < 0.005:
-        return "<td></td>"
-    return f'<td class="heat-{int(np.ceil(10 * share))}">{100 * share:.0f}</td>'
+    ]
+    table = render("report/ranks.html", evidence=evidence, ranks=ranks)
+    return table + from_markdown(written.text, deeper=1)
 
 
 def _short(value: float) -> float | None:
