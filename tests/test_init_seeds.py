@@ -14,7 +14,6 @@ from kdbench.pipeline.trial import trials_of
 from kdbench.report.evidence import write_evidence
 from kdbench.report.notes import notes
 from kdbench.report.table import AVERAGE, Board, build_board
-from kdbench.runs import provenance
 from kdbench.runs.folder import Run
 from kdbench.runs.results import grid_of
 from kdbench.stats.intervals import over_seeds
@@ -97,7 +96,7 @@ def test_initial_students_that_cannot_be_made_are_refused(
 
 
 def entry(**weights: str) -> dict[str, Any]:
-    return {key: {} for key in provenance.BYTES_DEPEND_ON} | {"weights": weights}
+    return {key: {} for key in BYTES_DEPEND_ON} | {"weights": weights}
 
 
 def test_more_initial_students_do_not_mix_a_run() -> None:
@@ -105,8 +104,8 @@ def test_more_initial_students_do_not_mix_a_run() -> None:
         entry(teacher="a", init="b"),
         entry(teacher="a", init="b", **{"initial student 1": "c"}),
     )
-    assert provenance.mixed([first, second]) == []
-    assert provenance.mixed([first, second, entry(teacher="a", init="z")]) == ["weights"]
+    assert mixed([first, second]) == []
+    assert mixed([first, second, entry(teacher="a", init="z")]) == ["weights"]
 
 
 def test_a_figure_of_a_seed_is_the_mean_over_initial_students(run: Run, board: Board) -> None:

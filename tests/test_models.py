@@ -246,7 +246,7 @@ def test_published_suites_follow_the_protocol(name: str) -> None:
     assert suite.data.truncation == ("ours" if suite.data.template == "chat" else "published")
     assert suite.decoding.seeds == (10, 20, 30, 40, 50)
     assert suite.decoding.no_repeat_ngram_size == 6
-    assert suite.recipe.betas == (0.9, 0.95)
+    assert suite.recipe.betas == (0.9, 0.999)
     assert (suite.recipe.weight_decay, suite.recipe.clip, suite.recipe.min_lr) == (0.01, 1.0, 1e-7)
 
 

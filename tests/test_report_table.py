@@ -271,7 +271,7 @@ def test_unfinished_trials_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_run_without_finished_trials_has_an_empty_leaderboard(tmp_path: Path) -> None:
-    assert leaderboard(Run(tmp_path)).empty
+    assert leaderboard(write_run(tmp_path, [], references=False)).empty
 
 
 def test_trials_scored_on_different_samples_are_refused(tmp_path: Path) -> None:

@@ -175,15 +175,6 @@ def test_an_average_over_fewer_sets_than_a_boards_cannot_be_told(tmp_path: Path)
     assert set(verdicts(found, "average").values()) == {"cannot tell"}
 
 
-def test_a_board_from_before_there_were_decoding_deviations_is_read(tmp_path: Path) -> None:
-    board = as_board(planted(tmp_path / "run"), tmp_path / "board")
-    rows = pd.read_csv(board.path / "leaderboard.csv").drop(columns="sd_decoding")
-    rows.to_csv(board.path / "leaderboard.csv", index=False)
-    published = load_published(small(tmp_path))
-    found = reproduce(published, published.table("pocl"), {"dolly-gpt2": board}, tiny=False)
-    assert "| sd |" not in to_markdown(found)
-
-
 def test_other_prompts_than_the_published_widen_the_limits(tmp_path: Path) -> None:
     same = compared(tmp_path)
     tree = yaml.safe_load((tmp_path / "published.yaml").read_text())

@@ -36,7 +36,6 @@ def write_rates(path: Path, means: dict[str, Sequence[float]]) -> Run:
             if factor != 1 and files.spec.variant == variant.name:
                 spec = files.spec.model_dump() | {"objective": name, "lr": LR * factor}
                 write_json(files.path / "spec.json", spec)
-    write_spec(run)
     return run
 
 
@@ -107,7 +106,6 @@ def test_parameters_of_a_row_hold_its_learning_rate(rates: Run) -> None:
 
 def test_a_run_without_neighbours_has_no_sensitivity(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [Variant("sft", 50), Variant("tvd", 52)], sets=SETS)
-    write_spec(run)
     write_tuning(run, build_board(run))
     assert not list(run.path.glob("lr-sensitivity*")) + list(run.path.glob("tuning*"))
 
@@ -128,7 +126,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Run:
     }
     every = [variant for group in variants.values() for variant in group]
     nested = write_run(run.path / "tuning", every, steps=10, sets={**SETS, "dev": 25})
-    write_spec(nested)
     objectives = {
         label: {
             "chosen": max(group, key=lambda variant: variant.mean).name,
@@ -188,11 +185,12 @@ def test_dev_is_in_no_average_of_the_candidates_board(tuned: Run) -> None:
 
 @pytest.mark.parametrize(
     ("tuning", "words"),
-    [(None, "Nothing was tuned for this table"), ({"trials": 4}, "tuned: 4 trials each on dev")],
+    [(None, "Nothing was tuned for this table"), (4, "tuned: 4 trials each on dev")],
 )
-def test_table_says_what_was_tuned(tmp_path: Path, tuning: object, words: str) -> None:
+def test_table_says_what_was_tuned(tmp_path: Path, tuning: int | None, words: str) -> None:
     run = write_run(tmp_path / "run", [Variant("sft", 50)], sets=SETS)
-    write_spec(run, tuning=tuning)
+    budget = tuning and Budget(trials=tuning, seeds=1, split="dev", metric="rouge_l")
+    write_spec(run, tuning=budget or None)
     assert sum(words in note for note in notes(build_board(run))) == 1
 
 

@@ -201,7 +201,7 @@ class Recipe(Fields):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
         0.9,
-        0.95,
+        0.999,
     )
     clip: Annotated[float, Field(gt=0)] = 1.0
     """The gradient's norm is clipped to this."""
@@ -241,19 +241,19 @@ class Model(Fields):
 
     path: str = ""
     """A folder; read in the place of `hub` or `gguf` where both are given."""
-    hub: Annotated[str, _unless("")] = ""
+    hub: str = ""
     """The model on the hub, `owner/name`."""
-    revision: Annotated[str, _unless("")] = ""
+    revision: str = ""
     """The commit, tag or branch of it; its main branch where it is left out."""
-    gguf: Annotated[str, _unless("")] = ""
+    gguf: str = ""
     """A GGUF file, a path or `PACKAGE/FILE` of an installed Python package; dequantised once."""
-    keep_layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _unless(())] = ()
+    keep_layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Of given weights only these layers, counted from 0, in rising order."""
-    pickle: Annotated[bool, _unless(False)] = False
+    pickle: bool = False
     """Load pickled weights where there are no safetensors. A pickle can run any code."""
-    trust_remote_code: Annotated[bool, _unless(False)] = False
+    trust_remote_code: bool = False
     """Run the Python code that comes with the model and that its config.json names."""
-    dtype: Annotated[Literal["", "float32", "bfloat16", "float16"], _unless("")] = ""
+    dtype: Literal["", "float32", "bfloat16", "float16"] = ""
     """Of a teacher's weights on a GPU; their own where it is left out."""
     shape: Annotated[Shape | None, Field(exclude=True)] = None
     """For `kdbench plan`, while the model is not here; moves no result."""
@@ -262,7 +262,7 @@ class Model(Fields):
     """Supervised training before anything is distilled."""
     fit_rows: Positive | None = None
     """Only the first so many rows of the split."""
-    lora: Annotated[Lora | None, _unless(None)] = None
+    lora: Lora | None = None
     """Trains adapters, in `fit` and in distillation."""
     gradient_checkpointing: Annotated[bool, Field(exclude=True)] = False
     """Forms a layer's activations again in the backward pass, to save memory."""
@@ -326,10 +326,10 @@ class Decoding(Fields):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Positive = 256
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (10,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (10, 20, 30, 40, 50)
     greedy: bool = True
     """Also decode greedily, for `rouge_l_greedy`."""
-    no_repeat_ngram_size: Annotated[int, Field(ge=0), _unless(0)] = 0
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
     """No answer has so many tokens in a row that its prompt or itself had before; 0 is off."""
 
     @model_validator(mode="after")
@@ -364,6 +364,8 @@ class Suite(Fields):
     loss: Loss = Loss()
     decoding: Decoding = Decoding()
     diagnostics: Diagnostics = Diagnostics()
+    select: Literal["last"] = "last"
+    """Which student of a training is scored: the one after the last step, never the best on dev."""
     seeds: Positive = 3
     """Training seeds, where `--seeds` does not say otherwise."""
 

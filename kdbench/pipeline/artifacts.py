@@ -69,24 +69,9 @@ class Artifacts:
             return digest("bpe", self.data_key, self.suite.tokenizer)
         from kdbench.data.tokenizer import TOKENIZER_FILES
 
-        first, *rest = (self.tokenizer_source / name for name in TOKENIZER_FILES)
-        parts: list[Any] = [store.file_digest(first)]
-        if self._whole_tokenizer:  # else as ever: older caches are found
-            parts += [{path.name: store.file_digest(path) for path in rest if path.is_file()}]
-        return digest("tokenizer", *parts)
-
-    @cached_property
-    def _whole_tokenizer(self) -> bool:
-        """Whether prompts or their ends depend on more of a tokenizer than `tokenizer.json`."""
-        from kdbench.data.template import usual_end
-        from kdbench.data.tokenizer import end_id, load_tokenizer
-
-        source = self.tokenizer_source
-        if source is None:
-            return False
-        return self.suite.data.template != "alpaca" or end_id(source) != usual_end(
-            load_tokenizer(source)
-        )
+        paths = (self.tokenizer_source / name for name in TOKENIZER_FILES)
+        files = {path.name: store.file_digest(path) for path in paths if path.is_file()}
+        return digest("tokenizer", files)
 
     @property
     def tokenizer(self) -> Path:
@@ -97,18 +82,18 @@ class Artifacts:
     def encoded(self) -> Path:
         """`<split>.safetensors` of the training splits, and `prompts.json` of the evaluation."""
         data = self.suite.data
-        limits = {name: split.limit for name, split in splits_of(data).items()}
-        lengths = [data.max_prompt, data.max_length]
-        parts: list[Any] = [self.data_key, self.tokenizer_key, limits, lengths]
-        parts += [data.truncation] if data.truncation != "ours" else []  # older caches are found
-        parts += [data.template, data.template_options] if data.template != "alpaca" else []
-        shortest = {
-            name: [split.max_prompt_chars, split.max_output_chars]
+        chosen = {
+            name: [split.limit, split.max_prompt_chars, split.max_output_chars]
             for name, split in splits_of(data).items()
-            if split.max_prompt_chars or split.max_output_chars
         }
-        parts += [shortest] if shortest else []
-        key = digest("encoded", *parts)
+        key = digest(
+            "encoded",
+            self.data_key,
+            self.tokenizer_key,
+            chosen,
+            [data.max_prompt, data.max_length, data.truncation],
+            [data.template, data.template_options],
+        )
         return store.cache_dir() / "encoded" / key
 
     def model(self, role: Role, init_seed: int = 0) -> Path:
@@ -123,10 +108,9 @@ class Artifacts:
         given = self.checkpoint(role)
         weights = {} if given is None else _content(given, code=spec.trust_remote_code)
         name = self.suite.name  # seeds the initial weights and the order of the fit
-        parts: list[Any] = [role, name, spec, weights, self.encoded.name if spec.fit else ""]
-        parts += [init_seed] if init_seed else []  # so that older caches are found
-        parts += [self.tokenizer_key] if self._whole_tokenizer and spec.fit is None else []
-        return store.cache_dir() / "models" / digest(*parts)
+        encoded = self.encoded.name if spec.fit else ""
+        key = digest(role, name, init_seed, spec, weights, self.tokenizer_key, encoded)
+        return store.cache_dir() / "models" / key
 
     def weights_digest(self, role: Role, init_seed: int = 0) -> Path:
         """The last file that a model gets: it is made once this exists."""
