@@ -50,6 +50,11 @@ class Row:
     n_init_seeds: int
     sd_decoding: float
 
+    @property
+    def n_trials(self) -> int:
+        """How many trainings the mean is over."""
+        return self.n_seeds * self.n_init_seeds
+
 
 @dataclass(frozen=True)
 class Board:
