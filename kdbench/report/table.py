@@ -1,8 +1,10 @@
-"""The one table model: what every rendering of a run shows."""
+"""A run's board: every figure that its tables and plots show, computed from its trials."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import yaml
 
 from kdbench.base.store import read_json
 from kdbench.config.schema import DEV
-from kdbench.runs.folder import Run
+from kdbench.runs.folder import INITIAL_STUDENT, TEACHER, Run
 from kdbench.runs.results import (
     METRICS,
     RANKED,
@@ -127,19 +129,15 @@ def to_frame(board: Board) -> pd.DataFrame:
 
 def stability_frame(board: Board) -> pd.DataFrame:
     """One row per variant with its stability figures, the best variant first."""
+    names = [f.name for f in fields(VariantStability) if f.name not in ("spread", "trials")]
     rows = []
-    for name, figures in board.stability.items():
-        row = {"variant": name, **vars(figures), "threshold": board.threshold}
-        del row["trials"]
-        spread = row.pop("spread")
-        row |= {"rouge_l_sd": spread.mean, "sd_low": spread.low, "sd_high": spread.high}
-        rows.append(row)
-    left_out = ("spread", "trials")
-    names = [field.name for field in fields(VariantStability) if field.name not in left_out]
+    for variant, figures in board.stability.items():
+        own = [getattr(figures, name) for name in names]
+        spread = figures.spread
+        rows.append([variant, *own, board.threshold, spread.mean, spread.low, spread.high])
     columns = ["variant", *names, "threshold", "rouge_l_sd", "sd_low", "sd_high"]
-    return pd.DataFrame(rows, columns=columns).astype(
-        {"diverged_at": "Int64", "worst_seed": "Int64"}
-    )
+    counts = {"diverged_at": "Int64", "worst_seed": "Int64"}
+    return pd.DataFrame(rows, columns=columns).astype(counts)
 
 
 def build_board(run: Run) -> Board:
@@ -149,10 +147,10 @@ def build_board(run: Run) -> Board:
         UserError: trials were scored on different sets, samples or metrics.
     """
     trials = finished_trials(run)
-    by_variant: dict[str, list[TrialResult]] = {}
+    groups: defaultdict[str, list[TrialResult]] = defaultdict(list)
     for trial in trials:
-        by_variant.setdefault(trial.variant, []).append(trial)
-    by_variant = {name: grid_of([group]).of(group) for name, group in by_variant.items()}
+        groups[trial.variant].append(trial)
+    by_variant = {name: grid_of([group]).of(group) for name, group in groups.items()}
     sets = sorted({name for trial in trials for name, _ in trial.values} - {DEV})
     metrics = [name for name in METRICS if sets and (sets[0], name) in trials[0].values]
     ranked = {name: group for name, group in by_variant.items() if not group[0].reference}
@@ -163,15 +161,12 @@ def build_board(run: Run) -> Board:
         for name, metric in columns
         if metric in RANKED and _blocks(trials[0], sets, grid) > 1
     }
-    names = list(ranked)
     tier_of = {
         (name, *key): tier
         for key, result in compared.items()
-        for name, tier in zip(names, result.tier, strict=True)
+        for name, tier in zip(ranked, result.tier, strict=True)
     }
-    by_variant = {
-        name: by_variant[name] for name in sorted(by_variant, key=_rank(by_variant, sets, tier_of))
-    }
+    by_variant = dict(sorted(by_variant.items(), key=lambda item: _rank(item[1], sets, tier_of)))
     rows = {
         (variant, name, metric): _row(
             group, name, metric, _members(name, sets), tier_of.get((variant, name, metric))
@@ -180,6 +175,9 @@ def build_board(run: Run) -> Board:
         for name, metric in columns
     }
     threshold, figures = _stability(by_variant, sets)
+    provenance = run.path / "provenance.json"
+    spec = _spec(run)
+    tuning = spec.get("tuning")
     return Board(
         rows=rows,
         stability=figures,
@@ -191,44 +189,32 @@ def build_board(run: Run) -> Board:
         unequal_seeds=any(len(grid.of(group)) < len(group) for group in ranked.values()),
         trials=by_variant,
         set_aside=len(trials) - sum(map(len, by_variant.values())),
-        mixed=_mixed(run),
-        budget=_budget(run),
-        dropout=_dropout(run, [trial for group in ranked.values() for trial in group]),
+        mixed=tuple(read_json(provenance).get("mixed", ())) if provenance.exists() else (),
+        budget=str(tuning["trials"]) if tuning else "fixed" if spec else "",
+        dropout=_dropout(spec, [trial for group in ranked.values() for trial in group]),
         unlike=_unlike(trials),
     )
 
 
-def _mixed(run: Run) -> tuple[str, ...]:
-    path = run.path / "provenance.json"
-    return tuple(read_json(path).get("mixed", ())) if path.exists() else ()
-
-
-def _budget(run: Run) -> str:
+def _spec(run: Run) -> dict[str, Any]:
     path = run.path / "spec.yaml"
-    if not path.exists():
-        return ""
-    tuning = yaml.safe_load(path.read_text(encoding="utf-8")).get("tuning")
-    return str(tuning["trials"]) if tuning else "fixed"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _dropout(run: Run, trials: Sequence[TrialResult]) -> float | None:
+def _dropout(spec: dict[str, Any], trials: Sequence[TrialResult]) -> float | None:
     known = [trial.dropout for trial in trials if trial.dropout is not None]
     if len(known) == len(trials):
         return max(known, default=None)
-    path = run.path / "spec.yaml"
-    if not path.exists():
-        return None
-    # What is made from scratch has none of its own; older trials say nothing themselves.
-    suite = yaml.safe_load(path.read_text(encoding="utf-8"))["shared"]["suite"]
-    student = suite.get("student") or {}
+    # What is made from scratch has none of its own; trials that are older say nothing themselves.
+    student = spec["shared"]["suite"].get("student") or {} if spec else {}
     return 0.0 if student.get("architecture") and not student.get("lora") else None
 
 
 def _unlike(trials: Sequence[TrialResult]) -> dict[str, int]:
-    found: dict[str, set[str]] = {}
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for trial in trials:
         for name, digest in trial.weights.items():
-            found.setdefault(name, set()).add(digest)
+            found[name].add(digest)
     return {name: len(digests) for name, digests in found.items() if len(digests) > 1}
 
 
@@ -297,20 +283,14 @@ def _row(
 
 
 def _rank(
-    by_variant: dict[str, list[TrialResult]],
-    sets: list[str],
-    tier_of: dict[tuple[str, str, str], int],
-) -> Callable[[str], tuple[float, ...]]:
+    group: Sequence[TrialResult], sets: list[str], tier_of: dict[tuple[str, str, str], int]
+) -> tuple[float, ...]:
     """Teacher, then by tier, diverged rows last in each, then by mean; the initial student last."""
-
-    def key(variant: str) -> tuple[float, ...]:
-        group = by_variant[variant]
-        place = {"teacher": -1, "initial student": 1}.get(variant, 0)
-        mean = float(np.mean([trial.figure(sets, "rouge_l") for trial in group]))
-        tier = tier_of.get((variant, AVERAGE, "rouge_l"), 0)
-        return place, tier, any(trial.diverged for trial in group), -mean
-
-    return key
+    name = group[0].variant
+    place = {TEACHER: -1, INITIAL_STUDENT: 1}.get(name, 0)
+    mean = float(np.mean([trial.figure(sets, "rouge_l") for trial in group]))
+    tier = tier_of.get((name, AVERAGE, "rouge_l"), 0)
+    return place, tier, any(trial.diverged for trial in group), -mean
 
 
 def _stability(
@@ -332,7 +312,7 @@ def _stability(
                     threshold=threshold,
                 )
                 for trial in group
-            ],
+            ],  # fmt: skip
             grid_of([group]).by_seed([trial.figure(sets, "rouge_l") for trial in group]),
         )
         for name, group in trained.items()
