@@ -15,6 +15,7 @@ from kdbench.report.evidence import write_evidence
 from kdbench.report.notes import notes
 from kdbench.report.table import AVERAGE, Board, build_board
 from kdbench.runs.folder import Run
+from kdbench.runs.provenance import BYTES_DEPEND_ON, mixed
 from kdbench.runs.results import grid_of
 from kdbench.stats.intervals import over_seeds
 from tests.synthetic_run import Variant, write_run, write_trial

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.base.templates import tex as escape
 from kdbench.report import build_board
-from kdbench.report.latex import escape, to_latex
-from kdbench.report.render import cells, columns
+from kdbench.report.render import cells, columns, to_latex
 from kdbench.report.table import Board
 from tests.synthetic_run import Variant, write_run
 

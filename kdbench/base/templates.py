@@ -1,8 +1,9 @@
 """What people read is a template; what it says is passed in.
 
 `render("report/notes.md", ...)` fills `kdbench/report/templates/notes.md`. A missing value is an
-error. In templates whose name ends in `.html` every value is escaped; in `.md` a table's cell goes
-through `cell`, in `.tex` every text through `tex`.
+error. In templates whose name ends in `.html` every value is escaped; in `.md` a name goes through
+`code`, other text that people chose through `markdown`, a table's cell through `cell`; in `.tex`
+every text through `tex`.
 """
 
 import math
@@ -100,6 +101,20 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
+def code(text: str) -> str:
+    """A code span of Markdown that shows the text as it is, on one line and with its backticks."""
+    text = " ".join(text.split())
+    runs = re.findall("`+", text)
+    fence = "`" * (1 + max(map(len, runs), default=0))
+    return f"{fence} {text} {fence}" if runs else f"{fence}{text}{fence}"
+
+
+def markdown(text: str) -> str:
+    """Text on one line that Markdown prints as it is: no emphasis, link, code or markup."""
+    special = r"[\\`*\[\]<>|&~#]|(?<![^\W_])_|_(?![^\W_])"
+    return re.sub(special, r"\\\g<0>", " ".join(text.split()))
+
+
 def tex(text: str) -> str:
     """Text that LaTeX prints as it is; what not every font and encoding has becomes its number."""
     return "".join(_TEX.get(character) or _plain(character) for character in text)
@@ -122,7 +137,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (number, p_value, count, listed, cell, tex)
+    filters = (number, p_value, count, listed, cell, code, markdown, tex)
     environment.filters.update({function.__name__: function for function in filters})
     environment.globals["count"] = count
     return environment

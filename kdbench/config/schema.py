@@ -25,11 +25,6 @@ Column = Literal["instruction", "input", "output", "messages"]
 _SHA256 = r"^([0-9a-f]{64})?$"
 
 
-def _unless(default: object) -> Any:
-    """Of a field that came later: digests leave its default out, so that older runs are found."""
-    return Field(exclude_if=lambda value: value == default)
-
-
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
 

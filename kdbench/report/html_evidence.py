@@ -7,7 +7,7 @@ import pandas as pd
 
 from kdbench.base.templates import render
 from kdbench.report.evidence import Written
-from kdbench.report.html_markup import from_markdown
+from kdbench.report.markdown import from_markdown
 from kdbench.report.table import AVERAGE
 
 FIGURES = (

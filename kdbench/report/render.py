@@ -1,17 +1,13 @@
-"""The table of a run for people: Markdown, with sets as columns, and console; notes beneath."""
+"""A run's table: what stands in its cells, and the Markdown, LaTeX and console that show it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
+from kdbench.base.templates import cell, number, render
+from kdbench.report.markdown import ConsoleMarkdown
 from kdbench.report.notes import SAMPLES_MARK, notes
 from kdbench.report.table import AVERAGE, Board, Row
-from kdbench.report.words import number
 from kdbench.runs.results import Cost, mean_cost
 
 COSTS: dict[str, Callable[[Cost], float]] = {
@@ -24,9 +20,12 @@ COSTS: dict[str, Callable[[Cost], float]] = {
 
 @dataclass(frozen=True)
 class TableCell:
-    """A cell's text; whether it stands out: undiverged and in the first tier of its column; and
+    """What stands in one cell.
 
-    the number that it says, NaN where it says none.
+    Attributes:
+        text: of people's table.
+        bold: whether it stands out, undiverged and in the first tier of its column.
+        value: the number that the text says, NaN where it says none.
     """
 
     text: str
@@ -34,34 +33,31 @@ class TableCell:
     value: float = math.nan
 
 
-def to_markdown(board: Board, title: str) -> str:
+def to_markdown(board: Board, title: str, *, sets: bool = True) -> str:
     """The table and its notes as Markdown.
 
     Args:
         board: of one run.
         title: the heading, usually the run's name.
+        sets: whether each set has a column.
     """
-    header, rows = cells(board, columns(board))
-    texts = [
-        [
-            f"`{name.text}`",
-            *(f"**{cell.text}**" if cell.bold else cell.text for cell in others),
-        ]
-        for name, *others in rows
-    ]
-    lines = [f"# {title}", "", *markdown_table(header, texts)]
-    lines += ["", *(f"* {note}" for note in notes(board))]
-    return "\n".join(lines) + "\n"
+    return _filled("leaderboard.md", board, title, sets=sets)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table, its first column to the left and the others to the right."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return [_markdown_row(row) for row in (header, rule, *rows)]
+def to_latex(board: Board, title: str) -> str:
+    r"""The table as a `tabular` that needs `\usepackage{booktabs}`, and its notes as comments.
+
+    Uncommented, the notes are the items of an `itemize`.
+
+    Args:
+        board: of one run.
+        title: usually the run's name; it stands in the first comment.
+    """
+    return _filled("leaderboard.tex", board, title, sets=True)
 
 
-def to_console(board: Board, title: str) -> Group:
-    """The table and its notes for `rich.console.Console.print`.
+def to_console(board: Board, title: str) -> ConsoleMarkdown:
+    """The Markdown for `rich.console.Console.print`.
 
     It leaves out the columns of single sets, so that it fits into 120 characters.
 
@@ -69,21 +65,13 @@ def to_console(board: Board, title: str) -> Group:
         board: of one run.
         title: the heading, usually the run's name.
     """
-    header, rows = cells(board, columns(board, sets=False))
-    table = Table(
-        title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    table.add_column(header[0], no_wrap=True)
-    for name in header[1:]:
-        table.add_column(Text(_stacked(name)), justify="right", overflow="fold")
-    for row in rows:
-        texts = [
-            _stacked(cell.text) if name == "diverged" else cell.text
-            for name, cell in zip(header, row, strict=True)
-        ]
-        styles = ["bold" if cell.bold else "" for cell in row]
-        table.add_row(*map(Text, texts, styles))
-    return Group(table, *(Text(f"* {note}") for note in notes(board)))
+    return ConsoleMarkdown(to_markdown(board, title, sets=False))
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its first column to the left and the others to the right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return [f"| {' | '.join(map(cell, row))} |" for row in (header, rule, *rows)]
 
 
 def columns(board: Board, *, sets: bool = True) -> dict[str, tuple[str, str]]:
@@ -155,16 +143,12 @@ def _cost(cost: Cost | None, title: str) -> TableCell:
 
 
 def _diverged(row: Row) -> str:
-    share = f"{row.n_diverged}/{row.n_seeds * row.n_init_seeds}"
+    share = f"{row.n_diverged}/{row.n_trials}"
     if math.isnan(row.mean_undiverged):
         return share
     return f"{share} (else {row.mean_undiverged:.2f})"
 
 
-def _stacked(text: str) -> str:
-    """Word under word, since rich would narrow every other column before it wraps this one."""
-    return text.replace(" ", "\n")
-
-
-def _markdown_row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+def _filled(template: str, board: Board, title: str, *, sets: bool) -> str:
+    header, rows = cells(board, columns(board, sets=sets))
+    return render(f"report/{template}", title=title, header=header, rows=rows, notes=notes(board))

@@ -1,14 +1,15 @@
-"""The one table model: what every rendering of a run shows."""
+"""A run's board: every figure that its tables and plots show, computed from its trials."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pandas as pd
 
 from kdbench.config.schema import DEV
-from kdbench.runs.folder import Run
+from kdbench.runs.folder import INITIAL_STUDENT, TEACHER, Run
 from kdbench.runs.results import (
     METRICS,
     RANKED,
@@ -47,6 +48,11 @@ class Row:
     interval: str | None
     n_init_seeds: int
     sd_decoding: float
+
+    @property
+    def n_trials(self) -> int:
+        """How many trainings the mean is over."""
+        return self.n_seeds * self.n_init_seeds
 
 
 @dataclass(frozen=True)
@@ -119,19 +125,15 @@ def to_frame(board: Board) -> pd.DataFrame:
 
 def stability_frame(board: Board) -> pd.DataFrame:
     """One row per variant with its stability figures, the best variant first."""
+    names = [f.name for f in fields(VariantStability) if f.name not in ("spread", "trials")]
     rows = []
-    for name, figures in board.stability.items():
-        row = {"variant": name, **vars(figures), "threshold": board.threshold}
-        del row["trials"]
-        spread = row.pop("spread")
-        row |= {"rouge_l_sd": spread.mean, "sd_low": spread.low, "sd_high": spread.high}
-        rows.append(row)
-    left_out = ("spread", "trials")
-    names = [field.name for field in fields(VariantStability) if field.name not in left_out]
+    for variant, figures in board.stability.items():
+        own = [getattr(figures, name) for name in names]
+        spread = figures.spread
+        rows.append([variant, *own, board.threshold, spread.mean, spread.low, spread.high])
     columns = ["variant", *names, "threshold", "rouge_l_sd", "sd_low", "sd_high"]
-    return pd.DataFrame(rows, columns=columns).astype(
-        {"diverged_at": "Int64", "worst_seed": "Int64"}
-    )
+    counts = {"diverged_at": "Int64", "worst_seed": "Int64"}
+    return pd.DataFrame(rows, columns=columns).astype(counts)
 
 
 def build_board(run: Run) -> Board:
@@ -141,10 +143,10 @@ def build_board(run: Run) -> Board:
         UserError: trials were scored on different sets, samples or metrics.
     """
     trials = finished_trials(run)
-    by_variant: dict[str, list[TrialResult]] = {}
+    groups: defaultdict[str, list[TrialResult]] = defaultdict(list)
     for trial in trials:
-        by_variant.setdefault(trial.variant, []).append(trial)
-    by_variant = {name: grid_of([group]).of(group) for name, group in by_variant.items()}
+        groups[trial.variant].append(trial)
+    by_variant = {name: grid_of([group]).of(group) for name, group in groups.items()}
     sets = sorted({name for trial in trials for name, _ in trial.values} - {DEV})
     metrics = [name for name in METRICS if sets and (sets[0], name) in trials[0].values]
     ranked = {name: group for name, group in by_variant.items() if not group[0].reference}
@@ -155,15 +157,12 @@ def build_board(run: Run) -> Board:
         for name, metric in columns
         if metric in RANKED and _blocks(trials[0], sets, grid) > 1
     }
-    names = list(ranked)
     tier_of = {
         (name, *key): tier
         for key, result in compared.items()
-        for name, tier in zip(names, result.tier, strict=True)
+        for name, tier in zip(ranked, result.tier, strict=True)
     }
-    by_variant = {
-        name: by_variant[name] for name in sorted(by_variant, key=_rank(by_variant, sets, tier_of))
-    }
+    by_variant = dict(sorted(by_variant.items(), key=lambda item: _rank(item[1], sets, tier_of)))
     rows = {
         (variant, name, metric): _row(
             group, name, metric, _members(name, sets), tier_of.get((variant, name, metric))
@@ -196,10 +195,10 @@ def _budget(run: Run) -> str:
 
 
 def _unlike(trials: Sequence[TrialResult]) -> dict[str, int]:
-    found: dict[str, set[str]] = {}
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for trial in trials:
         for name, digest in trial.weights.items():
-            found.setdefault(name, set()).add(digest)
+            found[name].add(digest)
     return {name: len(digests) for name, digests in found.items() if len(digests) > 1}
 
 
@@ -268,20 +267,14 @@ def _row(
 
 
 def _rank(
-    by_variant: dict[str, list[TrialResult]],
-    sets: list[str],
-    tier_of: dict[tuple[str, str, str], int],
-) -> Callable[[str], tuple[float, ...]]:
+    group: Sequence[TrialResult], sets: list[str], tier_of: dict[tuple[str, str, str], int]
+) -> tuple[float, ...]:
     """Teacher, then by tier, diverged rows last in each, then by mean; the initial student last."""
-
-    def key(variant: str) -> tuple[float, ...]:
-        group = by_variant[variant]
-        place = {"teacher": -1, "initial student": 1}.get(variant, 0)
-        mean = float(np.mean([trial.figure(sets, "rouge_l") for trial in group]))
-        tier = tier_of.get((variant, AVERAGE, "rouge_l"), 0)
-        return place, tier, any(trial.diverged for trial in group), -mean
-
-    return key
+    name = group[0].variant
+    place = {TEACHER: -1, INITIAL_STUDENT: 1}.get(name, 0)
+    mean = float(np.mean([trial.figure(sets, "rouge_l") for trial in group]))
+    tier = tier_of.get((name, AVERAGE, "rouge_l"), 0)
+    return place, tier, any(trial.diverged for trial in group), -mean
 
 
 def _stability(

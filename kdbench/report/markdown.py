@@ -1,41 +1,25 @@
-"""Markup of a run's page: tables of escaped text, and the run's own Markdown."""
+"""The reports' own Markdown on a page and on the console, where names come from users."""
 
 import re
 from collections.abc import Sequence
-from html import escape
+from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from markupsafe import Markup
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, TableElement
+from rich.table import Table
+from rich.text import Text
 
 LINKING = ("link", "image", "autolink", "reference", "html_inline", "html_block", "entity")
 """Of Markdown, what a page whose names come from users does without."""
+LONGEST_NAME = 48
+"""Characters of a first column that stay on one line."""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain texts, the first column as row heads."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
-    body = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        f"{''.join(f'<td>{escape(text)}</td>' for text in others)}</tr>"
-        for name, *others in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
-
-
-def inline(text: str) -> str:
-    """One line of text with `code`."""
-    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
-
-
-def scrolling(content: str, label: str) -> str:
-    """What may be wider than the page: it scrolls by itself, by keyboard too."""
-    return (
-        f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">'
-        f"{content}</div>"
-    )
-
-
-def from_markdown(text: str, deeper: int) -> str:
+def from_markdown(text: str, deeper: int) -> Markup:
     """A report's Markdown: paragraphs, lists, code, and tables that scroll by themselves.
 
     Markup and links within it stay text, and no attribute sets a style, which the page's policy
@@ -59,7 +43,7 @@ def from_markdown(text: str, deeper: int) -> str:
         if token.type in ("th_open", "td_open", "td_close"):
             _head(token, tokens, place)
         shown += _wrapped(token, label)
-    return str(parser.renderer.render(shown, parser.options, {}))
+    return Markup(parser.renderer.render(shown, parser.options, {}))
 
 
 def _head(token: Token, tokens: Sequence[Token], place: int) -> None:
@@ -78,3 +62,35 @@ def _wrapped(token: Token, label: str) -> list[Token]:
     if token.type == "table_close":
         return [token, Token("div_close", "div", -1, block=True)]
     return [token]
+
+
+class _Table(TableElement):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        header = [] if self.header is None or self.header.row is None else self.header.row.cells
+        rows = [] if self.body is None else [row.cells for row in self.body.rows]
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for place, head in enumerate(header):
+            texts = [row[place].content.plain for row in rows]
+            if place == 0:
+                whole = max(map(len, texts), default=0) <= LONGEST_NAME
+            else:
+                whole = not any(re.search("[a-z]{2}", text) for text in texts)
+            # Word under word, since rich would fold figures before it folds this.
+            heading = Text("\n").join(head.content.split(" ")) if place and whole else head.content
+            table.add_column(heading, justify=head.justify, no_wrap=whole, overflow="fold")
+        for row in rows:
+            table.add_row(*(each.content for each in row))
+        yield table
+
+
+class ConsoleMarkdown(Markdown):
+    """Markdown for `rich.console.Console.print`.
+
+    A table keeps names and figures on one line; where it is too wide, headings and words fold. An
+    address that something links to is printed, not hidden.
+    """
+
+    elements: ClassVar = {**Markdown.elements, "table_open": _Table}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, hyperlinks=False)

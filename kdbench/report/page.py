@@ -3,20 +3,20 @@
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Collection
-from html import escape
 from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 import yaml
+from markupsafe import Markup
 
+from kdbench.base.templates import render
 from kdbench.report.evidence import Written
-from kdbench.report.html_data import page_data
 from kdbench.report.html_evidence import evidence_data, evidence_markup
-from kdbench.report.html_markup import from_markdown, inline, scrolling, table
+from kdbench.report.markdown import from_markdown
 from kdbench.report.notes import notes
+from kdbench.report.page_data import page_data
 from kdbench.report.render import cells, columns
 from kdbench.report.stability import stability_markdown
 from kdbench.report.table import Board, stability_frame
@@ -27,7 +27,6 @@ DATA_BEGIN = '<script type="application/json" id="data">'
 DATA_END = "</script>"
 SCRIPTS = ("base.js", "table.js", "curves.js", "evidence.js", "samples.js", "start.js")
 """One script in the page, in this order."""
-NOTHING_TO_COMPARE = "It takes two variants with a training seed in common."
 
 
 def to_html(
@@ -46,33 +45,35 @@ def to_html(
         written: the run's evidence, where it has some.
     """
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
-    spec, provenance = run.spec, run.provenance
-    origins = [*map(_accepted, provenance.accepted), *map(_command, provenance.commands)]
+    spec = run.spec.model_dump(mode="json")
     header, rows = cells(board, columns(board))
     data = page_data(board, run, samples)
     if written is not None:
         data["evidence"] = evidence_data(written)
-    parts = {
-        "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+    return render(
+        "report/page.html",
+        policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
         "base-uri 'none'; form-action 'none'",
-        "style": style,
-        "script": script,
-        "title": escape(run.path.name),
-        "about": escape(f"Suite {spec.shared.suite.name}. {spec.shared.suite.description}"),
-        "table": table(header, [[cell.text for cell in row] for row in rows]),
-        "notes": "\n".join(f"<li>{inline(note)}</li>" for note in notes(board)),
-        "evidence": evidence_markup(written) if written else f"<p>{NOTHING_TO_COMPARE}</p>",
-        "stability": from_markdown(stability_markdown(board, ""), deeper=1),
-        "figures": scrolling(_plain_table(stability_frame(board)), "Stability figures"),
-        "costs": scrolling(_plain_table(cost_frame(board.costs())), "Costs"),
-        "parameters": table(["variant", "objective", "parameters"], _parameters(board)),
-        "commands": "\n".join(origins) or "<p>Not recorded.</p>",
-        "spec": escape(
-            yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        ),
-        "data": f"{DATA_BEGIN}{_json(data)}{DATA_END}",
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(f"{DATA_BEGIN}{_json(data)}{DATA_END}"),
+        title=run.path.name,
+        suite=spec["shared"]["suite"],
+        header=header,
+        rows=[[cell.text for cell in row] for row in rows],
+        notes=notes(board),
+        evidence=Markup(evidence_markup(written)) if written else None,
+        stability=from_markdown(stability_markdown(board, ""), deeper=1),
+        figures=_texts(stability_frame(board)),
+        costs=_texts(cost_frame(board.costs())),
+        parameters=[
+            [name, group[0].objective, group[0].params]
+            for name, group in board.trials.items()
+            if not group[0].reference
+        ],
+        provenance=run.provenance,
+        spec=yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
+    )
 
 
 def withhold(page: str, free: Collection[str]) -> str:
@@ -107,46 +108,13 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _accepted(entry: dict[str, Any]) -> str:
-    """The trials that the run took from one board."""
-    commits = ", ".join(commit[:12] for commit in entry["commits"] if commit)
-    text = (
-        f"Not made here but taken from the board {entry['board']} (commit "
-        f"{commits or 'not known'}; archive {entry['archive'][:12]}): {', '.join(entry['trials'])}."
+def _texts(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table, its numbers to four digits."""
+    rows = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    return (
+        [name.replace("_", " ") for name in frame.columns],
+        [[value if isinstance(value, str) else _short(value) for value in row] for row in rows],
     )
-    return f"<p>{escape(text)}</p>"
-
-
-def _command(entry: dict[str, Any]) -> str:
-    """One command of the run: what was typed, and under what."""
-    facts = {key: value for key, value in entry.items() if key not in ("command", "weights")}
-    terms = "\n".join(
-        f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_fact(value))}</dd>"
-        for key, value in facts.items()
-    )
-    return f"<pre><code>{escape(entry['command'])}</code></pre>\n<dl>{terms}</dl>"
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return str(value)
-
-
-def _parameters(board: Board) -> list[list[str]]:
-    return [
-        [name, group[0].objective, group[0].params]
-        for name, group in board.trials.items()
-        if not group[0].reference
-    ]
-
-
-def _plain_table(frame: pd.DataFrame) -> str:
-    rows = [
-        [value if isinstance(value, str) else _short(value) for value in row]
-        for row in frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
-    ]
-    return table([name.replace("_", " ") for name in frame.columns], rows)
 
 
 def _short(value: float | None) -> str:
