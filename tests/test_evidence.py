@@ -11,7 +11,7 @@ from kdbench.base.store import read_jsonl, write_jsonl
 from kdbench.report.evidence import write_evidence
 from kdbench.report.table import AVERAGE, build_board
 from kdbench.runs.folder import Run
-from tests.synthetic_run import Variant, write_run, write_trial
+from tests.synthetic_run import Variant, write_run, write_spec, write_trial
 
 VARIANTS = [
     Variant("jsd", 58.2),
@@ -34,7 +34,7 @@ ALONE = {"stability.md", "spikes.csv", "stability_comparisons.csv"}
 
 
 def written(run: Run) -> set[str]:
-    return {path.name for path in run.path.iterdir() if path.is_file()}
+    return {path.name for path in run.path.iterdir() if path.is_file()} - {"spec.yaml"}
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +215,7 @@ def test_variants_without_a_common_seed_are_not_compared(tmp_path: Path) -> None
     run = Run(tmp_path)
     write_trial(run, Variant("jsd", 58.0), 0)
     write_trial(run, Variant("tvd", 57.0), 1)
+    write_spec(run)
     write_evidence(run, build_board(run))
     assert written(run) == ALONE
 

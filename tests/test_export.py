@@ -156,6 +156,7 @@ def test_lm_eval_shows_the_user_turn_of_a_chat(run: Run, tmp_path: Path) -> None
     path = chat.path / "spec.yaml"
     spec = yaml.safe_load(path.read_text())
     spec["shared"]["suite"]["data"]["template"] = "chat"
+    spec["shared"]["suite"]["tokenizer"] = {"path": "a-tokenizer"}
     path.write_text(yaml.safe_dump(spec))
     folder = export(chat, "lm-eval", tmp_path / "out").path
     _, lines = documents(folder, "sft__seed-0", "dolly")

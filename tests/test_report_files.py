@@ -54,7 +54,7 @@ def test_every_plot_is_a_png_and_an_svg(run: Run) -> None:
 def test_nothing_else_in_the_folder_is_touched(run: Run) -> None:
     assert (run.path / "plots" / "mine.png").read_bytes() == b"kept"
     assert {path.name for path in run.path.iterdir()} == {
-        "trials", "plots", "leaderboard.csv", "leaderboard.html", "leaderboard.md",
+        "trials", "plots", "spec.yaml", "leaderboard.csv", "leaderboard.html", "leaderboard.md",
         "leaderboard.tex", "stability.csv", "stability.md", "cost.csv", "spikes.csv",
         "evidence.md", "comparisons.csv", "ranks.csv", "variance.csv",
         "stability_comparisons.csv",
@@ -74,6 +74,7 @@ def test_plots_without_data_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_run_without_finished_trials_writes_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path, [], references=False)
     with pytest.raises(UserError, match="no finished trial"):
-        write_report(Run(tmp_path))
-    assert not list(tmp_path.iterdir())
+        write_report(run)
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]

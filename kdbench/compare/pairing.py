@@ -29,7 +29,7 @@ def pair(first: RunSide | BoardSide, other: RunSide | BoardSide, sets: Sequence[
 def same_answers(
     first: RunSide | BoardSide, other: RunSide | BoardSide, variant: str
 ) -> bool | None:
-    """Are all answers of the common seeds equal, byte for byte? None where there are none."""
+    """Whether all answers of the common seeds are equal, byte for byte; None without answers."""
     if isinstance(first, BoardSide) or isinstance(other, BoardSide):
         return None
     seen = False

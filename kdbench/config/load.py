@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from kdbench.base.errors import UserError
 from kdbench.base.registry import module_folder, unknown
 from kdbench.config.identity import canonical
-from kdbench.config.schema import Suite
+from kdbench.config.schema import DEV, Suite
 
 Lines = Mapping[tuple[str, ...], str]
 """`file:line` of every field that is written somewhere."""
@@ -44,9 +44,13 @@ def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
         _assign(tree, location, value, setting)
         origin[location] = f"--set {setting}"
     try:
-        return Suite.model_validate(tree)
+        suite = Suite.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join(_explain(error, path, lines, origin))) from error
+    if DEV in suite.data.evaluation:  # a tuning run's own suite, which is not read here, has it
+        where = lines.get(("data", "evaluation", DEV), f"{path}:1")
+        raise UserError(f"{where}: data.evaluation: {DEV} cannot name a set: tuning chooses on it")
+    return suite
 
 
 def installed_suites() -> dict[str, Path]:

@@ -366,7 +366,7 @@ class Suite(Fields):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
-        if reserved := {"average", "teacher", "train", DEV} & set(self.data.evaluation):
+        if reserved := {"average", "teacher", "train"} & set(self.data.evaluation):
             raise ValueError(f"data.evaluation: {', '.join(reserved)} cannot name a set")
         if any(name.endswith(".greedy") for name in self.data.evaluation):
             raise ValueError("data.evaluation: a set's name cannot end in .greedy")

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from kdbench.base.templates import render
 from kdbench.report.evidence import Written
@@ -48,7 +49,7 @@ def evidence_data(written: Written) -> dict[str, Any]:
     }
 
 
-def evidence_markup(written: Written) -> str:
+def evidence_markup(written: Written) -> Markup:
     """What needs no script: how often each variant takes each rank, and evidence.md.
 
     A rank's cell has a shade for its share, in tenths.
@@ -60,7 +61,7 @@ def evidence_markup(written: Written) -> str:
         for name, row in zip(evidence.variants, shares, strict=True)
     ]
     table = render("report/ranks.html", evidence=evidence, ranks=ranks)
-    return table + from_markdown(written.text, deeper=1)
+    return Markup(table) + from_markdown(written.text, deeper=1)
 
 
 def _short(value: float) -> float | None:

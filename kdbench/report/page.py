@@ -62,7 +62,7 @@ def to_html(
         header=header,
         rows=[[cell.text for cell in row] for row in rows],
         notes=notes(board),
-        evidence=Markup(evidence_markup(written)) if written else None,
+        evidence=evidence_markup(written) if written else None,
         stability=from_markdown(stability_markdown(board, ""), deeper=1),
         figures=_texts(stability_frame(board)),
         costs=_texts(cost_frame(board.costs())),
