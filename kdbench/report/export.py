@@ -20,18 +20,9 @@ from kdbench.runs.folder import Run
 
 Format = Literal["parquet", "duckdb", "csv", "lm-eval"]
 FORMATS: tuple[Format, ...] = ("parquet", "duckdb", "csv", "lm-eval")
-TABLES = (
-    "variants",
-    "trials",
-    "scores",
-    "generations",
-    "samples",
-    "logs",
-    "leaderboard",
-    "stability",
-)
 BOARD_TABLES = ("leaderboard", "stability")
 """All that a published board has."""
+TABLES = ("variants", "trials", "scores", "generations", "samples", "logs", *BOARD_TABLES)
 MANIFEST = "export.json"
 """In every exported folder; only a folder that has one is ever replaced."""
 
@@ -83,24 +74,29 @@ def export(
     if not frames.is_board and frames.scores.empty:
         raise UserError(f"{run.path}: no finished trial to export; run it first")
     withheld = [] if include_withheld else [name for name, free in frames.sets.items() if not free]
-    if kind == "lm-eval":
-        with store.new_folder(target) as folder:
-            rows = write_lm_eval(frames, folder, withheld)
-            _write_manifest(folder, run, kind, rows, withheld)
-        return Exported(target, rows, withheld, _open(frames))
-    tables = read_tables(frames, withheld)
+    tables = {} if kind == "lm-eval" else read_tables(frames, withheld)
     rows = {name: len(table) for name, table in tables.items()}
     if kind == "duckdb":
         _write_duckdb(target, tables)
     else:
         with store.new_folder(target) as folder:
+            if kind == "lm-eval":
+                rows = write_lm_eval(frames, folder, withheld)
             for name, table in tables.items():
                 if kind == "parquet":
                     pq.write_table(to_arrow(table), folder / f"{name}.parquet", compression="zstd")
                 else:
                     _to_text(table).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-            _write_manifest(folder, run, kind, rows, withheld)
-    return Exported(target, rows, withheld, _open(frames))
+            manifest = {
+                "run": run.path.resolve().name,
+                "format": kind,
+                "kdbench": importlib.metadata.version("kdbench"),
+                "rows": rows,
+                "withheld": withheld,
+            }
+            store.write_json(folder / MANIFEST, manifest)
+    unfinished = 0 if frames.is_board else int((frames.trials["status"] == "open").sum())
+    return Exported(target, rows, withheld, unfinished)
 
 
 def read_tables(frames: RunFrames, withheld: list[str]) -> dict[str, pd.DataFrame]:
@@ -174,7 +170,7 @@ def _check_target(target: Path, kind: Format, force: bool) -> None:
 
 
 def _is_exported(path: Path) -> bool:
-    """Is it a DuckDB file that holds an export's tables and no others?"""
+    """Whether a file is a DuckDB database of an export's tables and no others."""
     duckdb = _duckdb()
     try:
         with duckdb.connect(str(path), read_only=True) as database:
@@ -182,22 +178,3 @@ def _is_exported(path: Path) -> bool:
     except duckdb.Error:
         return False
     return bool(tables) and tables <= set(TABLES)
-
-
-def _write_manifest(
-    folder: Path, run: Run, kind: Format, rows: Mapping[str, int], withheld: list[str]
-) -> None:
-    store.write_json(
-        folder / MANIFEST,
-        {
-            "run": run.path.resolve().name,
-            "format": kind,
-            "kdbench": importlib.metadata.version("kdbench"),
-            "rows": dict(rows),
-            "withheld": withheld,
-        },
-    )
-
-
-def _open(frames: RunFrames) -> int:
-    return 0 if frames.is_board else int((frames.trials["status"] == "open").sum())
