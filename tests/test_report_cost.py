@@ -80,7 +80,7 @@ def test_counts_that_are_zero_everywhere_have_no_column_but_a_sentence(tmp_path:
     board = build_board(write_run(tmp_path, VARIANTS[:1]))
     text = to_markdown(board, "toy")
     assert text.splitlines()[2].endswith("| clipped | train s |")
-    assert "None sampled or ran the teacher" in text
+    assert "No training sampled or ran the teacher" in text
 
 
 def test_the_note_says_that_nothing_is_ranked_by_seconds(run: Run) -> None:
@@ -104,8 +104,9 @@ def test_every_console_row_is_one_line_of_120_characters(tmp_path: Path) -> None
     with console.capture() as capture:
         console.print(to_console(board, "toy"))
     lines = capture.get().splitlines()
-    end = next(place for place, line in enumerate(lines) if line.startswith("*"))
+    end = next(place for place, line in enumerate(lines) if line.startswith(" •"))
     start = next(place for place, line in enumerate(lines) if "───" in line) + 1
     rows = [line for line in lines[start:end] if line.strip()]
-    assert [line.split()[0] for line in rows] == list(board.trials)
+    assert len(rows) == len(board.trials)
+    assert all(line.strip().startswith(n) for line, n in zip(rows, board.trials, strict=True))
     assert sum(line.rstrip().endswith("102k") for line in rows) == 1

@@ -18,7 +18,7 @@ from kdbench.data.records import read_split
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.run import write_samples
 from kdbench.report import build_board, write_report
-from kdbench.report.html import to_html, withhold
+from kdbench.report.page import to_html, withhold
 from kdbench.report.publish import publish
 from kdbench.runs.folder import Run
 from kdbench.runs.samples import read_samples
