@@ -181,7 +181,7 @@ def test_notes_say_what_an_interval_holds(board: Board, tmp_path: Path) -> None:
         notes(board)
     )
     alone = build_board(write_run(tmp_path, [Variant("jsd", 58.0)]))
-    assert "What another initial student would give is in no interval" in " ".join(notes(alone))
+    assert "no interval here shows what another would change" in " ".join(notes(alone))
 
 
 def test_the_variance_table_has_the_initial_student(evidence: Path) -> None:
