@@ -15,7 +15,7 @@ from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, find_board, judge, unlike
 from kdbench.pipeline.estimate import cost
 from kdbench.pipeline.plan import Plan, Request, make_plan, write_spec
-from kdbench.report.html import DATA_BEGIN, DATA_END
+from kdbench.report.page import DATA_BEGIN, DATA_END
 from kdbench.report.publish import PAGE, TABLES, check_nothing_is_lost, publish, publish_latest
 from kdbench.runs.archive import ARCHIVE, pack, unpack
 from kdbench.runs.folder import STUDY, Run, TrialFiles
@@ -317,7 +317,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             write_text(run.path / name, f"{written[-1]}")
         write_text(run.path / PAGE, f'{DATA_BEGIN}{{"samples": {{}}}}{DATA_END}')
 
-    monkeypatch.setattr("kdbench.report.write_report", write_report)
+    monkeypatch.setattr("kdbench.report.publish.write_report", write_report)
     return written
 
 

@@ -136,7 +136,9 @@ def test_an_unfinished_initial_student_is_excluded(tmp_path: Path) -> None:
     write_trial(run, Variant("jsd", 58.0), 0, 1)
     after = build_board(run)
     assert after.rows == before.rows
-    assert "1 finished trial is excluded" in " ".join(notes(after))
+    assert "1 finished trial is excluded: its initial student lacks some training" in " ".join(
+        notes(after)
+    )
 
 
 def test_variants_are_compared_on_the_initial_students_of_all(tmp_path: Path) -> None:

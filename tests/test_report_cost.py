@@ -94,8 +94,9 @@ def test_every_console_row_is_one_line_of_120_characters(tmp_path: Path) -> None
     with console.capture() as capture:
         console.print(to_console(board, "toy"))
     lines = capture.get().splitlines()
-    end = next(place for place, line in enumerate(lines) if line.lstrip().startswith("•"))
+    end = next(place for place, line in enumerate(lines) if line.startswith(" •"))
     start = next(place for place, line in enumerate(lines) if "───" in line) + 1
     rows = [line for line in lines[start:end] if line.strip()]
-    assert [line.split("  ")[0].strip() for line in rows] == list(board.trials)
+    assert len(rows) == len(board.trials)
+    assert all(line.strip().startswith(n) for line, n in zip(rows, board.trials, strict=True))
     assert sum(line.rstrip().endswith("102k") for line in rows) == 1

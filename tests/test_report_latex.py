@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.base.templates import tex as escape
+from kdbench.base.templates import tex
 from kdbench.report import build_board
 from kdbench.report.render import cells, columns, to_latex
 from kdbench.report.table import Board
@@ -63,7 +63,7 @@ def test_a_title_of_several_lines_stays_a_comment(board: Board) -> None:
 
 
 def test_an_unknown_character_becomes_its_number() -> None:
-    assert escape("\u6f22\x07e") == "[U+6F22][U+0007]e"
+    assert tex("\u6f22\x07e") == "[U+6F22][U+0007]e"
 
 
 @needs_tex
@@ -83,7 +83,7 @@ def test_table_and_notes_compile(board: Board, tmp_path: Path) -> None:
 def test_every_character_compiles(command: str, tmp_path: Path) -> None:
     letters = "".join(map(chr, range(0x80, 0x180)))
     for text in (SPECIAL, string.printable, "±×−≤≥†…–—", letters, "漢字 \N{GRINNING FACE}"):  # noqa: RUF001
-        _compile(command.replace("%s", escape(text)), tmp_path)
+        _compile(command.replace("%s", tex(text)), tmp_path)
 
 
 def _plain(text: str) -> str:

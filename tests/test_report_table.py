@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from scipy import stats
 
 from kdbench.base.errors import UserError
@@ -326,6 +327,21 @@ def test_markdown_shows_the_mean_without_diverged_trials(tmp_path: Path) -> None
     board = build_board(run)
     mean = board.rows["tvd", "average", "rouge_l"].mean_undiverged
     assert f"1/3 (else {mean:.2f})" in to_markdown(board, "toy")
+
+
+def test_no_name_or_title_breaks_the_markdown_or_brings_a_link(tmp_path: Path) -> None:
+    names = ["a|b", "a`b", "``a``", "a\nb", "[a](http://b)", "<b>a</b>", "**a**", "a\\", "_a_"]
+    board = build_board(write_run(tmp_path, [Variant(f"x{n}y", 50.0) for n in names]))
+    for title in names:
+        tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(to_markdown(board, title))
+        inline = [token for token in tokens if token.type == "inline"]
+        assert inline[0].children is not None
+        assert {child.type for child in inline[0].children} == {"text"}
+        assert "".join(c.content for c in inline[0].children) == " ".join(title.split())
+    assert not any(child.type == "link_open" for t in inline for child in t.children or [])
+    firsts = [tokens[i + 2] for i, token in enumerate(tokens) if token.type == "tr_open"][1:]
+    shown = [child.content for token in firsts for child in token.children or []]
+    assert shown == [" ".join(name.split()) for name in board.trials]
 
 
 def test_console_shows_names_with_brackets(run: Run) -> None:

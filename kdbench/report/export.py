@@ -71,24 +71,32 @@ def export(
     if isinstance(frames, RunFrames) and frames.scores.empty:
         raise UserError(f"{run.path}: no finished trial to export; run it first")
     withheld = [] if include_withheld else [name for name, free in frames.sets.items() if not free]
-    if kind == "lm-eval":
-        with store.new_folder(target) as folder:
-            rows = write_lm_eval(frames, folder, withheld)
-            _write_manifest(folder, run, kind, rows, withheld)
-        return Exported(target, rows, withheld, _open(frames))
-    tables = read_tables(frames, withheld)
+    tables = {} if kind == "lm-eval" else read_tables(frames, withheld)
     rows = {name: len(table) for name, table in tables.items()}
     if kind == "duckdb":
         _write_duckdb(target, tables)
     else:
         with store.new_folder(target) as folder:
+            if kind == "lm-eval":
+                rows = write_lm_eval(frames, folder, withheld)
             for name, table in tables.items():
                 if kind == "parquet":
                     pq.write_table(to_arrow(table), folder / f"{name}.parquet", compression="zstd")
                 else:
-                    _to_text(table).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-            _write_manifest(folder, run, kind, rows, withheld)
-    return Exported(target, rows, withheld, _open(frames))
+                    text = _to_text(table)
+                    text.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+            manifest = {
+                "run": run.path.resolve().name,
+                "format": kind,
+                "kdbench": importlib.metadata.version("kdbench"),
+                "rows": rows,
+                "withheld": withheld,
+            }
+            store.write_json(folder / MANIFEST, manifest)
+    unfinished = (
+        0 if isinstance(frames, BoardFrames) else int((frames.trials["status"] == "open").sum())
+    )
+    return Exported(target, rows, withheld, unfinished)
 
 
 def read_tables(frames: RunFrames | BoardFrames, withheld: list[str]) -> dict[str, pd.DataFrame]:
@@ -162,7 +170,7 @@ def _check_target(target: Path, kind: Format, force: bool) -> None:
 
 
 def _is_exported(path: Path) -> bool:
-    """Whether it is a DuckDB file that holds an export's tables and no others."""
+    """Whether a file is a DuckDB database of an export's tables and no others."""
     duckdb = _duckdb()
     try:
         with duckdb.connect(str(path), read_only=True) as database:
@@ -170,24 +178,3 @@ def _is_exported(path: Path) -> bool:
     except duckdb.Error:
         return False
     return bool(tables) and tables <= set(RunFrames.TABLES)
-
-
-def _write_manifest(
-    folder: Path, run: Run, kind: Format, rows: Mapping[str, int], withheld: list[str]
-) -> None:
-    store.write_json(
-        folder / MANIFEST,
-        {
-            "run": run.path.resolve().name,
-            "format": kind,
-            "kdbench": importlib.metadata.version("kdbench"),
-            "rows": dict(rows),
-            "withheld": withheld,
-        },
-    )
-
-
-def _open(frames: RunFrames | BoardFrames) -> int:
-    if isinstance(frames, BoardFrames):
-        return 0
-    return int((frames.trials["status"] == "open").sum())

@@ -27,6 +27,12 @@ from kdbench.score.metrics import GREEDY, WHOLE_SET
 
 FILTER = "none"
 """lm-evaluation-harness's name for answers taken as they are."""
+UNKNOWN = (
+    "system_instruction", "system_instruction_sha", "fewshot_as_multiturn", "chat_template",
+    "chat_template_sha", "total_evaluation_time_seconds",
+)  # fmt: skip
+"""Of its results, what a run has no value for; so too below `config`."""
+UNKNOWN_CONFIG = ("batch_size", "device", "use_cache", "limit", "gen_kwargs", "fewshot_seed")
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,7 @@ def write_lm_eval(
             "model_source": "kdbench",
             "model_name": name,
             "model_name_sanitized": _sanitised(name),
-            "system_instruction": None,
-            "system_instruction_sha": None,
-            "fewshot_as_multiturn": None,
-            "chat_template": None,
-            "chat_template_sha": None,
-            "total_evaluation_time_seconds": None,
+            **dict.fromkeys(UNKNOWN),
         }
         store.write_json(place / f"results_{stamp}.json", results)
     return {"models": len(models), "tasks": len(tasks), "samples": lines}
@@ -130,11 +131,14 @@ def _tasks(frames: RunFrames, withheld: Sequence[str]) -> list[_Task]:
     ]
 
 
-def _of_task(task: _Task, scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a task's scores, its metrics named without their decoding."""
-    rows = scores[
-        (scores["set"] == task.set) & ((scores["decoding_seed"] == GREEDY) == task.greedy)
-    ]
+def _of_task(task: _Task, frame: pd.DataFrame) -> pd.DataFrame:
+    """Those of a trial's scores or answers that are a task's."""
+    return frame[(frame["set"] == task.set) & ((frame["decoding_seed"] == GREEDY) == task.greedy)]
+
+
+def _scores_of(task: _Task, scores: pd.DataFrame) -> pd.DataFrame:
+    """A task's scores, its metrics named without their decoding."""
+    rows = _of_task(task, scores)
     return rows.assign(metric=rows["metric"].str.removesuffix("_greedy"))
 
 
@@ -142,13 +146,11 @@ def _samples(
     frames: RunFrames, task: _Task, scores: pd.DataFrame, answers: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """One line per document; metrics are means over decoding seeds."""
-    rows = _of_task(task, scores)
+    rows = _scores_of(task, scores)
     per_sample = rows[rows["sample"] != WHOLE_SET].pivot_table(
         index="sample", columns="metric", values="value"
     )
-    own = answers[
-        (answers["set"] == task.set) & ((answers["decoding_seed"] == GREEDY) == task.greedy)
-    ].sort_values(["sample", "decoding_seed"])
+    own = _of_task(task, answers).sort_values(["sample", "decoding_seed"])
     texts = own.groupby("sample")["text"].agg(list)
     chat = frames.spec.shared.suite.data.template == "chat"
     asked = user_turn if chat else prompt_text  # the tokenizer's template is not in a run
@@ -158,13 +160,13 @@ def _samples(
         prompt = asked(doc["instruction"], doc["input"]) if doc else ""
         target = doc["references"][0] if doc else ""
         given = list(map(str, texts[index]))
-        hidden = task.withheld
+        shown = not task.withheld
         yield {
             "doc_id": index,
-            "doc": {} if hidden else doc,
-            "target": "" if hidden else target,
+            "doc": doc if shown else {},
+            "target": target if shown else "",
             "arguments": {
-                "gen_args_0": {"arg_0": "" if hidden else prompt, "arg_1": _decoding(frames, task)}
+                "gen_args_0": {"arg_0": prompt if shown else "", "arg_1": _decoding(frames, task)}
             },
             "resps": [given],
             "filtered_resps": given if len(given) == 1 else [given],
@@ -183,7 +185,7 @@ def _results(
     scores: pd.DataFrame,
     logged: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    results = {task.name: _metrics(task, _of_task(task, scores)) for task in tasks}
+    results = {task.name: _metrics(task, _scores_of(task, scores)) for task in tasks}
     names = [task.name for task in tasks]
     groups = {}
     for greedy, group in ((False, AVERAGE), (True, f"{AVERAGE}_greedy")):
@@ -271,22 +273,14 @@ def _decoding(frames: RunFrames, task: _Task) -> dict[str, Any]:
 
 
 def _config(frames: RunFrames, arguments: dict[str, Any]) -> dict[str, Any]:
-    seed = arguments["seed"]
     return {
         "model": "kdbench",
         "model_args": arguments,
         "model_dtype": frames.spec.shared.dtype,
-        "batch_size": None,
         "batch_sizes": [],
-        "device": None,
-        "use_cache": None,
-        "limit": None,
         "bootstrap_iters": 0,
-        "gen_kwargs": None,
-        "random_seed": seed,
-        "numpy_seed": seed,
-        "torch_seed": seed,
-        "fewshot_seed": None,
+        **dict.fromkeys(("random_seed", "numpy_seed", "torch_seed"), arguments["seed"]),
+        **dict.fromkeys(UNKNOWN_CONFIG),
     }
 
 

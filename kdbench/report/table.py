@@ -21,7 +21,13 @@ from kdbench.runs.results import (
 )
 from kdbench.stats import intervals
 from kdbench.stats.intervals import Floats
-from kdbench.stats.stability import VariantStability, of_trial, of_variant, threshold_of
+from kdbench.stats.stability import (
+    TrialStability,
+    VariantStability,
+    of_trial,
+    of_variant,
+    threshold_of,
+)
 from kdbench.stats.tiers import Tiers, tiers
 
 AVERAGE = "average"
@@ -280,24 +286,26 @@ def _rank(
 def _stability(
     by_variant: dict[str, list[TrialResult]], sets: list[str]
 ) -> tuple[float, dict[str, VariantStability]]:
+    """The threshold that steps are counted to, and the figures of every trained variant."""
     trained = {name: group for name, group in by_variant.items() if not group[0].reference}
     threshold = threshold_of(
         [trial.log for group in trained.values() for trial in group if not trial.diverged]
     )
     return threshold, {
         name: of_variant(
-            [
-                of_trial(
-                    trial.log,
-                    seed=trial.seed,
-                    init_seed=trial.init_seed,
-                    diverged=trial.diverged,
-                    diverged_at=trial.diverged_at,
-                    threshold=threshold,
-                )
-                for trial in group
-            ],
+            [_trial_stability(trial, threshold) for trial in group],
             grid_of([group]).by_seed([trial.figure(sets, "rouge_l") for trial in group]),
         )
         for name, group in trained.items()
     }
+
+
+def _trial_stability(trial: TrialResult, threshold: float) -> TrialStability:
+    return of_trial(
+        trial.log,
+        seed=trial.seed,
+        init_seed=trial.init_seed,
+        diverged=trial.diverged,
+        diverged_at=trial.diverged_at,
+        threshold=threshold,
+    )
