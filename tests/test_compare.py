@@ -161,7 +161,7 @@ def test_a_copy_is_identical(first: Run, tmp_path: Path) -> None:
     text = to_markdown([pair])
     assert (
         "identical: 4 of 4 variants (every score of every sample, and every answer byte for byte); "
-        "teacher and init too" in text
+        "teacher and initial student too" in text
     )
     assert "Nothing." in text
 
@@ -202,20 +202,20 @@ def test_other_initial_students_are_not_paired_by_seed(first: Run, tmp_path: Pat
     other = write_described_run(tmp_path / "b", variants(), init="cc" * 32)
     pair = against(first, other)
     assert pair.pairing.unseeded == "the initial students differ"
-    assert pair.facts == [f'weights.init: "{"aa" * 32}" -> "{"cc" * 32}"']
-    assert 'weights.init: "aaaaaaaaaaaa" -> "cccccccccccc"' in to_markdown([pair])
+    assert pair.facts == [f'weights.initial student: "{"aa" * 32}" -> "{"cc" * 32}"']
+    assert 'weights.initial student: "aaaaaaaaaaaa" -> "cccccccccccc"' in to_markdown([pair])
 
 
 def test_commands_that_knew_fewer_models_leave_the_runs_paired(first: Run, tmp_path: Path) -> None:
     other = write_described_run(tmp_path / "b", variants())
     path = other.path / "provenance.json"
     known = read_json(path)["commands"][0]
-    more = known | {"weights": known["weights"] | {"init-1": "dd" * 32}}
+    more = known | {"weights": known["weights"] | {"initial student 1": "dd" * 32}}
     stopped = known | {"weights": {"teacher": known["weights"]["teacher"]}}
     write_json(path, {"commands": [stopped, known, more], "mixed": []})
     pair = against(first, other)
     assert pair.pairing.unseeded == ""
-    assert pair.facts == [f'weights.init-1: null -> "{"dd" * 32}"']
+    assert pair.facts == [f'weights.initial student 1: null -> "{"dd" * 32}"']
 
 
 def test_a_board_is_compared_by_its_tables(first: Run, noisier: Run, tmp_path: Path) -> None:

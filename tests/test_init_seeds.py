@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from kdbench.cli import main
-from kdbench.config.identity import digest
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.trial import trials_of
 from kdbench.report.evidence import write_evidence
 from kdbench.report.notes import notes
 from kdbench.report.table import AVERAGE, Board, build_board
 from kdbench.runs.folder import Run
+from kdbench.runs.provenance import BYTES_DEPEND_ON, mixed
 from kdbench.runs.results import grid_of
 from kdbench.stats.intervals import over_seeds
 from tests.synthetic_run import Variant, write_run, write_trial
@@ -47,13 +47,6 @@ def figure(run: Run, slug: str, seed: int, init_seed: int) -> float:
     rows = pd.read_parquet(run.trial(slug, seed, init_seed).scores_path)
     rows = rows[rows["metric"] == "rouge_l"]
     return float(rows.groupby("set")["value"].mean().mean())
-
-
-def test_init_seed_0_is_the_student_that_older_caches_hold(artifacts: Artifacts) -> None:
-    suite = artifacts.suite
-    key = digest("init", suite.name, suite.student, {}, artifacts.encoded.name)
-    assert artifacts.model("student").name == artifacts.model("student", 0).name == key
-    assert artifacts.seed_key("student", 0) == "micro/init"
 
 
 def test_initial_students_differ_in_weights_and_order_of_fit(artifacts: Artifacts) -> None:
@@ -100,12 +93,9 @@ def entry(**weights: str) -> dict[str, Any]:
 
 
 def test_more_initial_students_do_not_mix_a_run() -> None:
-    first, second = (
-        entry(teacher="a", init="b"),
-        entry(teacher="a", init="b", **{"initial student 1": "c"}),
-    )
+    first, second = entry(teacher="a", student="b"), entry(teacher="a", student="b", second="c")
     assert mixed([first, second]) == []
-    assert mixed([first, second, entry(teacher="a", init="z")]) == ["weights"]
+    assert mixed([first, second, entry(teacher="a", student="z")]) == ["weights"]
 
 
 def test_a_figure_of_a_seed_is_the_mean_over_initial_students(run: Run, board: Board) -> None:

@@ -125,7 +125,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Run:
         for label, means in CANDIDATES.items()
     }
     every = [variant for group in variants.values() for variant in group]
-    nested = write_run(run.path / "tuning", every, steps=10, sets={**SETS, "dev": 25})
+    write_run(run.path / "tuning", every, steps=10, sets={**SETS, "dev": 25})
     objectives = {
         label: {
             "chosen": max(group, key=lambda variant: variant.mean).name,
