@@ -45,7 +45,7 @@ student:
   architecture: {width: 32, layers: 1, heads: 1, mlp: 64, init_std: 0.06}
   fit: {steps: 20, batch: 16, lr: 0.004, warmup: 5}
 recipe: {steps: 12, batch: 16, lr: 0.003, warmup: 2}
-decoding: {max_new_tokens: 8}
+decoding: {max_new_tokens: 8, seeds: [10]}
 diagnostics: {every: 4, rows: 8}
 seeds: 2
 """

@@ -209,12 +209,12 @@ def test_commands_that_knew_fewer_models_leave_the_runs_paired(first: Run, tmp_p
     other = write_described_run(tmp_path / "b", variants())
     path = other.path / "provenance.json"
     known = read_json(path)["commands"][0]
-    more = known | {"weights": known["weights"] | {"init-1": "dd" * 32}}
+    more = known | {"weights": known["weights"] | {"initial student 1": "dd" * 32}}
     stopped = known | {"weights": {"teacher": known["weights"]["teacher"]}}
     write_json(path, {"commands": [stopped, known, more], "mixed": []})
     pair = against(first, other)
     assert pair.pairing.unseeded == ""
-    assert pair.facts == [f'weights.init-1: null -> "{"dd" * 32}"']
+    assert pair.facts == [f'weights.initial student 1: null -> "{"dd" * 32}"']
 
 
 def test_a_board_is_compared_by_its_tables(first: Run, noisier: Run, tmp_path: Path) -> None:

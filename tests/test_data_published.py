@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 from kdbench.base.errors import UserError
 from kdbench.config.identity import canonical
 from kdbench.config.load import load_suite
-from kdbench.config.schema import Suite
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import encode_split
 from kdbench.data.template import frame_of
@@ -104,12 +103,9 @@ def test_a_prompt_that_leaves_no_room_for_a_response_is_refused(small: Tokenizer
         encode_record(small, Record("a", "", ("b",)), max_length=256)
 
 
-def test_the_truncation_is_in_a_suites_digest_and_its_pins_are_not() -> None:
+def test_pins_are_there_and_stay_out_of_a_suites_digest() -> None:
     pinned = load_suite("dolly-tiny")
     free = load_suite("dolly-tiny", ["data.train.sha256=", "data.train.records="])
     assert pinned.data.train.sha256
     assert not free.data.train.sha256
     assert canonical(free) == canonical(pinned)
-    changed = load_suite("dolly-tiny", ["data.truncation=published"])
-    assert canonical(changed) != canonical(pinned)
-    assert Suite.model_validate(changed.model_dump()).data.truncation == "published"

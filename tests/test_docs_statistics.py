@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from kdbench.base.errors import UserError
+from kdbench.base.store import write_text
 from kdbench.cli import main
 from kdbench.config.identity import RunSpec, Shared
 from kdbench.data.batches import batch_rows
@@ -46,9 +47,7 @@ def write_spec_of(artifacts: Artifacts, folder: Path, data_digest: str | None = 
         dtype="float32",
     )
     spec = RunSpec(shared=shared, variants=(), seeds=1, init_seeds=1, tuning=None)
-    (folder / "spec.yaml").write_text(
-        yaml.safe_dump(spec.model_dump(mode="json")), encoding="utf-8"
-    )
+    write_text(folder / "spec.yaml", yaml.safe_dump(spec.model_dump(mode="json")))
     return Run(folder)
 
 

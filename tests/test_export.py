@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 import kdbench
 from kdbench.base.errors import UserError
@@ -20,7 +19,7 @@ from kdbench.report import leaderboard
 from kdbench.report.export import Format, export
 from kdbench.runs.folder import Run, find_run
 from tests.compare_runs import answer, write_described_run
-from tests.synthetic_run import Variant
+from tests.synthetic_run import Variant, write_spec
 
 SETS = {"dolly": 5, "vicuna": 4}
 VARIANTS = (Variant("amid[alpha=-3]", 60.0, {"alpha": -3.0}), Variant("sft", 54.0, diverged=(1,)))
@@ -153,11 +152,8 @@ def test_lm_eval_has_a_folder_per_model_and_a_line_per_document(lm_eval_folder: 
 
 def test_lm_eval_shows_the_user_turn_of_a_chat(run: Run, tmp_path: Path) -> None:
     chat = Run(shutil.copytree(run.path, tmp_path / "chat"))
-    path = chat.path / "spec.yaml"
-    spec = yaml.safe_load(path.read_text())
-    spec["shared"]["suite"]["data"]["template"] = "chat"
-    spec["shared"]["suite"]["tokenizer"] = {"path": "a-tokenizer"}
-    path.write_text(yaml.safe_dump(spec))
+    settings = ["data.template=chat", "tokenizer={path: there}"]
+    write_spec(chat, settings=settings)
     folder = export(chat, "lm-eval", tmp_path / "out").path
     _, lines = documents(folder, "sft__seed-0", "dolly")
     asked = [lines[i]["doc"]["instruction"] + "\n\n" + lines[i]["doc"]["input"] for i in (0, 3)]

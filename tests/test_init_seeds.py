@@ -98,12 +98,9 @@ def entry(**weights: str) -> dict[str, Any]:
 
 
 def test_more_initial_students_do_not_mix_a_run() -> None:
-    first, second = (
-        entry(teacher="a", init="b"),
-        entry(teacher="a", init="b", **{"initial student 1": "c"}),
-    )
+    first, second = entry(teacher="a", student="b"), entry(teacher="a", student="b", second="c")
     assert mixed([first, second]) == []
-    assert mixed([first, second, entry(teacher="a", init="z")]) == ["weights"]
+    assert mixed([first, second, entry(teacher="a", student="z")]) == ["weights"]
 
 
 def test_a_figure_of_a_seed_is_the_mean_over_initial_students(run: Run, board: Board) -> None:

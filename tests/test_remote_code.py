@@ -105,7 +105,7 @@ def write_suite(folder: Path, teacher: dict[str, object], student: dict[str, obj
         "teacher": teacher,
         "student": student,
         "recipe": {"steps": 3, "batch": 4, "lr": 0.001},
-        "decoding": {"max_new_tokens": 6},
+        "decoding": {"max_new_tokens": 6, "seeds": [10]},
         "seeds": 1,
     }
     path = folder / "own.yaml"
