@@ -202,7 +202,7 @@ def test_a_board_of_other_settings_is_refused_by_the_field_that_differs(
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("spec.json", b'{"variant": "sft"}', "code: null -> "),
+        ("spec.json", b'{"variant": "sft"}', "broken (spec.json: objective: Field required"),
         ("spec.json", b"{", "broken"),
         ("DONE.json", b"{}", "how it ended"),
         ("DONE.json", None, "the board lacks DONE.json"),

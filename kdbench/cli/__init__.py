@@ -25,6 +25,7 @@ COMMANDS = (
     "check",
     "suites",
     "data",
+    "cut",
     "doctor",
 )
 
