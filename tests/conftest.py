@@ -95,7 +95,7 @@ def artifacts(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact
 @pytest.fixture(scope="session")
 def page_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with answers, prompts and all its reports, for reading."""
-    from kdbench.report import write_report
+    from kdbench.report.write import write_report
     from tests.page_run import write_page_run
 
     run = write_page_run(tmp_path_factory.mktemp("runs") / "toy")

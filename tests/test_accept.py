@@ -317,7 +317,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             write_text(run.path / name, f"{written[-1]}")
         write_text(run.path / PAGE, f'{DATA_BEGIN}{{"samples": {{}}}}{DATA_END}')
 
-    monkeypatch.setattr("kdbench.report.publish.write_report", write_report)
+    monkeypatch.setattr("kdbench.report.write.write_report", write_report)
     return written
 
 

@@ -12,7 +12,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.store import read_json, write_json
 from kdbench.cli import main
 from kdbench.compare import Pair, compare, labels, to_markdown
-from kdbench.report import leaderboard
+from kdbench.report.table import leaderboard
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Floats
 from tests.compare_runs import write_described_run

@@ -15,8 +15,8 @@ import pytest
 import kdbench
 from kdbench.base.errors import UserError
 from kdbench.cli import main
-from kdbench.report import leaderboard
 from kdbench.report.export import Format, export
+from kdbench.report.table import leaderboard
 from kdbench.runs.folder import Run, find_run
 from tests.compare_runs import answer, write_described_run
 from tests.synthetic_run import Variant, write_spec

@@ -11,9 +11,8 @@ import pytest
 
 import kdbench
 from kdbench.base.errors import UserError
-from kdbench.report import leaderboard
 from kdbench.report.frames import BoardFrames
-from kdbench.report.table import build_board, stability_frame
+from kdbench.report.table import build_board, leaderboard, stability_frame
 from kdbench.runs.folder import Run
 from tests.compare_runs import answer, write_described_run
 from tests.synthetic_run import SETS, Variant

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from kdbench.base.store import write_json
-from kdbench.report import build_board, to_console, to_markdown, write_report
 from kdbench.report.notes import notes
-from kdbench.report.table import Board
+from kdbench.report.render import to_console, to_markdown
+from kdbench.report.table import Board, build_board
+from kdbench.report.write import write_report
 from kdbench.runs.folder import Run
 from tests.synthetic_run import Variant, amid_grid, write_run
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from kdbench.base.errors import UserError
-from kdbench.report import leaderboard, write_report
+from kdbench.report.table import leaderboard
+from kdbench.report.write import write_report
 from kdbench.runs.folder import Run
 from tests.synthetic_run import Variant, write_run
 

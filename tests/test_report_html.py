@@ -17,9 +17,9 @@ from kdbench.data.files import locate
 from kdbench.data.records import read_split
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.run import write_samples
-from kdbench.report import build_board
 from kdbench.report.page import to_html, withhold
 from kdbench.report.publish import publish
+from kdbench.report.table import build_board
 from kdbench.runs.folder import Run
 from kdbench.runs.samples import read_samples
 from kdbench.score.metrics import write_scores

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdbench.report import write_report
 from kdbench.report.publish import publish
+from kdbench.report.write import write_report
 from kdbench.runs.folder import Run
 from tests.browser import CHROMIUM, Page, chromium, tab
 from tests.page_run import HOSTILE

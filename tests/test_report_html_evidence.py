@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.report import build_board
 from kdbench.report.markdown import from_markdown
 from kdbench.report.page import to_html
+from kdbench.report.table import build_board
 from kdbench.runs.folder import Run
 from tests.page_run import HOSTILE
 from tests.synthetic_run import Variant, write_run

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdbench.base.templates import tex
-from kdbench.report import build_board
 from kdbench.report.render import cells, columns, to_latex
-from kdbench.report.table import Board
+from kdbench.report.table import Board, build_board
 from tests.synthetic_run import Variant, write_run
 
 SPECIAL = r"""a\b{c}d$e&f#g^h_i~j%k<l>m|n"o'p`q"""

@@ -12,9 +12,9 @@ from scipy import stats
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import write_json
-from kdbench.report import build_board, leaderboard, to_console, to_markdown
 from kdbench.report.notes import notes
-from kdbench.report.table import Board, stability_frame
+from kdbench.report.render import to_console, to_markdown
+from kdbench.report.table import Board, build_board, leaderboard, stability_frame
 from kdbench.runs.folder import Run
 from kdbench.score import write_scores
 from kdbench.stats.tiers import tiers

@@ -14,7 +14,7 @@ from kdbench.base.store import write_text
 from kdbench.cli import main
 from kdbench.compare.published import FILE, load_published
 from kdbench.compare.reproduction import Reproduction, reproduce, to_markdown
-from kdbench.report import leaderboard
+from kdbench.report.table import leaderboard
 from kdbench.runs.folder import Run
 from tests.compare_runs import write_described_run
 from tests.conftest import Cli

@@ -13,7 +13,7 @@ import pytest
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_jsonl, write_jsonl
 from kdbench.cli import main
-from kdbench.report import leaderboard
+from kdbench.report.table import leaderboard
 from kdbench.runs.folder import Run, TrialFiles
 from kdbench.track import TRACKERS, Points, Status, Subject, check_trackers, flat
 from kdbench.track.child import Child

@@ -12,8 +12,8 @@ import pytest
 
 from kdbench.base.store import read_json, write_json
 from kdbench.config.identity import Budget
-from kdbench.report import build_board
 from kdbench.report.notes import notes
+from kdbench.report.table import build_board
 from kdbench.report.tuning import write_tuning
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import over_seeds

@@ -36,8 +36,10 @@ def show_report(run: Run, *, rebuild: bool, samples: int | None = None) -> None:
     """Prints a run's table, after writing its report anew or where there is none yet."""
     from rich.console import Console
 
-    from kdbench.report import build_board, to_console, write_report
     from kdbench.report.publish import reporting
+    from kdbench.report.render import to_console
+    from kdbench.report.table import build_board
+    from kdbench.report.write import write_report
 
     with reporting(run):
         if rebuild or not (run.path / "leaderboard.csv").exists():

@@ -101,8 +101,8 @@ def run_and_report(plan: "Plan") -> "list[Failure]":
     """Runs what is not done yet, and writes the run's report."""
     from kdbench.cli.progress import Progress
     from kdbench.pipeline.run import run
-    from kdbench.report import write_report
     from kdbench.report.publish import reporting
+    from kdbench.report.write import write_report
 
     try:
         with Progress() as progress:

@@ -1,4 +1,4 @@
-"""A report's files: written into the run's folder, and copied to a board.
+"""A report's files, copied to a board.
 
 A board is the part of a run that is small enough to be committed and free enough to be shown.
 """
@@ -8,16 +8,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
-
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, differences
-from kdbench.report.render import to_latex, to_markdown
-from kdbench.report.table import build_board, stability_frame, to_frame
 from kdbench.runs.archive import ARCHIVE, finished, key_of, pack, unpack
 from kdbench.runs.folder import Run, TrialFiles
-from kdbench.runs.results import cost_frame
 
 TABLES = (
     "leaderboard.csv",
@@ -46,45 +41,6 @@ EVIDENCE = (
 PAGE = "leaderboard.html"
 
 
-def write_report(run: Run, samples: int | None = None) -> pd.DataFrame:
-    """Writes `leaderboard.{csv,md,tex,html}`, `{stability,cost}.csv`, the evidence and `plots/`.
-
-    Each file is written whole or not at all; nothing else in the folder is touched.
-
-    Args:
-        run: of which at least one trial is finished.
-        samples: of each evaluation set, on the page; None for as many as fit into 5 MB.
-
-    Returns:
-        The tidy leaderboard.
-
-    Raises:
-        UserError: no trial is finished, or trials were scored on different sets.
-    """
-    from kdbench.report.evidence import write_evidence
-    from kdbench.report.page import to_html
-    from kdbench.report.plots import draw_all, to_bytes
-    from kdbench.report.tuning import write_tuning
-
-    board = build_board(run)
-    if not board.trials:
-        raise UserError(f"{run.path}: no finished trial to report on; run it first")
-    frame = to_frame(board)
-    tables = {"stability": stability_frame(board), "cost": cost_frame(board.costs())}
-    for name, table in {"leaderboard": frame, **tables}.items():
-        text = table.to_csv(index=False, lineterminator="\n")
-        store.write_text(run.path / f"{name}.csv", text)
-    store.write_text(run.path / "leaderboard.md", to_markdown(board, run.path.name))
-    store.write_text(run.path / "leaderboard.tex", to_latex(board, run.path.name))
-    written = write_evidence(run, board)
-    write_tuning(run, board)
-    store.write_text(run.path / PAGE, to_html(board, run, samples, written))
-    for name, figure in draw_all(board).items():
-        for suffix in ("png", "svg"):
-            store.write_bytes(run.path / "plots" / f"{name}.{suffix}", to_bytes(figure, suffix))
-    return frame
-
-
 def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
     """Publishes a run, after a new report where trials have finished since the last one.
 
@@ -96,6 +52,8 @@ def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
     Raises:
         UserError: no trial is finished; or as `publish`.
     """
+    from kdbench.report.write import write_report  # brings pandas and the plots
+
     with reporting(run):
         if _is_behind(run):
             write_report(run)
