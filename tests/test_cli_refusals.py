@@ -141,7 +141,8 @@ def checkpoint(folder: Path, tokens: dict[str, int]) -> None:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"hidden_size": 64, "num_attention_heads": 2}))
     (folder / "model.safetensors").write_bytes(b"")
-    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
+    model = {"type": "WordLevel", "vocab": tokens, "unk_token": "a"}
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
 
 
 def test_models_with_different_tokenizers_are_refused(refused: Refused, tmp_path: Path) -> None:
@@ -200,7 +201,10 @@ def test_a_plan_refuses_what_the_run_would_refuse(
     command: str, micro: Path, refused: Refused, tmp_path: Path
 ) -> None:
     """A finished trial whose objective has been changed since."""
-    old = {"variant": "sft", "code": "0" * 12}
+    from kdbench.pipeline.trial import Trial
+    from kdbench.variants.variant import parse
+
+    old = Trial(parse("sft")).spec.model_copy(update={"code": "0" * 12}).model_dump(mode="json")
     store.write_json(tmp_path / "runs/micro/trials/sft/seed-0/spec.json", old)
     arguments = ("--suite", "micro.yaml", "--objectives", "sft", "--out", "runs")
     message = refused(command, *arguments, *(["--dry-run"] if command == "run" else []))

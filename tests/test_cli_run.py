@@ -270,23 +270,24 @@ def assert_tracked_once(run: Path) -> None:
         log = [row["step"] for row in read_jsonl(spec.parent / "train.jsonl")]
         assert [step for step, _ in curves.get("train/loss", [])] == log
     for name in ("teacher", "initial student"):
-        ((_, final),) = held[f"{name}/seed-0"]["final/average/rouge_l"]
+        slug = name.replace(" ", "-")
+        ((_, final),) = held[f"{slug}/seed-0"]["final/average/rouge_l"]
         assert final == pytest.approx(board[name, "average", "rouge_l"], rel=1e-6)
 
 
 def test_a_tracker_that_fails_is_one_warning_and_no_more(
-    complete: Path, micro: Path, cli: Cli, tmp_path: Path
+    complete: Path, micro: Path, cli_process: Cli, tmp_path: Path
 ) -> None:
     shutil.copytree(complete, tmp_path / "results" / "micro")
     (tmp_path / "results" / "micro" / "tensorboard").write_text("no folder")
     before = result_bytes(complete)
-    result = cli(*RUN, *OBJECTIVES, "--track", "tensorboard")
+    result = cli_process(*RUN, *OBJECTIVES, "--track", "tensorboard")
     assert result.stderr.count("Warning") == 1
     assert "tracker tensorboard failed" in result.stderr
     assert "kdbench track" in result.stderr
     assert "Traceback" not in result.stderr
     assert result_bytes(tmp_path / "results" / "micro") == before
-    cli("track", "micro", "--to", "tensorboard", check=1)
+    cli_process("track", "micro", "--to", "tensorboard", check=1)
 
 
 def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(

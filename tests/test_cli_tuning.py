@@ -138,7 +138,7 @@ def test_plan_shows_the_cost_of_the_candidates_first(
     shown = capsys.readouterr().out
     assert "other/tuning: 4 variants, 2 seeds" in shown
     assert "trials     10 of 10 to do" in shown
-    assert "budget     4 candidates of each objective; dev chooses" in shown
+    assert "budget     4 candidates for each objective; the dev set chooses" in shown
     assert shown.index("other/tuning") < shown.index("other: 1 variants, 1 seeds")
 
 

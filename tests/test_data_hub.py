@@ -60,6 +60,12 @@ def pulled(folder: Path) -> list[Path]:
     return list((folder / "cache").glob("hub/*/d/train.jsonl"))
 
 
+@pytest.fixture
+def cli(cli_process: Cli) -> Cli:
+    """In a process of its own: the hub's address is read when its library is imported."""
+    return cli_process
+
+
 def test_pull_fetches_every_file_and_check_reads_it(cli: Cli, tmp_path: Path, hub: Hub) -> None:
     # The digest of a mirror's file says nothing of the hub's.
     write_suite(tmp_path, f"hub_sha256: {sha256(RAW)}, sha256: {'b' * 64}, records: 36")

@@ -15,7 +15,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.config.identity import digest
 from kdbench.config.load import load_suite
 from kdbench.data import Record, encode_record
 from kdbench.data.encode import Encoded, encode_prompt
@@ -380,15 +379,6 @@ def test_a_students_folder_is_made_again_where_the_suites_end_is_another(folder:
     shutil.copytree(folder, other)
     edit_config(other, eos_token="<|endoftext|>")
     assert chatty(folder, f"tokenizer.path={other}").model("student") != before
-
-
-def test_a_template_moves_no_key_of_a_suite_that_does_not_use_it(folder: Path) -> None:
-    edit_config(folder, eos_token="<|endoftext|>")
-    before = _alpaca(folder)
-    expected = digest("tokenizer", store.file_digest(folder / "tokenizer.json"))
-    assert before.tokenizer_key == expected
-    (folder / "chat_template.jinja").unlink()
-    assert _alpaca(folder).encoded == before.encoded
 
 
 def test_the_user_turn_is_instruction_and_input() -> None:
