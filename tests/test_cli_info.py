@@ -167,10 +167,16 @@ def test_answers_of_a_larger_student_take_longer() -> None:
     ids=["on paper", "tuning", "run"],
 )
 def test_a_plan_is_told_in_words(
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], lines: tuple[str, ...]
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    lines: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     suite, *more = arguments
     asked = ["--suite", suite, "--objectives", "sft", "--backend", "transformers", *more]
+    asked += ["--out", str(tmp_path)]
     plan_command.main(asked, standalone_mode=False)
     text = capsys.readouterr().out
     for line in lines:

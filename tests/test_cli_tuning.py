@@ -139,7 +139,7 @@ def test_plan_shows_the_cost_of_the_candidates_first(
     assert "other/tuning: 4 variants, 2 seeds" in shown
     assert "trials     10 of 10 to do" in shown
     assert "budget     4 candidates for each objective; the dev set chooses" in shown
-    assert shown.index("other/tuning") < shown.index("other: 1 variants, 1 seeds")
+    assert shown.index("other/tuning") < shown.index("other: 1 variant, 1 seed")
 
 
 def test_a_rate_below_the_schedules_end_is_refused(tmp_path: Path) -> None:
