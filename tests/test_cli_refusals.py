@@ -48,7 +48,7 @@ def refused(cli: Cli, tmp_path: Path) -> Refused:
         (["--set", "recipe.lrr=1"], "did you mean lr"),
         (["--set", "recipe.lr=-1"], "--set recipe.lr=-1: recipe.lr"),
         (["--set", "recipe.lr"], "write field=value"),
-        (["--set", "recipe.lr=[1"], "the value is not YAML"),
+        (["--set", "recipe.lr=[1"], "recipe.lr=[1: not YAML"),
         (["--set", "recipe.lr=.inf"], "recipe.lr"),
         (["--set", "recipe.betas=[2, 3]"], "recipe.betas"),
         (["--set", "decoding.seeds=[1, 1]"], "seeds have to differ"),
@@ -118,7 +118,7 @@ def test_record_that_is_not_utf8_is_refused(refused: Refused, tmp_path: Path) ->
 
 def test_suite_that_is_not_utf8_is_refused(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "micro.yaml").write_bytes(b"name: \xff\n")
-    assert "not YAML in UTF-8" in refused(*RUN)
+    assert "micro.yaml: not text in UTF-8" in refused(*RUN)
 
 
 def test_out_that_is_a_file_is_refused(micro: Path, refused: Refused, tmp_path: Path) -> None:

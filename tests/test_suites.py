@@ -130,6 +130,33 @@ def test_a_hub_that_cannot_be_reached_names_the_flag_that_works_offline(cli: Cli
     assert "--data-dir" in said
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("recipe.steps=true", "recipe.steps: Input should be a valid integer, not true"),
+        ("recipe.steps=1:30", 'recipe.steps: Input should be a valid integer, not "1:30"'),
+        ("recipe.steps=4e2", "recipe.steps: Input should be a valid integer, not 400.0"),
+        ("recipe.lr=true", "recipe.lr: Input should be a valid number, not true"),
+        ("recipe.lr='1'", "recipe.lr: Input should be a valid number"),
+        ("recipe.lr=.inf", "recipe.lr: Input should be a finite number"),
+        ("recipe.min_lr=1", "min_lr: 1.0 is above lr, 0.004"),
+        ("teacher.fit.warmup=2001", "warmup: 2001 is more than all 2000 steps"),
+        ("decoding.greedy=yes", 'decoding.greedy: Input should be a valid boolean, not "yes"'),
+        ("decoding.seeds=[-1]", "decoding.seeds.0: Input should be greater than or equal to 0"),
+        ("decoding.seeds=[9223372036854775808]", "decoding.seeds.0: Input should be less than"),
+        ("decoding.seeds=[]", "seeds: at least one"),
+        ("seeds=100000000", "seeds: Input should be less than or equal to 1000"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_or_out_of_range_is_refused(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^--set {re.escape(setting)}: .*{re.escape(message)}"):
+        load_suite("instruct", [setting])
+
+
+def test_a_number_with_a_leading_zero_is_decimal() -> None:
+    assert load_suite("instruct", ["recipe.steps=0100"]).recipe.steps == 100
+
+
 @pytest.mark.parametrize("name", sorted(installed_suites()))
 def test_every_installed_suite_is_valid(name: str) -> None:
     assert load_suite(name).name == name

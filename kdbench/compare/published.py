@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
-from kdbench.config.schema import Fields
+from kdbench.base.strict_yaml import read_yaml_file
+from kdbench.config.schema import Fields, validated
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import REFERENCES
 
@@ -135,12 +135,9 @@ def load_published(path: Path = FILE) -> Published:
     Raises:
         UserError: broken data; with file, table and cell.
     """
+    raw, _ = read_yaml_file(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML in UTF-8: {error}") from error
-    try:
-        published = Published.model_validate(raw)
+        published = validated(Published, raw)
     except ValidationError as error:
         lines = [_explain(item["loc"], str(item["msg"]), raw) for item in error.errors()]
         raise UserError("\n".join(f"{path}: {line}" for line in lines)) from error

@@ -5,16 +5,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import module_folder, unknown
+from kdbench.base.strict_yaml import Lines, read_yaml, read_yaml_file
 from kdbench.config.identity import canonical
-from kdbench.config.schema import DEV, Suite
-
-Lines = Mapping[tuple[str, ...], str]
-"""`file:line` of every field that is written somewhere."""
+from kdbench.config.schema import DEV, Suite, validated
 
 
 def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
@@ -38,13 +35,13 @@ def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
             )
         location = tuple(key.strip().split("."))
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {setting}: the value is not YAML") from error
+            value, _ = read_yaml(text, "")
+        except UserError as error:
+            raise UserError(f"--set {setting}: {str(error).partition(': ')[2]}") from error
         _assign(tree, location, value, setting)
         origin[location] = f"--set {setting}"
     try:
-        suite = Suite.model_validate(tree)
+        suite = validated(Suite, _without_nulls(tree))
     except ValidationError as error:
         raise UserError("\n".join(_explain(error, path, lines, origin))) from error
     if DEV in suite.data.evaluation:  # a tuning run's own suite, which is not read here, has it
@@ -77,19 +74,9 @@ def _find(name_or_file: str) -> Path:
 
 def _read_yaml(path: Path, including: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Lines]:
     """The fields of a file, on top of those of the file that it includes."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path}:1: not YAML in UTF-8: {error}") from error
+    tree, lines = read_yaml_file(path)
     if not isinstance(tree, dict):
         raise UserError(f"{path}:1: a suite is a mapping of fields (name, data, teacher, ...)")
-    lines: dict[tuple[str, ...], str] = {}
-    _collect_lines(node, (), path, lines)
     if (name := tree.pop("include", None)) is None:
         return tree, lines
     where = lines["include",]
@@ -102,6 +89,13 @@ def _read_yaml(path: Path, including: tuple[Path, ...] = ()) -> tuple[dict[str, 
     return _merged(below, tree), {**below_lines, **lines}
 
 
+def _without_nulls(tree: Any) -> Any:
+    """Null is a field's default: `--set data.train.sha256=` takes back what a suite says."""
+    if isinstance(tree, dict):
+        return {name: _without_nulls(value) for name, value in tree.items() if value is not None}
+    return tree
+
+
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Fields of `above` take the place of those below; mappings are merged."""
     merged = dict(below)
@@ -109,15 +103,6 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if both else value
     return merged
-
-
-def _collect_lines(
-    node: yaml.Node | None, at: tuple[str, ...], path: Path, lines: dict[Any, str]
-) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            lines[(*at, key.value)] = f"{path}:{key.start_mark.line + 1}"
-            _collect_lines(value, (*at, key.value), path, lines)
 
 
 def _assign(tree: dict[str, Any], location: tuple[str, ...], value: Any, setting: str) -> None:
@@ -141,9 +126,15 @@ def _explain(
         nearest = next(
             (location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ()
         )
-        given = (text for place, text in origin.items() if place[: len(location)] == location)
+        given = (
+            text
+            for place, text in origin.items()
+            if all(one == other for one, other in zip(place, location, strict=False))
+        )
         where = next(given, lines.get(nearest, f"{path}:1"))
         message = str(item["msg"]).removeprefix("Value error, ")
+        if not isinstance(item["input"], dict):
+            message += f", not {canonical(item['input'])[:60]}"
         if item["type"] == "extra_forbidden":
             message = unknown("field", location[-1], _known_fields(location[:-1]))
         elif item["type"] == "missing":

@@ -4,9 +4,10 @@ A suite is a YAML file read into `Suite`. What can move a number is a field here
 digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-batch sizes) is not.
 """
 
+import json
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -27,22 +28,32 @@ _SHA256 = r"^([0-9a-f]{64})?$"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+MAX_SEEDS = 1000
+"""Training seeds of a run; those from here on are for the candidates of a tuning."""
+
+
+Read = TypeVar("Read", bound=BaseModel)
+
+
+def validated(model: type[Read], tree: Any) -> Read:
+    """A model from what a YAML or JSON file holds.
+
+    JSON in strict mode: a list is a tuple, and no text, `true` or `1.0` is a whole number.
+
+    Raises:
+        pydantic.ValidationError: the content does not fit.
+    """
+    return model.model_validate_json(json.dumps(tree), strict=True)
 
 
 class Fields(BaseModel):
-    """What is read from a file: frozen, without unknown fields; null is a field's default."""
+    """What is read from a file: frozen, without unknown fields."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_the_default(cls, tree: Any) -> Any:
-        """So that `--set data.train.sha256=` takes back what a suite says, a text or not."""
-        if isinstance(tree, dict):
-            return {name: value for name, value in tree.items() if value is not None}
-        return tree
 
 
 class Split(Fields):
@@ -124,7 +135,7 @@ class Data(Fields):
 
     generator: str = ""
     """`module:function` that writes the files from nothing (`function(folder, seed=...)`)."""
-    generator_seed: int = 0
+    generator_seed: Seed = 0
     teacher: Split | None = None
     """What the teacher is trained on; `train` where it is left out."""
     train: Split
@@ -200,6 +211,14 @@ class Recipe(Fields):
     )
     clip: Annotated[float, Field(gt=0)] = 1.0
     """The gradient's norm is clipped to this."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> "Recipe":
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr: {self.min_lr} is above lr, {self.lr}")
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup: {self.warmup} is more than all {self.steps} steps")
+        return self
 
 
 class Shape(Fields):
@@ -321,7 +340,7 @@ class Decoding(Fields):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Positive = 256
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (10, 20, 30, 40, 50)
+    seeds: tuple[Seed, ...] = (10, 20, 30, 40, 50)
     greedy: bool = True
     """Also decode greedily, for `rouge_l_greedy`."""
     no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
@@ -329,6 +348,8 @@ class Decoding(Fields):
 
     @model_validator(mode="after")
     def _sensible(self) -> "Decoding":
+        if not self.seeds:
+            raise ValueError("seeds: at least one")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds have to differ")
         if self.no_repeat_ngram_size == 1:
@@ -361,7 +382,7 @@ class Suite(Fields):
     diagnostics: Diagnostics = Diagnostics()
     select: Literal["last"] = "last"
     """Which student of a training is scored: the one after the last step, never the best on dev."""
-    seeds: Positive = 3
+    seeds: Annotated[int, Field(ge=1, le=MAX_SEEDS)] = 3
     """Training seeds, where `--seeds` does not say otherwise."""
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import TrialSpec, differences, problem
+from kdbench.config.schema import validated
 from kdbench.pipeline import provenance
 from kdbench.pipeline.plan import Plan
 from kdbench.pipeline.trial import Trial
@@ -136,7 +137,7 @@ def _unfit(plan: Plan, trial: Trial, held: Files) -> str:
     if missing := [name for name in _expected(plan, trial) if name not in held]:
         return f"the board lacks {', '.join(missing)}"
     try:
-        spec = TrialSpec.model_validate(_object(held["spec.json"]))
+        spec = validated(TrialSpec, _object(held["spec.json"]))
         done = _object(held["DONE.json"])
     except ValidationError as error:
         return f"broken (spec.json: {problem(error)})"

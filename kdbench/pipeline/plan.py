@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.base.strict_yaml import dump_yaml
 from kdbench.config.identity import Budget, RunSpec, Shared, differences
 from kdbench.config.load import load_suite
 from kdbench.config.schema import Suite
@@ -226,8 +225,7 @@ def _check_loss(suite: Suite, variants: list[Variant]) -> None:
 def write_spec(plan: Plan) -> None:
     """Writes spec.yaml, keeping the variants and seeds that earlier commands asked for."""
     spec = plan.run.spec.extended_by(plan.spec) if plan.run.is_begun else plan.spec
-    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    store.write_text(plan.run.path / "spec.yaml", text)
+    store.write_text(plan.run.path / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
 
 
 def default_backend() -> Backend:

@@ -8,9 +8,9 @@ from importlib.resources import files
 from typing import Any
 
 import pandas as pd
-import yaml
 from markupsafe import Markup
 
+from kdbench.base.strict_yaml import dump_yaml
 from kdbench.base.templates import render
 from kdbench.report.evidence import Written
 from kdbench.report.html_evidence import evidence_data, evidence_markup
@@ -72,7 +72,7 @@ def to_html(
             if not group[0].reference
         ],
         provenance=run.provenance,
-        spec=yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
+        spec=dump_yaml(spec),
     )
 
 

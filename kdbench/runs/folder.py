@@ -5,12 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
+from kdbench.base.strict_yaml import read_yaml
 from kdbench.config.identity import SPEC_VERSION, RunSpec, TrialSpec, problem
+from kdbench.config.schema import validated
 from kdbench.runs.provenance import Provenance, read_provenance
 
 STUDY = "study.yaml"
@@ -43,7 +44,7 @@ class TrialFiles:
         """
         path = self.path / "spec.json"
         try:
-            return TrialSpec.model_validate(read_json(path))
+            return validated(TrialSpec, read_json(path))
         except ValidationError as error:
             raise UserError(
                 f"{path}: not the spec of a trial ({problem(error)}); delete the trial's folder to "
@@ -143,9 +144,9 @@ def find_run(name: str, out: Path) -> Run:
 def _run_spec(path: Path, content: bytes) -> RunSpec:
     """The spec that a file holds; one content is parsed once."""
     try:
-        tree = yaml.safe_load(content)
+        tree, _ = read_yaml(content.decode("utf-8"), str(path))
         version = tree["shared"]["version"]
-    except (yaml.YAMLError, LookupError, TypeError) as error:
+    except (UserError, UnicodeDecodeError, LookupError, TypeError) as error:
         raise UserError(
             f"{path}: not the spec of a run; restore it, or use another --name"
         ) from error
@@ -155,7 +156,7 @@ def _run_spec(path: Path, content: bytes) -> RunSpec:
             f"{SPEC_VERSION}); use that version for it, and another --name here"
         )
     try:
-        return RunSpec.model_validate(tree)
+        return validated(RunSpec, tree)
     except ValidationError as error:
         raise UserError(
             f"{path}: not the spec of a run ({problem(error)}); restore it, or use another --name"

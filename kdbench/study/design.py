@@ -6,13 +6,13 @@ A design is data, written to `study.yaml`: the report reads it back without the 
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.base.strict_yaml import dump_yaml, read_yaml_file
 from kdbench.config.identity import differences
-from kdbench.config.schema import Fields
+from kdbench.config.schema import Fields, validated
 from kdbench.runs.folder import STUDY
 
 Setting = tuple[str, ...]
@@ -72,8 +72,8 @@ def read_design(folder: Path) -> Design:
     """
     path = folder / STUDY
     try:
-        return Design.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError, ValueError) as error:
+        return validated(Design, read_yaml_file(path)[0])
+    except (UserError, ValidationError) as error:
         raise UserError(
             f"{path}: not the design of a study; restore it, or use another --name"
         ) from error
@@ -82,8 +82,7 @@ def read_design(folder: Path) -> Design:
 def write_design(folder: Path, design: Design) -> None:
     """Writes `study.yaml`: the report is of the last command's grid."""
     tree: Any = design.model_dump(mode="json")
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    store.write_text(folder / STUDY, text)
+    store.write_text(folder / STUDY, dump_yaml(tree))
 
 
 def check_same_study(folder: Path, design: Design) -> None:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
+from kdbench.base.strict_yaml import read_yaml
 from kdbench.pipeline.plan import Plan, Request, check_name, make_plan
 from kdbench.study.design import Comparator, Design, Setting, StudyCell, check_same_study
 from kdbench.variants.notation import split_list
@@ -53,7 +52,8 @@ def make_design(question: Question) -> tuple[Design, list[Variant]]:
             have, or whose values nobody declares; fewer than two values; see the messages.
     """
     load_objectives()
-    defaults = yaml.safe_load((files(__package__) / "defaults.yaml").read_text(encoding="utf-8"))
+    text = (files(__package__) / "defaults.yaml").read_text(encoding="utf-8")
+    defaults, _ = read_yaml(text, "defaults.yaml")
     base, preset = _objective(question, defaults["parameters"].get(question.parameter, {}))
     grid = _Grid(
         base=base,
