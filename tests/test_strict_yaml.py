@@ -6,6 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kdbench.base.errors import UserError
 from kdbench.base.strict_yaml import dump_yaml, read_yaml
 
