@@ -240,7 +240,9 @@ def make_students(folder: Path, number: int, prompts: int) -> Students:
         assert suite.student.architecture is not None
         folders = [folder / f"student-{index}" for index in range(number)]
         for place in folders:
-            model = build(suite.student.architecture, tokenizer, end, seed_key=place.name)
+            model = build(
+                suite.student.architecture, artifacts.vocabulary, end, seed_key=place.name
+            )
             model.save_pretrained(place)
             for path in artifacts.tokenizer.iterdir():
                 shutil.copyfile(path, place / path.name)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -124,8 +123,7 @@ class ProductBuffers:
 
 def random_model(vocabulary: int, architecture: Architecture, name: str) -> Any:
     """A Llama with random weights, where the first GPU is, if there is one."""
-    tokenizer: Any = SimpleNamespace(get_vocab_size=lambda: vocabulary)
-    return build(architecture, tokenizer, 0, seed_key=f"benchmarks/{name}").to(pick_device())
+    return build(architecture, vocabulary, 0, seed_key=f"benchmarks/{name}").to(pick_device())
 
 
 def random_rows(shape: BenchShape, batches: int) -> Encoded:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Template, Truncation
+from kdbench.data.ids import held, ids_of, ids_of_parts, plain
 from kdbench.data.record import Record, Turn
 from kdbench.data.template import Frame, frame_of
 
@@ -29,15 +30,15 @@ def encode_prompt(
     Raises:
         UserError: the frame alone is longer than `max_prompt`, and is to be kept.
     """
-    ids = _ids(frame, frame.render(record))
-    if truncation == "published":
-        return ids[:max_prompt]
+    if truncation == "published":  # control strings of a record too, as in the papers' code
+        return ids_of(frame.tokenizer, frame.render(record))[:max_prompt]
+    ids = _ids(frame, record)
     while len(ids) > max_prompt:
         shorter = _shorter(frame, record, len(ids) - max_prompt)
         if shorter is None:
             raise UserError(f"max_prompt={max_prompt} tokens do not hold the prompt's frame")
         record = shorter
-        ids = _ids(frame, frame.render(record))
+        ids = _ids(frame, record)
     return ids
 
 
@@ -59,7 +60,8 @@ def _shorter(frame: Frame, record: Record, tokens: int) -> Record | None:
 
 def _cut(frame: Frame, text: str, tokens: int) -> str | None:
     """A text without its last tokens, at least a character shorter; None where nothing is left."""
-    pieces = frame.tokenizer.encode(text, add_special_tokens=False)
+    with plain(frame.tokenizer):
+        pieces = frame.tokenizer.encode(text, add_special_tokens=False)
     keep = len(pieces.ids) - tokens
     if keep <= 0:
         return None
@@ -109,6 +111,35 @@ def encode_record(
     frame = frame_of(tokenizer, template, template_options)
     prompt, response = _pair(frame, record, max_prompt, truncation)
     return prompt, response[: max_length - len(prompt)]
+
+
+class RecordError(UserError):
+    """A record that cannot be encoded.
+
+    Attributes:
+        number: among the records that were to be encoded, from 0.
+    """
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(problem)
+        self.number = number
+
+
+def encode_prompts(
+    frame: Frame, records: Sequence[Record], max_prompt: int, truncation: Truncation
+) -> list[list[int]]:
+    """The token ids of each record's prompt, see `encode_prompt`.
+
+    Raises:
+        RecordError: a record cannot be encoded.
+    """
+    prompts = []
+    for number, record in enumerate(records):
+        try:
+            prompts.append(encode_prompt(frame, record, max_prompt, truncation))
+        except UserError as error:
+            raise RecordError(number, str(error)) from error
+    return prompts
 
 
 @dataclass(frozen=True)
@@ -205,10 +236,14 @@ def encode_split(
 
     Raises:
         UserError: no row fits.
+        RecordError: a record cannot be encoded.
     """
     rows = []
-    for record in records:
-        prompt, response = _pair(frame, record, max_prompt, truncation)
+    for number, record in enumerate(records):
+        try:
+            prompt, response = _pair(frame, record, max_prompt, truncation)
+        except UserError as error:
+            raise RecordError(number, str(error)) from error
         room = max_length - len(prompt)
         if len(response) <= room or truncation == "published":
             rows.append((prompt, response[:room]))
@@ -222,12 +257,17 @@ def _pair(
 ) -> tuple[list[int], list[int]]:
     """A prompt that is cut, and its response, which is not."""
     prompt = encode_prompt(frame, record, max_prompt, truncation)
-    text = frame.render(record)
-    both = _ids(frame, text + record.target)
-    response = [*both[len(_ids(frame, text)) :], frame.end]
-    return prompt, response
+    if truncation == "published":
+        text = frame.render(record)
+        asked, both = (ids_of(frame.tokenizer, part) for part in (text, text + record.target))
+    else:
+        asked, both = _ids(frame, record), _ids(frame, record, record.target)
+    return prompt, [*both[len(asked) :], frame.end]
 
 
-def _ids(frame: Frame, text: str) -> list[int]:
-    ids: list[int] = frame.tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+def _ids(frame: Frame, record: Record, answer: str = "") -> list[int]:
+    """The ids of a prompt, and of an answer after it: a record's control strings are text."""
+    said = [record.instruction, record.input, *(turn.content for turn in record.turns)]
+    if not held(frame.controls, *said, record.target):
+        return ids_of(frame.tokenizer, frame.render(record) + answer)
+    return ids_of_parts(frame.tokenizer, frame.controls, (*frame.parts(record), answer))

@@ -1,5 +1,7 @@
 """The records of a suite's splits."""
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from kdbench.base.errors import UserError
@@ -34,28 +36,40 @@ def read_split(folder: Path, split: Split, template: Template = "chat") -> list[
     path = folder / split.path
     if not path.exists():
         raise UserError(f"{path}: no such file (--data-dir says below which folder the data lie)")
-    rows = arrow.read_rows(path, split.columns, split.split).to_dict()
-    records: list[Record] = []
-    for row, (instruction, context, outputs, turns) in enumerate(zip(*rows.values(), strict=True)):
-        if split.limit is not None and len(records) == split.limit:
-            break
-        record = Record(instruction, context, tuple(outputs), tuple(Turn(**turn) for turn in turns))
-        if not _fits(record, split):
-            continue
+    records = [record for _, record in _used(path, split)]
+    for number, record in enumerate(records):
         if record.turns and template == "alpaca":
-            row += arrow.first_row(path, split.columns, split.split)
             raise UserError(
-                f"{arrow.place(path, row)}: a conversation of {len(record.turns)} turns before the "
-                "answer, and the Alpaca frame asks one user turn: use the tokenizer's chat "
-                "template (--set data.template=chat), or take the record out of the file"
+                f"{place_of(folder, split, number)}: a conversation of {len(record.turns)} turns "
+                "before the answer, and the Alpaca frame asks one user turn: use the tokenizer's "
+                "chat template (--set data.template=chat), or take the record out of the file"
             )
-        records.append(record)
     if not records:
         raise UserError(
             f"{path}: an empty set; it needs at least one record"
             + (" within max_prompt_chars and max_output_chars" if _short(split) else "")
         )
     return records
+
+
+def place_of(folder: Path, split: Split, number: int) -> str:
+    """Where one of the records that `read_split` gives stands: file, and line or row."""
+    path = folder / split.path
+    row, _ = next(islice(_used(path, split), number, None))
+    return arrow.place(path, row + arrow.first_row(path, split.columns, split.split))
+
+
+def _used(path: Path, split: Split) -> Iterator[tuple[int, Record]]:
+    """The records that a split takes, and which row of it each is."""
+    rows = arrow.read_rows(path, split.columns, split.split).to_dict()
+    left = split.limit
+    for row, (instruction, context, outputs, turns) in enumerate(zip(*rows.values(), strict=True)):
+        if left == 0:
+            return
+        record = Record(instruction, context, tuple(outputs), tuple(Turn(**turn) for turn in turns))
+        if _fits(record, split):
+            left = None if left is None else left - 1
+            yield row, record
 
 
 def count_rows(path: Path, split: Split) -> int:

@@ -1,9 +1,13 @@
 """What a reader of the scores should know of a suite's records, and no digest says."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from kdbench.data.record import Record
+
+_FRAME_TEXT = re.compile(r"### (?:Instruction|Input|Response):|<\|\w{1,24}\|>|</?s>|\[/?INST\]")
+"""The headings of the Alpaca frame, and what tokenizers call the ends of turns and documents."""
 
 
 def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
@@ -13,8 +17,8 @@ def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
         records: of every split that is there, by its name.
 
     Returns:
-        Of each split: prompts that are trained on too, empty outputs, and references that ROUGE-L
-        cannot read, since its tokens are runs of [a-z0-9].
+        Of each split: prompts that are trained on too, empty outputs, text of a prompt's frame, and
+        references that ROUGE-L cannot read, since its tokens are runs of [a-z0-9].
     """
     trained = [name for name in ("train", "teacher") if name in records]
     found = []
@@ -27,6 +31,7 @@ def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
                 found.append(f"{name}: {again:,} {total} have a prompt that stands in {other} too")
         if empty := sum(any(not text.strip() for text in row.outputs) for row in rows):
             found.append(f"{name}: {empty:,} {total} have an empty output")
+        found += framed(name, rows)
         if name not in (*trained, "dev"):
             found += foreign(name, rows)
     return found
@@ -40,6 +45,24 @@ def foreign(name: str, rows: Sequence[Record]) -> list[str]:
     return [
         f"{name}: {count:,} of {len(rows):,} records have only references without a-z and 0-9 "
         "(another script): ROUGE-L is 0 for them, whatever is answered"
+    ]
+
+
+def framed(name: str, rows: Sequence[Record]) -> list[str]:
+    """A sentence on the records that hold text of a prompt's frame, where there are any."""
+    held: Counter[str] = Counter()
+    count = 0
+    for row in rows:
+        said = [row.instruction, row.input, *row.outputs, *(turn.content for turn in row.turns)]
+        found = {text for part in said for text in _FRAME_TEXT.findall(part)}
+        held.update(found)
+        count += bool(found)
+    if not count:
+        return []
+    named = ", ".join(f"{text} ({number:,})" for text, number in held.most_common(3))
+    return [
+        f"{name}: {count:,} of {len(rows):,} records hold text that prompts are framed with: "
+        f"{named}; it is encoded as text, and a student may learn to write it"
     ]
 
 

@@ -1,12 +1,14 @@
 """How a record becomes the text of a prompt, and which id ends a response."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Template
+from kdbench.data.ids import Controls, controls_of, held
 from kdbench.data.record import Record, Turn
 
 if TYPE_CHECKING:
@@ -34,10 +36,20 @@ class Frame:
     """What turns a record into token ids."""
 
     tokenizer: "Tokenizer"
-    render: Callable[[Record], str]
-    """From a record to the prompt's text."""
+    parts: Callable[[Record], tuple[str, ...]]
+    """From a record to the prompt: text of the frame and of the record in turn, the frame's first.
+    """
     end: int
     """The id that ends a response."""
+
+    @cached_property
+    def controls(self) -> Controls:
+        """The tokenizer's control strings."""
+        return controls_of(self.tokenizer)
+
+    def render(self, record: Record) -> str:
+        """The prompt's text."""
+        return "".join(self.parts(record))
 
 
 def frame_of(
@@ -62,19 +74,17 @@ def frame_of(
         raise UserError(f"template_options: {template} has none, only template: chat")
     fast = cast("Tokenizer", getattr(tokenizer, "backend_tokenizer", tokenizer))
     end: int | None = getattr(tokenizer, "eos_token_id", None)
-    render = _chat(tokenizer, options or {}) if template == "chat" else alpaca_prompt
-    return Frame(fast, render, eos_id(fast) if end is None else end)
+    parts = _chat(tokenizer, options or {}) if template == "chat" else alpaca_parts
+    return Frame(fast, parts, eos_id(fast) if end is None else end)
 
 
 def prompt_text(instruction: str, input_text: str) -> str:
     """The Alpaca frame that MiniLLM, DistiLLM, ABKD and AMiD use."""
-    if input_text:
-        return f"{WITH_INPUT}{instruction}{INPUT}{input_text}{RESPONSE}"
-    return f"{WITHOUT_INPUT}{instruction}{RESPONSE}"
+    return "".join(alpaca_parts(Record(instruction, input_text, ("",))))
 
 
-def alpaca_prompt(record: Record) -> str:
-    """A record in the Alpaca frame.
+def alpaca_parts(record: Record) -> tuple[str, ...]:
+    """A record in the Alpaca frame: text of the frame and of the record in turn.
 
     Raises:
         UserError: it is a conversation, for which the frame has no place.
@@ -84,7 +94,9 @@ def alpaca_prompt(record: Record) -> str:
             f"a conversation of {len(record.turns)} turns before the answer does not fit into the "
             "Alpaca frame, which asks one user turn: template: chat renders it"
         )
-    return prompt_text(record.instruction, record.input)
+    if record.input:
+        return WITH_INPUT, record.instruction, INPUT, record.input, RESPONSE
+    return WITHOUT_INPUT, record.instruction, RESPONSE
 
 
 def user_turn(instruction: str, input_text: str) -> str:
@@ -109,8 +121,8 @@ def usual_end(tokenizer: "Tokenizer") -> int | None:
     return next((int(found) for found in ids if found is not None), None)
 
 
-def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[Record], str]:
-    """Renders the turns before the answer and its opening, after a trial of one user turn."""
+def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[Record], tuple[str, ...]]:
+    """The turns before the answer and its opening, after a trial of one user turn."""
     if not hasattr(tokenizer, "apply_chat_template"):
         raise UserError("template: chat needs a fast tokenizer of transformers")
     text = _template_text(tokenizer)
@@ -119,30 +131,47 @@ def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[Record
             raise UserError(f"template_options: the tokenizer's chat template knows no '{option}'")
     if re.search(r"\|\s*random\b", text):
         raise UserError("the tokenizer's chat template draws at random: prompts have to be fixed")
+    controls = controls_of(tokenizer.backend_tokenizer)
 
+    def parts(record: Record) -> tuple[str, ...]:
+        asked = Turn("user", user_turn(record.instruction, record.input))
+        turns = record.turns or (asked,)
+        rendered = _rendered(tokenizer, turns, options)
+        if not (found := held(controls, *(turn.content for turn in turns))):
+            return (rendered,)
+        marks = [f"<kdbench turn {number}>" for number in range(len(turns))]
+        marked = [Turn(turn.role, mark) for turn, mark in zip(turns, marks, strict=True)]
+        frame = _rendered(tokenizer, marked, options)
+        pieces = re.split("|".join(map(re.escape, marks)), frame)
+        for said in ([turn.content for turn in turns], [turn.content.strip() for turn in turns]):
+            mixed = [piece for pair in zip(pieces, said, strict=False) for piece in pair]
+            if "".join(whole := (*mixed, pieces[-1])) == rendered:
+                return whole
+        raise UserError(
+            f"the tokenizer's chat template does not keep a turn with {', '.join(found)} in one "
+            "piece, so it cannot be asked as text: take it out of the record"
+        )
+
+    parts(Record("instruction", "input", ("output",)))
+    return parts
+
+
+def _rendered(tokenizer: Any, turns: Sequence[Turn], options: Mapping[str, bool | str]) -> str:
     from jinja2 import TemplateError
 
-    def render(record: Record) -> str:
-        asked = Turn("user", user_turn(record.instruction, record.input))
-        turns = [{"role": turn.role, "content": turn.content} for turn in record.turns or [asked]]
-        try:
-            rendered: str = tokenizer.apply_chat_template(
-                turns,
-                tokenize=False,
-                add_generation_prompt=True,
-                strftime_now=_refuse_date,
-                **options,
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            roles = ", ".join(turn["role"] for turn in turns)
-            what = f"turns of {roles}" if record.turns else "one user turn"
-            raise UserError(
-                f"the tokenizer's chat template cannot render {what}: {error}"
-            ) from error
-        return rendered
-
-    render(Record("instruction", "input", ("output",)))
-    return render
+    try:
+        text: str = tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.content} for turn in turns],
+            tokenize=False,
+            add_generation_prompt=True,
+            strftime_now=_refuse_date,
+            **options,
+        )
+    except (TemplateError, TypeError, ValueError) as error:
+        roles = ", ".join(turn.role for turn in turns)
+        what = f"turns of {roles}" if len(turns) > 1 else "one user turn"
+        raise UserError(f"the tokenizer's chat template cannot render {what}: {error}") from error
+    return text
 
 
 def _template_text(tokenizer: Any) -> str:

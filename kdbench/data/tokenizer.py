@@ -10,7 +10,7 @@ from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Data
 from kdbench.data.record import Record
-from kdbench.data.template import EOS, FRAME, Frame, alpaca_prompt, eos_id, frame_of, prompt_text
+from kdbench.data.template import EOS, FRAME, Frame, alpaca_parts, eos_id, frame_of, prompt_text
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """What a tokenizer's folder holds, and what goes wherever a tokenizer goes; the first has to."""
@@ -109,7 +109,7 @@ def read_frame(folder: Path, data: Data) -> Frame:
     """
     tokenizer, end = load_tokenizer(folder), end_id(folder)
     if data.template == "alpaca":
-        return Frame(tokenizer, alpaca_prompt, end)
+        return Frame(tokenizer, alpaca_parts, end)
     from transformers import PreTrainedTokenizerFast
 
     # Only for its template: the ids come from tokenizer.json, as everywhere else.
@@ -118,4 +118,4 @@ def read_frame(folder: Path, data: Data) -> Frame:
         frame = frame_of(chatting, data.template, data.template_options)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    return Frame(tokenizer, frame.render, end)
+    return Frame(tokenizer, frame.parts, end)

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, PretrainedConfig
 
 from kdbench.base.errors import UserError
+from kdbench.data.ids import vocabulary_size
 from kdbench.data.tokenizer import stop_ids
 from kdbench.generate import Answer
 from kdbench.models.remote_code import code_files
@@ -36,7 +37,7 @@ class Student:
     @property
     def vocabulary(self) -> int:
         """Ids that the tokenizer knows; an output head may be padded beyond them."""
-        return min(self.tokenizer.get_vocab_size(), int(self.config.vocab_size))
+        return min(vocabulary_size(self.tokenizer), int(self.config.vocab_size))
 
     def answer(self, token_ids: Sequence[int]) -> Answer:
         """Cuts generated tokens at the first end-of-sequence token and decodes them."""

@@ -15,7 +15,7 @@ from kdbench.config.schema import Architecture, Lora
 from kdbench.models.remote_code import forget_classes
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    pass
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Head:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
-def build(architecture: Architecture, tokenizer: "Tokenizer", eos: int, *, seed_key: str) -> Any:
+def build(architecture: Architecture, vocabulary: int, eos: int, *, seed_key: str) -> Any:
     """A Llama with random weights that are a function of `seed_key` alone."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=vocabulary,
         hidden_size=architecture.width,
         intermediate_size=architecture.mlp,
         num_hidden_layers=architecture.layers,

@@ -7,6 +7,8 @@ Every artefact is keyed by the content it was made from, made once, and used by 
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,7 +20,7 @@ from kdbench.config.identity import digest
 from kdbench.config.schema import Model, Split, Suite
 from kdbench.data.arrow import source_digest
 from kdbench.data.record import Record
-from kdbench.data.records import read_split, splits_of
+from kdbench.data.records import place_of, read_split, splits_of
 from kdbench.models.weights import checkpoint, weights_files
 
 Role = Literal["teacher", "student"]
@@ -178,6 +180,21 @@ class Artifacts:
             )
         return records
 
+    @contextmanager
+    def named_records(self, split: Split) -> Iterator[None]:
+        """Names the file and the row of a record of a split that cannot be encoded.
+
+        Raises:
+            UserError: in the place of `RecordError`.
+        """
+        from kdbench.data.encode import RecordError
+
+        try:
+            yield
+        except RecordError as error:
+            place = place_of(self.data_folder, split, error.number)
+            raise UserError(f"{place}: {error}") from error
+
     def references(self) -> dict[str, list[tuple[str, ...]]]:
         """The references of every sample of every evaluation set."""
         return {
@@ -187,7 +204,7 @@ class Artifacts:
 
     def prompts(self) -> dict[str, list[list[int]]]:
         """The encoded prompts of every evaluation set; known once `encoded` exists."""
-        from kdbench.data.encode import encode_prompt
+        from kdbench.data.encode import encode_prompts
         from kdbench.data.tokenizer import read_frame
 
         text = (self.encoded / "prompts.json").read_text(encoding="utf-8")
@@ -196,10 +213,10 @@ class Artifacts:
         frame = read_frame(self.tokenizer, data)
         for name, split in data.evaluation.items():
             if name not in prompts:  # dev, which is answered only where it is to choose
-                prompts[name] = [
-                    encode_prompt(frame, record, data.max_prompt, data.truncation)
-                    for record in self.records(split)
-                ]
+                with self.named_records(split):
+                    prompts[name] = encode_prompts(
+                        frame, self.records(split), data.max_prompt, data.truncation
+                    )
         return prompts
 
     @property
@@ -210,9 +227,10 @@ class Artifacts:
     @property
     def vocabulary(self) -> int:
         """Ids that the tokenizer knows; known once it exists."""
+        from kdbench.data.ids import vocabulary_size
         from kdbench.data.tokenizer import load_tokenizer
 
-        return int(load_tokenizer(self.tokenizer).get_vocab_size())
+        return vocabulary_size(load_tokenizer(self.tokenizer))
 
 
 @cache

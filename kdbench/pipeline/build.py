@@ -7,12 +7,11 @@ from kdbench.base import store
 from kdbench.base.seeds import derive
 from kdbench.config.identity import Shared, digest
 from kdbench.config.schema import Loss, Model
-from kdbench.data.encode import Encoded, encode_prompt, encode_split
+from kdbench.data.encode import Encoded, encode_prompts, encode_split
 from kdbench.data.records import splits_of
 from kdbench.data.tokenizer import (
     TOKENIZER_FILES,
     end_id,
-    load_tokenizer,
     read_frame,
     train_tokenizer,
 )
@@ -34,21 +33,22 @@ def prepare(artifacts: Artifacts) -> None:
         frame = read_frame(artifacts.tokenizer, data)
         with store.new_folder(artifacts.encoded) as folder:
             for name, split in splits_of(data.model_copy(update={"evaluation": {}})).items():
-                encode_split(
-                    frame,
-                    artifacts.records(split),
-                    max_prompt=data.max_prompt,
-                    max_length=data.max_length,
-                    name=name,
-                    truncation=data.truncation,
-                ).save(folder / f"{name}.safetensors")
-            prompts = {
-                name: [
-                    encode_prompt(frame, record, data.max_prompt, data.truncation)
-                    for record in artifacts.records(split)
-                ]
-                for name, split in data.evaluation.items()
-            }
+                with artifacts.named_records(split):
+                    encoded = encode_split(
+                        frame,
+                        artifacts.records(split),
+                        max_prompt=data.max_prompt,
+                        max_length=data.max_length,
+                        name=name,
+                        truncation=data.truncation,
+                    )
+                encoded.save(folder / f"{name}.safetensors")
+            prompts = {}
+            for name, split in data.evaluation.items():
+                with artifacts.named_records(split):
+                    prompts[name] = encode_prompts(
+                        frame, artifacts.records(split), data.max_prompt, data.truncation
+                    )
             store.write_json(folder / "prompts.json", prompts)
 
 
@@ -223,7 +223,7 @@ def _build(artifacts: Artifacts, role: Role, init_seed: int, folder: Path) -> No
     assert architecture is not None
     model = build(
         architecture,
-        load_tokenizer(artifacts.tokenizer),
+        artifacts.vocabulary,
         end_id(artifacts.tokenizer),
         seed_key=artifacts.seed_key(role, init_seed),
     )

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.data.remarks import foreign
+from kdbench.data.records import splits_of
+from kdbench.data.remarks import foreign, framed
 from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, judge, tell, unlike
@@ -87,8 +88,11 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
         todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
         if todo:
             provenance.begin(plan, begun)
-            for name, split in plan.artifacts.suite.data.evaluation.items():
-                for text in foreign(name, plan.artifacts.records(split)):
+            data = plan.artifacts.suite.data
+            for name, split in splits_of(data).items():
+                records = plan.artifacts.records(split)
+                unread = foreign(name, records) if name in data.evaluation else []
+                for text in [*unread, *framed(name, records)]:
                     display.say(text, warning=True)
         made = _made(plan) if todo else set()
         tasks = [task for task in _tasks(plan, todo) if task.name not in made]
