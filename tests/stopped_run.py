@@ -30,7 +30,7 @@ def stop():
 
 def stopping(path, content):
     if is_named(path):
-        path.with_name(f".{path.name}.1.tmp").write_bytes(content[: len(content) // 2])
+        store.temporary_name(path, os.getpid()).write_bytes(content[: len(content) // 2])
         stop()
     write_bytes(path, content)
 

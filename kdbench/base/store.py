@@ -4,19 +4,30 @@ Every file appears whole or not at all (temporary name, fsync, rename). JSON lin
 process runs may lose their last line to a kill; `repair_jsonl` cuts such a line off.
 """
 
+import glob
 import hashlib
 import json
 import math
 import os
+import platform
+import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from kdbench.base.errors import UserError
+
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{6})-(?P<pid>[0-9]+)(?P<old>\.old)?\.tmp"
+)
+_DAY = 24 * 3600
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -55,13 +66,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path, os.getpid())
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -88,17 +100,29 @@ def dump_line(row: Mapping[str, Any]) -> str:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends well, and vanishes otherwise."""
+    """A temporary folder that becomes `path`, synced, when the block ends well.
+
+    What was there is first set aside, and put back by `sweep` where a kill left it there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        _clear(left)
+    temporary = temporary_name(path, os.getpid())
+    old = temporary_name(path, os.getpid(), old=True)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        shutil.rmtree(path, ignore_errors=True)
+        for made in temporary.rglob("*"):
+            _sync(made)
+        _sync(temporary)
+        if path.exists():
+            path.rename(old)
         temporary.rename(path)
+        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -109,26 +133,62 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder, since whoever writes the file may have temporary names of its own.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path, os.getpid())
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary / path.name
-        with (temporary / path.name).open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary / path.name)
         (temporary / path.name).replace(path)
+        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed writers left below a folder that no other process writes to."""
-    for path in folder.rglob(".*.tmp"):
-        # A process that only sends to a tracker, or exports, may be renaming its own just now.
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    """Removes what killed writers left below a folder; a folder that they had set aside returns.
+
+    What belongs to a process that is alive stays.
+    """
+    for path in sorted(folder.rglob(".*.tmp")):
+        _clear(path)
+
+
+def _clear(path: Path) -> None:
+    """Removes a temporary file or folder whose process is gone, or puts back what it set aside."""
+    parts = _TEMPORARY.fullmatch(path.name)
+    if parts is None or _is_alive(parts["host"], int(parts["pid"]), path):
+        return
+    place = path.with_name(parts["name"])
+    if parts["old"] and not place.exists():
+        path.rename(place)
+    elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path, pid: int, *, old: bool = False) -> Path:
+    """Where a process of this machine keeps what becomes `path`, or what it takes the place of."""
+    return path.with_name(f".{path.name}.{_HOST}-{pid}{'.old' if old else ''}.tmp")
+
+
+def _is_alive(host: str, pid: int, path: Path) -> bool:
+    """Whether a temporary file may still be written to."""
+    if host != _HOST:  # on a disk that machines share
+        with suppress(FileNotFoundError):
+            return time.time() - path.stat().st_mtime < _DAY
+        return True
+    return psutil.pid_exists(pid)
+
+
+def _sync(path: Path) -> None:
+    """Has the system write a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def repair_jsonl(path: Path, keep_rows: int) -> None:

@@ -125,6 +125,7 @@ def check_nothing_is_lost(
     Raises:
         UserError: naming them.
     """
+    store.sweep(target.parent)  # a killed command may have set the board aside
     board = Run(target)
     if not (target / ARCHIVE).exists() or differences(board.spec.shared, shared):
         return
