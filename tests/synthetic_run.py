@@ -176,6 +176,7 @@ def write_trial(
             "generated_tokens": variant.generated * steps,
             "weights": {},
             "dropout": 0.0,
+            "digests": {},
         },
     )
 

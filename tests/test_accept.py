@@ -1,5 +1,7 @@
 """Trials of a board that another machine takes as done: what is packed, accepted, and refused."""
 
+import io
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -7,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from kdbench.base.errors import UserError
+from kdbench.base.seal import quick_digest, quick_digest_of
 from kdbench.base.store import file_digest, read_json, write_json, write_jsonl, write_text
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, find_board, judge, unlike
@@ -60,7 +64,13 @@ def finish(
             files.path.parent.mkdir(parents=True, exist_ok=True)
             made.rename(files.path)
         write_json(files.path / "spec.json", trial.spec.model_dump(mode="json"))
-        write_json(files.path / "DONE.json", {**(files.done or {}), "weights": WEIGHTS})
+        digests = {
+            path.name: quick_digest(path)
+            for path in (files.scores_path, files.train_log)
+            if path.exists()
+        }
+        path = files.path / "DONE.json"
+        write_json(path, {**read_json(path), "weights": WEIGHTS, "digests": digests})
         for name, size in SETS.items():
             for greedy in (False, True):
                 answers = [_answer(trial.slug, sample) for sample in range(size)]
@@ -202,9 +212,12 @@ def test_a_board_of_other_settings_is_refused_by_the_field_that_differs(
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("spec.json", b'{"variant": "sft"}', "broken (spec.json: objective: Field required"),
+        ("spec.json", b'{"variant": "sft"}', "objective: Field required"),
         ("spec.json", b"{", "broken"),
-        ("DONE.json", b"{}", "how it ended"),
+        ("DONE.json", b"{}", "status: Field required"),
+        ("DONE.json", b"[]", "not a JSON object"),
+        ("scores.parquet", b"<html>", "not the one that DONE.json vouches for"),
+        ("train.jsonl", b"", "not the one that DONE.json vouches for"),
         ("DONE.json", None, "the board lacks DONE.json"),
         ("generations/vicuna.jsonl", None, "the board lacks generations/vicuna.jsonl"),
         ("train.jsonl", None, "the board lacks train.jsonl"),
@@ -233,13 +246,51 @@ def test_what_the_run_has_is_never_overwritten(plan_in: PlanIn, board: Path) -> 
     plan = plan_in("here")
     finish(plan, ("teacher", "initial student"))
     (of(plan, "initial student").path / "DONE.json").unlink()
-    (of(plan, "teacher").path / "DONE.json").write_text('{"status": "done", "mine": true}')
+    path = of(plan, "teacher").path / "DONE.json"
+    write_json(path, {**read_json(path), "reason": "mine"})
     offer = judge(plan, board)
     accept(plan, offer)
     assert [trial.name for trial, _ in offer.fitting] == ["sft"]
     assert "initial student: it has been begun here" in offer.left[0]
-    assert (of(plan, "teacher").done or {})["mine"]
+    assert read_json(path)["reason"] == "mine"
     assert of(plan, "initial student").done is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: rows.assign(value=rows.value * 2), "outside 0 to 100"),
+        (lambda rows: rows.assign(value=rows.value - 50), "outside 0 to 100"),
+        (lambda rows: rows.assign(value=rows.value.where(rows["sample"] != 1)), "outside"),
+        (lambda rows: rows[rows["sample"] % 2 == 0], "on dolly lacks"),
+        (lambda rows: rows[rows["set"] != "vicuna"], "on vicuna is not of the suite's samples"),
+        (lambda rows: rows.replace("vicuna", "average"), "on average is not of the suite's"),
+        (lambda rows: rows.replace("rouge_l", "bleu"), "bleu on dolly is no score"),
+        (lambda rows: pd.concat([rows, rows.head(1)]), "holds one twice"),
+        (lambda rows: rows[rows["metric"] != "exact_match"], "exact_match on dolly is not"),
+        (lambda rows: rows.assign(decoding_seed=7), "on dolly is not of the suite's samples"),
+        (lambda rows: rows.drop(columns="sample"), "no table of scores"),
+        (lambda rows: rows.assign(value=rows.value.astype(str)), "no table of scores"),
+    ],
+)
+def test_scores_that_the_suite_cannot_give_are_not_accepted(
+    plan_in: PlanIn, board: Path, change: Callable[[pd.DataFrame], pd.DataFrame], reason: str
+) -> None:
+    """Though DONE.json vouches for them: it can be edited as well."""
+    scores, done = member(board, "sft", "scores"), member(board, "sft", "DONE")
+
+    def edit(members: dict[str, bytes]) -> None:
+        rows = pd.read_parquet(io.BytesIO(members[scores]))
+        buffer = io.BytesIO()
+        change(rows).to_parquet(buffer, index=False)
+        members[scores] = buffer.getvalue()
+        tree = json.loads(members[done])
+        tree["digests"]["scores.parquet"] = quick_digest_of(members[scores])
+        members[done] = json.dumps(tree).encode()
+
+    repack(board, edit)
+    (line,) = judge(plan_in("here"), board).left
+    assert reason in line
 
 
 def test_trials_that_were_not_asked_for_are_named(plan_in: PlanIn, board: Path) -> None:

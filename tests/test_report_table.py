@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from scipy import stats
 
 from kdbench.base.errors import UserError
-from kdbench.base.store import write_json
+from kdbench.base.store import read_json, write_json
 from kdbench.report.notes import notes
 from kdbench.report.render import to_console, to_markdown
 from kdbench.report.table import Board, build_board, leaderboard, stability_frame
@@ -180,7 +180,9 @@ def test_what_a_training_seed_changes_follows_from_what_trials_say_of_dropout(
 ) -> None:
     run = write_run(tmp_path, [Variant("sft", 50.0)], references=False)
     for trial in run.trials():
-        write_json(trial.path / "DONE.json", {**(trial.done or {}), "dropout": dropout})
+        write_json(
+            trial.path / "DONE.json", {**read_json(trial.path / "DONE.json"), "dropout": dropout}
+        )
     assert words in said(build_board(run))
 
 
@@ -188,7 +190,9 @@ def test_trials_of_different_initial_students_are_said_to_be_unpaired(tmp_path: 
     run = write_run(tmp_path, VARIANTS)
     for place, trial in enumerate(run.trials()):
         weights = {"teacher": "same", "initial student": "one" if place else "other"}
-        write_json(trial.path / "DONE.json", {**(trial.done or {}), "weights": weights})
+        write_json(
+            trial.path / "DONE.json", {**read_json(trial.path / "DONE.json"), "weights": weights}
+        )
     text = said(build_board(run))
     assert "NOT PAIRED" in text
     assert "`initial student` (2 versions)" in text

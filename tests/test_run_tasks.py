@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.base.seal import quick_digest
 from kdbench.base.store import write_json
 from kdbench.cli.progress import print_failures
 from kdbench.config.identity import Shared
@@ -11,7 +12,9 @@ from kdbench.launch.local import Failure, Task
 from kdbench.pipeline import run
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.plan import Plan
+from kdbench.pipeline.trial import UNTRAINED
 from kdbench.runs.folder import Run
+from kdbench.score import write_scores
 from kdbench.variants.variant import parse
 from tests.conftest import ANSWERS_VERSION
 
@@ -124,7 +127,13 @@ def test_a_cached_student_that_finished_trials_did_not_start_from_is_warned_of(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished = next(trial for trial in plan.trials if trial.name == "forward-kl")
-    done = {"status": "done", "weights": {"initial student": "0" * 64}}
+    files = finished.files(plan.run)
+    write_scores(files.scores_path, [("dolly", 0, 10, "rouge_l", 50.0)])
+    vouched = {
+        "weights": {"initial student": "0" * 64},
+        "digests": {"scores.parquet": quick_digest(files.scores_path)},
+    }
+    done = {"status": "done", **UNTRAINED, **vouched, "dropout": 0.0}
     write_json(finished.files(plan.run).path / "DONE.json", done)
     monkeypatch.setattr(run, "execute", lambda *arguments, **options: [])
     display = Said()

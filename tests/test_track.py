@@ -228,8 +228,11 @@ def test_ctrl_c_while_sending_leaves_no_later_step_out(
 ) -> None:
     run, files = alone
     counts = dict.fromkeys(("steps", "tokens", "teacher_passes", "generated_tokens"), 0)
-    rest = {"diverged_at": None, "train_seconds": 1.0, "weights": {}, "dropout": 0.0}
-    (files.path / "DONE.json").write_text(json.dumps({"status": "done", **counts, **rest}))
+    vouched: dict[str, dict[str, str]] = {"weights": {}, "digests": {}}
+    rest = {"diverged_at": None, "reason": None, "train_seconds": 1.0, "dropout": 0.0}
+    (files.path / "DONE.json").write_text(
+        json.dumps({"status": "done", **counts, **rest, **vouched})
+    )
     fake = use(_Interrupted())
     follower = Follower(run, ["wandb"], pytest.fail)
     with pytest.raises(KeyboardInterrupt):

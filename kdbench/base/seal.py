@@ -5,8 +5,9 @@ stands alone has `<name>.xxh3` beside it, or its digest in the file that vouches
 against damage; where a digest is an identity, it is a sha256.
 """
 
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def quick_digest(path: Path) -> str:
     return found.hexdigest()
 
 
+def quick_digest_of(content: bytes) -> str:
+    """The xxh3 digest of bytes, as `quick_digest` gives it of a file."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
 @contextmanager
 def sealed_folder(path: Path) -> Iterator[Path]:
     """A new folder, see `store.new_folder`, with digests of its files."""
@@ -45,12 +51,18 @@ def sealed_folder(path: Path) -> Iterator[Path]:
 def seal(folder: Path) -> None:
     """Writes the digests of all files below a folder into it."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != DIGESTS]
+    for path in files:  # what vouches for them is not on the disk before them
+        store.sync(path)
     digests = {path.relative_to(folder).as_posix(): quick_digest(path) for path in files}
     store.write_json(folder / DIGESTS, digests)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, only: Collection[str] | None = None) -> None:
     """Checks that a sealed folder holds the files that were written, byte for byte.
+
+    Args:
+        folder: what `sealed_folder` or `seal` made.
+        only: names of the files to check; all where it is left out.
 
     Raises:
         DamagedError: a file is missing, another one, or without a digest.
@@ -65,7 +77,8 @@ def check_folder(folder: Path) -> None:
     if not isinstance(digests, Mapping):
         raise DamagedError(f"{seal_path}: damaged, not a list of digests")
     for name, digest in digests.items():
-        check_file(folder / name, digest)
+        if only is None or name in only or not (folder / name).exists():
+            check_file(folder / name, digest)
 
 
 def check_file(path: Path, digest: object) -> None:
@@ -85,31 +98,36 @@ def check_file(path: Path, digest: object) -> None:
     _checked[key] = now
 
 
-def opened(folder: Path, *vouchers: Path) -> Path:
-    """A sealed folder that can be made again, after a check.
+def sidecar(path: Path) -> Path:
+    """The file that holds the digest of a file that stands alone."""
+    return path.with_name(f"{path.name}.xxh3")
 
-    Args:
-        folder: what is to be read.
-        vouchers: files whose existence says that it is complete.
+
+def seal_file(path: Path) -> None:
+    """Writes the digest of a file beside it; before that, the file counts as unfinished."""
+    store.write_text(sidecar(path), quick_digest(path) + "\n")
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file and its digest are there."""
+    return path.is_file() and sidecar(path).is_file()
+
+
+def check_sealed(path: Path) -> None:
+    """Checks a file against the digest beside it.
 
     Raises:
-        UserError: it is damaged; it has been removed with its vouchers, so that the same command
-            makes it again.
+        DamagedError: it is missing, or has another one.
     """
-    try:
-        check_folder(folder)
-    except DamagedError as error:
-        for voucher in vouchers:
-            voucher.unlink(missing_ok=True)
-        remove(folder)
-        raise UserError(f"{error}; it was removed: the same command makes it again") from error
-    return folder
+    check_file(path, sidecar(path).read_bytes().decode("ascii", "replace").strip())
 
 
-def remove(folder: Path) -> None:
-    """Removes a folder in one step as others see it."""
-    aside = folder.with_name(f".{folder.name}.damaged.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    if folder.exists():
-        folder.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+def remove(*paths: Path) -> None:
+    """Removes files and folders, each in one step as others see it."""
+    for path in paths:
+        if path.is_dir():
+            aside = store.temporary_name(path, os.getpid())
+            path.rename(aside)
+            shutil.rmtree(aside)
+        else:
+            path.unlink(missing_ok=True)

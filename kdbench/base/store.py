@@ -34,11 +34,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """One JSON object from a file.
 
     Raises:
-        UserError: the file is not JSON.
+        UserError: the file is not JSON, or no object.
     """
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value = _object(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not a JSON object ({error}); delete it to have it made again"
         ) from error
@@ -56,11 +56,18 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = _object(line)
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not a JSON object ({error})") from error
         rows.append({key: _restore(key, value) for key, value in row.items()})
     return rows
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {type(value).__name__}")
+    return value
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -73,7 +80,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -114,12 +121,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for made in temporary.rglob("*"):
-            _sync(made)
-        _sync(temporary)
+            sync(made)
+        sync(temporary)
         if path.exists():
             path.rename(old)
         temporary.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -138,9 +145,9 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary / path.name
-        _sync(temporary / path.name)
+        sync(temporary / path.name)
         (temporary / path.name).replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -179,10 +186,13 @@ def _is_alive(host: str, pid: int, path: Path) -> bool:
         with suppress(FileNotFoundError):
             return time.time() - path.stat().st_mtime < _DAY
         return True
-    return psutil.pid_exists(pid)
+    try:  # a zombie writes nothing
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Has the system write a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

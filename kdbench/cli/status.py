@@ -43,8 +43,8 @@ def describe(trial: TrialFiles) -> dict[str, Any]:
     spec, done = trial.spec, trial.done
     state, detail = "open", ""
     if done is not None:
-        state = str(done["status"])
-        detail = f"at step {done['diverged_at']}: {done['reason']}" if state == "diverged" else ""
+        state = done.status
+        detail = f"at step {done.diverged_at}: {done.reason}" if state == "diverged" else ""
     elif (trial.path / "FAILED.json").exists():
         failure = read_json(trial.path / "FAILED.json")
         state, detail = "failed", f"{failure['stage']}: {failure['error']}"

@@ -10,7 +10,7 @@ from kdbench.compare.figures import SAMPLES, BoardFigures, RunFigures, sample_er
 from kdbench.compare.pairing import Pairing
 from kdbench.compare.sides import RunSide
 from kdbench.report.table import AVERAGE
-from kdbench.runs.results import METRICS
+from kdbench.runs.scores import METRICS
 from kdbench.stats.intervals import Floats, Interval, over_samples
 from kdbench.stats.paired import sign_flip_p, smallest_sign_flip_p
 from kdbench.stats.tiers import LEVEL, holm_list

@@ -6,9 +6,9 @@ runs is not.
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdbench.config.schema import Suite
 
@@ -22,7 +22,9 @@ STEPS = ("recipe.batch", "recipe.steps")
 
 
 class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Shared(_Stored):
@@ -105,6 +107,25 @@ class TrialSpec(_Stored):
     def definition(self) -> dict[str, Any]:
         """What the variant is, whatever its seeds and its suite."""
         return {"params": self.parameters, "source": self.source, "code": self.code}
+
+
+class Done(_Stored):
+    """DONE.json: how a trial ended, and what vouches for its files."""
+
+    status: Literal["done", "diverged"]
+    diverged_at: int | None
+    reason: str | None
+    steps: Annotated[int, Field(ge=0)]
+    train_seconds: Annotated[float, Field(ge=0)]
+    tokens: Annotated[int, Field(ge=0)]
+    generated_tokens: Annotated[int, Field(ge=0)]
+    teacher_passes: Annotated[int, Field(ge=0)]
+    weights: dict[str, str]
+    """Digests of the shared models that it depends on."""
+    dropout: Annotated[float, Field(ge=0, le=1)]
+    """The largest probability of it in the training."""
+    digests: dict[str, str]
+    """Of scores.parquet and train.jsonl, see `kdbench.base.seal`."""
 
 
 def canonical(value: Any) -> str:

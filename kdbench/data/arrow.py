@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.base import store
+from kdbench.base import seal, store
 from kdbench.base.errors import UserError, first_line
 from kdbench.config.identity import digest
 from kdbench.config.schema import Column
@@ -58,13 +58,23 @@ def read_rows(path: Path, columns: Mapping[Column, str], split: str = "") -> "Da
         if not folder.exists():
             with store.locked(folder.with_suffix(".lock")):
                 if not folder.exists():
-                    with store.new_folder(folder) as temporary:
+                    with seal.sealed_folder(folder) as temporary:
                         work = temporary / "work"
                         _mapped(path, columns, name, work).save_to_disk(temporary / "rows")
                         shutil.rmtree(work, ignore_errors=True)
-        rows: Dataset = load_from_disk(folder / "rows")
+        rows: Dataset = load_from_disk(_whole(folder) / "rows")
     first, end = _bounds(split, len(rows), path)
     return rows if (first, end) == (0, len(rows)) else rows.select(range(first, end))
+
+
+def _whole(folder: Path) -> Path:
+    """A folder of the cache, after a check of its bytes."""
+    try:
+        seal.check_folder(folder)
+    except seal.DamagedError as error:
+        seal.remove(folder)
+        raise UserError(f"{error}; it was removed: the same command makes it again") from error
+    return folder
 
 
 def first_row(path: Path, columns: Mapping[Column, str], split: str) -> int:

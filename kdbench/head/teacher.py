@@ -4,16 +4,19 @@ The full-vocabulary distribution is recomputed exactly by the teacher's head, fr
 the bytes of logits and without its body in memory. One cache serves every off-policy trial.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdbench.base import store
+from kdbench.base import seal
 from kdbench.base.errors import UserError
 from kdbench.data.batches import MicroBatch, collate, response_indices, to_device
 from kdbench.data.encode import Encoded
@@ -22,6 +25,7 @@ from kdbench.models.model import Head, head_of, hidden_states, mixed_precision
 
 ROWS = 16
 """Rows in a forward pass of the teacher."""
+BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,56 @@ class TeacherCache:
 
     hidden: Tensor
     head: Head
+    blocks: "Blocks | None" = None
+    """Checks what is read of a file; None for what was computed in this process."""
 
     def batch(self, data: Encoded, rows: Tensor) -> Teacher:
         """The teacher's side of some rows, in the order of `collate(data, rows).labels`.
 
         It lies on the head's device; the cache itself stays in the machine's memory.
         """
-        hidden = self.hidden[response_indices(data, rows)]
+        indices = response_indices(data, rows)
+        if self.blocks is not None:
+            self.blocks.check(self.hidden, indices)
+        hidden = self.hidden[indices]
         return Teacher(to_device(hidden, self.head.weight.device), self.head)
+
+
+class Blocks:
+    """Digests of a large file of hidden states, each compared when its rows are first read."""
+
+    def __init__(self, path: Path, digests: Sequence[str]) -> None:
+        self._path = path
+        self._digests = digests
+        self._checked = torch.zeros(len(digests), dtype=torch.bool)
+
+    def check(self, hidden: Tensor, indices: Tensor) -> None:
+        """Compares the blocks that hold some rows, as far as that is not done.
+
+        Raises:
+            UserError: a block is damaged; the cache has been removed, to be made again.
+        """
+        blocks = torch.unique(indices // rows_of_a_block(hidden))
+        for block in blocks[~self._checked[blocks]].tolist():
+            if block_digest(hidden, block) != self._digests[block]:
+                seal.remove(self._path.parent)
+                raise UserError(
+                    f"{self._path}: damaged, its bytes are not those that were written; the cache "
+                    "was removed: the same command makes it again"
+                )
+            self._checked[block] = True
+
+
+def rows_of_a_block(hidden: Tensor) -> int:
+    """Rows that share a digest: about four megabytes of them."""
+    return max(1, BLOCK_BYTES // (hidden.shape[-1] * hidden.element_size()))
+
+
+def block_digest(hidden: Tensor, block: int) -> str:
+    """The xxh3 digest of one block of rows."""
+    size = rows_of_a_block(hidden)
+    rows = hidden[block * size : (block + 1) * size].contiguous()
+    return xxhash.xxh3_128_hexdigest(rows.view(torch.uint8).numpy().data)
 
 
 class LiveTeacher:
@@ -74,7 +120,7 @@ def fill(model: Any, vocabulary: int, splits: dict[str, Encoded], folder: Path) 
     """
     head = head_of(model, vocabulary)
     model.eval()
-    with store.new_folder(folder) as temporary:
+    with seal.sealed_folder(folder) as temporary:
         tensors = {"weight": head.weight.contiguous()}
         if head.bias is not None:
             tensors["bias"] = head.bias.contiguous()
@@ -82,12 +128,16 @@ def fill(model: Any, vocabulary: int, splits: dict[str, Encoded], folder: Path) 
         save_file(tensors, temporary / "head.safetensors", metadata)
         for name, data in splits.items():
             hidden = _all_hidden(model, data)
-            save_file({"hidden": hidden}, temporary / f"{name}.safetensors")
+            count = -(-len(hidden) // rows_of_a_block(hidden))
+            digests = [block_digest(hidden, block) for block in range(count)]
+            metadata = {"blocks": json.dumps(digests)}
+            save_file({"hidden": hidden}, temporary / f"{name}.safetensors", metadata)
             _verify(model, data, TeacherCache(hidden, head), name)
 
 
 def open_cache(folder: Path, split: str, device: torch.device) -> TeacherCache:
     """Opens the cache of one split: the head on `device`, the hidden states mapped, not read."""
+    seal.check_folder(folder, only=("head.safetensors",))
     with safe_open(folder / "head.safetensors", framework="pt", device=str(device)) as file:
         metadata = file.metadata()
         head = Head(
@@ -96,8 +146,10 @@ def open_cache(folder: Path, split: str, device: torch.device) -> TeacherCache:
             float(metadata["scale"]),
             float(metadata["softcap"]) or None,
         )
-    with safe_open(folder / f"{split}.safetensors", framework="pt") as file:
-        return TeacherCache(file.get_tensor("hidden"), head)
+    path = folder / f"{split}.safetensors"
+    with safe_open(path, framework="pt") as file:
+        digests = json.loads(file.metadata()["blocks"])
+        return TeacherCache(file.get_tensor("hidden"), head, Blocks(path, digests))
 
 
 def _all_hidden(model: Any, data: Encoded) -> Tensor:

@@ -3,6 +3,7 @@
 A board's trial is judged as a run judges its own: by what all trials share and by its spec.json.
 """
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,16 @@ from pydantic import ValidationError
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.config.identity import TrialSpec, differences, problem
+from kdbench.base.seal import quick_digest_of
+from kdbench.config.identity import Done, TrialSpec, differences, problem
 from kdbench.config.schema import validated
+from kdbench.generate import GREEDY
 from kdbench.pipeline import provenance
 from kdbench.pipeline.plan import Plan
 from kdbench.pipeline.trial import Trial
 from kdbench.runs.archive import ARCHIVE, FILES, Files, key_of, unpack
 from kdbench.runs.folder import STUDY, Run
+from kdbench.runs.scores import scores_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def unlike(plan: Plan, name: str) -> str | None:
         trial.label: digest
         for trial in plan.trials
         if (done := trial.files(plan.run).done) is not None
-        and (digest := done["weights"].get(name)) not in (None, here)
+        and (digest := done.weights.get(name)) not in (None, here)
     }
     if here is None or not others:
         return None
@@ -138,14 +142,45 @@ def _unfit(plan: Plan, trial: Trial, held: Files) -> str:
         return f"the board lacks {', '.join(missing)}"
     try:
         spec = validated(TrialSpec, _object(held["spec.json"]))
-        done = _object(held["DONE.json"])
+        done = validated(Done, _object(held["DONE.json"]))
     except ValidationError as error:
-        return f"broken (spec.json: {problem(error)})"
+        return f"broken (spec.json or DONE.json: {problem(error)})"
     except ValueError as error:
         return f"broken ({error})"
-    if done.get("status") not in ("done", "diverged"):
-        return "DONE.json does not say how it ended"
-    return "; ".join(differences(spec, trial.spec))
+    if changed := differences(spec, trial.spec):
+        return "; ".join(changed)
+    for name, digest in done.digests.items():
+        if name not in held or quick_digest_of(held[name]) != digest:
+            return f"{name} is not the one that DONE.json vouches for"
+    if trial.variant is not None and "train.jsonl" not in done.digests:
+        return "DONE.json does not vouch for train.jsonl"
+    if "scores.parquet" not in done.digests:
+        return "DONE.json does not vouch for scores.parquet"
+    return _wrong_scores(plan, held["scores.parquet"])
+
+
+def _wrong_scores(plan: Plan, content: bytes) -> str:
+    """Why scores are not those of the suite's samples; "" where they are."""
+    suite = plan.shared.suite
+    try:
+        scores = scores_of(io.BytesIO(content), "scores.parquet")
+    except UserError as error:
+        return f"broken ({error})"
+    seeds = tuple(sorted(suite.decoding.seeds))
+    wanted: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {}
+    for name, references in plan.artifacts.references().items():
+        sampled = (seeds, len(references))
+        wanted |= dict.fromkeys(
+            [(name, one) for one in ("rouge_l", "exact_match", "length")], sampled
+        )
+        wanted[name, "distinct_2"] = (seeds, 1)
+        if suite.decoding.greedy:
+            wanted[name, "rouge_l_greedy"] = ((GREEDY,), len(references))
+    found = {key: (one.seeds, one.values.shape[1]) for key, one in scores.items()}
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            return f"scores.parquet: {key[1]} on {key[0]} is not of the suite's samples"
+    return ""
 
 
 def _expected(plan: Plan, trial: Trial) -> list[str]:

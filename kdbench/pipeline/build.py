@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from kdbench.base import store
+from kdbench.base import seal, store
 from kdbench.base.seeds import derive
 from kdbench.config.identity import Shared, digest
 from kdbench.config.schema import Loss, Model
@@ -31,7 +31,7 @@ def prepare(artifacts: Artifacts) -> None:
             return
         data = artifacts.suite.data
         frame = read_frame(artifacts.tokenizer, data)
-        with store.new_folder(artifacts.encoded) as folder:
+        with seal.sealed_folder(artifacts.encoded) as folder:
             for name, split in splits_of(data.model_copy(update={"evaluation": {}})).items():
                 with artifacts.named_records(split):
                     encoded = encode_split(
@@ -79,6 +79,7 @@ def make_model(
             _fit(artifacts, role, init_seed, start, micro_batch, progress)
         # The suite's tokenizer, the teacher's as a rule, decides where answers end.
         _copy_tokenizer(artifacts.tokenizer, folder / "model")
+        seal.seal(folder / "model")
         digest_file = artifacts.weights_digest(role, init_seed)
         store.write_text(digest_file, _weights_digest(folder / "model", spec))
 
@@ -173,7 +174,7 @@ def answer_with_teacher(artifacts: Artifacts, shared: Shared) -> None:
         for prompt, answer in zip(prompts, answers, strict=True):
             ids = [*answer.token_ids, *([end] if answer.finish == "stop" else [])]
             rows.append((prompt, ids[: longest - len(prompt)]))
-        with store.new_folder(folder) as temporary:
+        with seal.sealed_folder(folder) as temporary:
             Encoded.of(rows).save(temporary / "train.safetensors")
 
 
@@ -204,7 +205,7 @@ def _make_tokenizer(artifacts: Artifacts) -> None:
     if artifacts.tokenizer.exists():
         return
     suite = artifacts.suite
-    with store.new_folder(artifacts.tokenizer) as folder:
+    with seal.sealed_folder(artifacts.tokenizer) as folder:
         if artifacts.tokenizer_source is not None:
             _copy_tokenizer(artifacts.tokenizer_source, folder)
         elif suite.tokenizer.vocabulary is not None:

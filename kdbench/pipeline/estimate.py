@@ -313,7 +313,7 @@ def _seconds(
     teacher, student = sizes_of(suite)
     speed = EFFICIENCY * flops_per_second()
     done = [trial.files(plan.run).done for trial in plan.trials if trial.variant is not None]
-    took = [float(entry["train_seconds"]) for entry in done if entry is not None]
+    took = [entry.train_seconds for entry in done if entry is not None]
     estimated = flops / speed + suite.recipe.steps * STEP_SECONDS
     one = sum(took) / len(took) if took else estimated
     new = _answer_tokens(suite, counts)

@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from kdbench.pipeline.build import (
     make_model,
     prepare,
 )
+from kdbench.pipeline.mend import mend_artifacts, mend_scores, mend_trial
 from kdbench.pipeline.plan import Plan, check_same_run, write_spec
 from kdbench.pipeline.trial import (
     Trial,
@@ -85,6 +86,8 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
                 display.say(line)
         for trial in plan.trials:
             claim(trial, plan.run)
+        for text in _mend(plan):
+            display.say(text, warning=True)
         todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
         if todo:
             provenance.begin(plan, begun)
@@ -123,6 +126,20 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
             provenance.finish(plan, time.time() - begun, len(finished))
         _explain(plan, todo, failures)
         return failures
+
+
+def _mend(plan: Plan) -> Iterator[str]:
+    """Removes what is damaged of all that the plan would read; says what it was."""
+    every = [trial.files(plan.run) for trial in plan.trials]
+    for files in every:
+        if files.done is not None:
+            yield from mend_scores(files)
+    todo = [files for files in every if files.done is None]
+    if todo:
+        models = [(role, seed) for _, role, seed in _models(plan)]
+        yield from mend_artifacts(plan.artifacts, models)
+    for files in todo:
+        yield from mend_trial(files)
 
 
 def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:

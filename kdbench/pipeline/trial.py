@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.base import store
+from kdbench.base import seal, store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, TrialSpec, differences
 from kdbench.config.schema import Lora
@@ -178,6 +178,8 @@ def job_of(
     if sequences.teacher_answers:
         answers = artifacts.teacher_answers(shared.backend, shared.backend_version)
     initial = artifacts.model("student", trial.init_seed) / "model"
+    for folder in (artifacts.encoded, initial):
+        seal.check_folder(folder)
     return Job(
         variant=variant,
         seed_key=suite.name,
@@ -220,19 +222,22 @@ def generate_answers(artifacts: Artifacts, trial: Trial, run: Run, shared: Share
         generator = _generators[shared.backend]
         spec = artifacts.spec_of(trial.role)
         model = model_of(artifacts, trial, files)
+        seal.check_folder(model)
         generator.load(model, trust_remote_code=spec.trust_remote_code)
         prompts = artifacts.prompts()
         for name, greedy in missing:
+            path = files.generations(name, greedy)
             write_generations(
                 generator,
                 prompts[name],
-                files.generations(name, greedy),
+                path,
                 set_name=name,
                 temperature=0.0 if greedy else decoding.temperature,
                 top_p=1.0 if greedy else decoding.top_p,
                 max_new_tokens=decoding.max_new_tokens,
                 decoding_seeds=(GREEDY,) if greedy else decoding.seeds,
             )
+            seal.seal_file(path)
 
 
 def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
@@ -242,6 +247,8 @@ def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
     files = trial.files(run)
     with store.locked(files.path / ".lock"):
         if not files.scores_path.exists():
+            for path in (files.path / "generations").glob("*.jsonl"):
+                seal.check_sealed(path)
             score_trial(files, artifacts.references())
         source = files.trained
         if trial.variant is None:
@@ -257,6 +264,11 @@ def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
                 **trained,
                 "weights": _weights(artifacts, trial),
                 "dropout": dropout,
+                "digests": {
+                    path.name: seal.quick_digest(path)
+                    for path in (files.scores_path, files.train_log)
+                    if path.exists()
+                },
             },
         )
         (files.path / "FAILED.json").unlink(missing_ok=True)
@@ -308,5 +320,7 @@ def _missing_generations(artifacts: Artifacts, files: TrialFiles) -> list[tuple[
     kinds = (False, True) if suite.decoding.greedy else (False,)
     wanted = [(name, greedy) for name in suite.data.evaluation for greedy in kinds]
     return [
-        (name, greedy) for name, greedy in wanted if not files.generations(name, greedy).exists()
+        (name, greedy)
+        for name, greedy in wanted
+        if not seal.is_sealed(files.generations(name, greedy))
     ]

@@ -82,12 +82,13 @@ def _entry(nested: Plan, variant: Variant) -> dict[str, Any]:
     unfinished = [files.path for files in trials if files.done is None]
     if unfinished:
         raise UserError(f"{unfinished[0]} is not finished; give the same command again")
+    endings = [files.done for files in trials]
     return {
         "variant": variant.name,
         LR: variant.lr or nested.artifacts.suite.recipe.lr,
         "params": variant.plain_params(),
         DEV: sum(map(_dev_score, trials)) / len(trials),
-        "diverged": any((files.done or {})["status"] == "diverged" for files in trials),
+        "diverged": any(done is not None and done.status == "diverged" for done in endings),
     }
 
 

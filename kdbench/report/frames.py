@@ -203,8 +203,8 @@ def _trial_row(trial: TrialFiles) -> dict[str, Any]:
         "reference": spec.reference,
         "code": spec.code,
         "slug": spec.slug,
-        "status": "open" if done is None else done["status"],
-        **{name: None if done is None else done[name] for name in OUTCOME},
+        "status": "open" if done is None else done.status,
+        **{name: None if done is None else getattr(done, name) for name in OUTCOME},
     }
 
 

@@ -23,7 +23,8 @@ from kdbench.data.template import prompt_text, user_turn
 from kdbench.report.frames import TRIAL, BoardFrames, RunFrames
 from kdbench.report.table import AVERAGE
 from kdbench.runs.results import RANKED
-from kdbench.score.metrics import GREEDY, WHOLE_SET
+from kdbench.runs.scores import WHOLE_SET
+from kdbench.score.metrics import GREEDY
 
 FILTER = "none"
 """lm-evaluation-harness's name for answers taken as they are."""

@@ -11,8 +11,9 @@ from kdbench.report.plots import POINTS, curve_of
 from kdbench.report.render import cells
 from kdbench.report.table import AVERAGE, Board, Row
 from kdbench.runs.folder import Run
-from kdbench.runs.results import DIAGNOSTICS, METRICS, TrialResult
+from kdbench.runs.results import DIAGNOSTICS, TrialResult
 from kdbench.runs.samples import read_samples
+from kdbench.runs.scores import METRICS
 from kdbench.score.metrics import GREEDY
 
 METRIC_NAMES = {

@@ -10,15 +10,8 @@ import pandas as pd
 
 from kdbench.config.schema import DEV
 from kdbench.runs.folder import INITIAL_STUDENT, TEACHER, Run
-from kdbench.runs.results import (
-    METRICS,
-    RANKED,
-    Cost,
-    SeedGrid,
-    TrialResult,
-    finished_trials,
-    grid_of,
-)
+from kdbench.runs.results import RANKED, Cost, SeedGrid, TrialResult, finished_trials, grid_of
+from kdbench.runs.scores import METRICS
 from kdbench.stats import intervals
 from kdbench.stats.intervals import Floats
 from kdbench.stats.stability import (

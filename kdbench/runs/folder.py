@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
 from kdbench.base.strict_yaml import read_yaml
-from kdbench.config.identity import SPEC_VERSION, RunSpec, TrialSpec, problem
+from kdbench.config.identity import SPEC_VERSION, Done, RunSpec, TrialSpec, problem
 from kdbench.config.schema import validated
 from kdbench.runs.provenance import Provenance, read_provenance
 
@@ -52,10 +51,20 @@ class TrialFiles:
             ) from error
 
     @property
-    def done(self) -> dict[str, Any] | None:
-        """How the trial ended, or None while it has not."""
+    def done(self) -> Done | None:
+        """How the trial ended, or None while it has not.
+
+        Raises:
+            UserError: the file is not what a run wrote.
+        """
         path = self.path / "DONE.json"
-        return read_json(path) if path.exists() else None
+        try:
+            return validated(Done, read_json(path)) if path.exists() else None
+        except ValidationError as error:
+            raise UserError(
+                f"{path}: does not say how a trial ended ({problem(error)}); delete the trial's "
+                "folder to run it again"
+            ) from error
 
     @property
     def train_log(self) -> Path:

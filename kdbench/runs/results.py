@@ -9,15 +9,15 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from kdbench.base.errors import UserError
+from kdbench.base.seal import DamagedError, check_file
 from kdbench.base.store import read_jsonl
-from kdbench.config.identity import canonical
+from kdbench.config.identity import Done, canonical
 from kdbench.runs.folder import Run, TrialFiles
+from kdbench.runs.scores import scores_of
 from kdbench.stats.intervals import Floats
 
-METRICS = ("rouge_l", "rouge_l_greedy", "exact_match", "length", "distinct_2")
 RANKED = ("rouge_l", "rouge_l_greedy", "exact_match")
 """Metrics of which more is better; length and distinct-2 have no better end."""
 DIAGNOSTICS = {
@@ -58,9 +58,9 @@ class Cost:
     generated_tokens: float
 
 
-def read_cost(done: dict[str, Any]) -> Cost:
+def read_cost(done: Done) -> Cost:
     """From a trial's DONE.json."""
-    return Cost(*(float(done[field.name]) for field in fields(Cost)))
+    return Cost(*(float(getattr(done, field.name)) for field in fields(Cost)))
 
 
 def mean_cost(costs: Sequence[Cost]) -> Cost:
@@ -120,7 +120,8 @@ class TrialResult:
     @cached_property
     def log(self) -> list[dict[str, Any]]:
         """The rows of its training log."""
-        return read_jsonl(self.files.train_log)
+        done = self.files.done
+        return read_jsonl(_vouched(self.files.train_log, done)) if done else []
 
     def figure(self, sets: list[str], metric: str) -> float:
         """The unweighted mean over sets of the mean over samples."""
@@ -212,27 +213,32 @@ def read_trial(files: TrialFiles) -> TrialResult:
         seed=spec.seed,
         init_seed=spec.init_seed,
         reference=spec.reference,
-        diverged=done["status"] == "diverged",
-        diverged_at=done["diverged_at"],
+        diverged=done.status == "diverged",
+        diverged_at=done.diverged_at,
         cost=read_cost(done),
-        scores=_read_scores(files.scores_path),
-        weights=done["weights"],
-        dropout=done["dropout"],
+        scores={
+            key: scores.values
+            for key, scores in scores_of(
+                _vouched(files.scores_path, done), str(files.scores_path)
+            ).items()
+        },
+        weights=done.weights,
+        dropout=done.dropout,
     )
 
 
-def _read_scores(path: Path) -> dict[tuple[str, str], Floats]:
-    rows = pq.read_table(path).to_pandas().sort_values(["decoding_seed", "sample"])
-    scores = {}
-    for (name, metric), group in rows.groupby(["set", "metric"], sort=False):
-        shape = group["decoding_seed"].nunique(), group["sample"].nunique()
-        if len(group) != shape[0] * shape[1]:
-            raise UserError(
-                f"{path}: {metric} on {name} lacks a decoding of some sample; "
-                "delete it and run again"
-            )
-        scores[name, metric] = group["value"].to_numpy().reshape(shape)
-    return scores
+def _vouched(path: Path, done: Done) -> Path:
+    """A file of a finished trial, after a check against DONE.json."""
+    digest = done.digests.get(path.name)
+    if digest is None:
+        return path
+    try:
+        check_file(path, digest)
+    except DamagedError as error:
+        again = "run the trial again" if path.suffix == ".jsonl" else "score it again"
+        what = "the trial's folder" if path.suffix == ".jsonl" else "DONE.json beside it"
+        raise UserError(f"{error}; delete {what}, and give the run's command to {again}") from error
+    return path
 
 
 def _shape(trial: TrialResult) -> dict[tuple[str, str], int]:

@@ -11,10 +11,8 @@ import pyarrow.parquet as pq
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_jsonl, write_bytes
 from kdbench.runs.folder import TrialFiles
+from kdbench.runs.scores import SCORE_COLUMNS, WHOLE_SET
 from kdbench.score.rouge import best_scores, check_pairs
-
-WHOLE_SET = -1
-"""The `sample` of a value that belongs to a whole set."""
 
 GREEDY = -1
 """The `decoding_seed` of greedy decoding."""
@@ -58,16 +56,11 @@ def score_trial(trial: TrialFiles, sets: Mapping[str, Sequence[Sequence[str]]]) 
 def write_scores(path: Path, rows: Sequence[Row]) -> None:
     """Writes score rows as Parquet, sorted, so that the same rows give the same bytes."""
     columns = zip(*sorted(rows), strict=True)
-    types = {
-        "set": pa.string(),
-        "sample": pa.int64(),
-        "decoding_seed": pa.int64(),
-        "metric": pa.string(),
-        "value": pa.float64(),
-    }
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True)]
+    arrays = [
+        pa.array(column, kind) for column, kind in zip(columns, SCORE_COLUMNS.values(), strict=True)
+    ]
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays, names=list(types)), buffer, compression="zstd")
+    pq.write_table(pa.table(arrays, names=list(SCORE_COLUMNS)), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue().to_pybytes())
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import REFERENCES
-from kdbench.runs.results import METRICS, TrialResult
+from kdbench.runs.results import TrialResult
+from kdbench.runs.scores import METRICS
 from kdbench.stats.intervals import Interval, over_seeds
 from kdbench.stats.stability import column
 from kdbench.study.answers import Difference, family_over_special, tuned_over_fixed

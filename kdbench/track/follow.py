@@ -8,7 +8,7 @@ from typing import Any
 from kdbench.base.store import read_json, read_jsonl, write_json
 from kdbench.runs.folder import Run, TrialFiles
 from kdbench.runs.results import DIAGNOSTICS, read_trial
-from kdbench.track import Session, Status, Subject, open_session
+from kdbench.track import Session, Subject, open_session
 
 AT_ONCE = 50
 """Steps that are sent in one piece."""
@@ -102,8 +102,7 @@ class _Line:
         if found is not None:  # only now: what Ctrl-C left unsent is still new to the last look
             self._seen[files.path] = found
         if done is not None:
-            status: Status = "diverged" if done["status"] == "diverged" else "done"
-            session.end(status, final_figures(files))
+            session.end(done.status, final_figures(files))
             del self._open[files.path]
             self._mark(files, state | {"ended": True})
             self._ended.add(files.path)

@@ -9,7 +9,9 @@ from typing import IO, Any
 
 import torch
 
-from kdbench.base import store
+from kdbench.base import seal, store
+from kdbench.base.errors import UserError
+from kdbench.base.seal import DamagedError
 from kdbench.base.seeds import derive
 from kdbench.config.schema import Recipe
 from kdbench.data.batches import MicroBatch, collate, micro_batches
@@ -74,7 +76,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
 
     checkpoint = job.out / "checkpoint.safetensors"
     if checkpoint.exists():
-        _restore(checkpoint, state, sequences)
+        _resume(job, checkpoint, state, sequences)
     late_reads = reads_late(state, sequences, device)
     late: _Launched | None = None
     store.repair_jsonl(job.out / "train.jsonl", keep_rows=state.step)
@@ -243,6 +245,25 @@ def _restore(path: Path, state: TrainState, sequences: Sequences) -> None:
     sequences.load_state(parts["sequences"])
 
 
+def _resume(job: Job, checkpoint: Path, state: TrainState, sequences: Sequences) -> None:
+    """Goes on from a checkpoint whose log is complete.
+
+    Raises:
+        UserError: the checkpoint is damaged, or the log lacks steps; both are removed.
+    """
+    log = job.out / "train.jsonl"
+    try:
+        _restore(checkpoint, state, sequences)
+        steps = [row.get("step") for row in store.read_jsonl(log)[: state.step]]
+        if steps != list(range(1, state.step + 1)):
+            raise DamagedError(f"{log}: lacks steps of the {state.step} in the checkpoint")
+    except UserError as error:
+        seal.remove(checkpoint, log)
+        raise UserError(
+            f"{error}; checkpoint and log were removed: the same command trains from the beginning"
+        ) from error
+
+
 def _held_out(job: Job, device: torch.device) -> HeldOut:
     dev = Encoded.load(job.dev)
     rows = torch.arange(min(job.diagnostics.rows, len(dev)))
@@ -262,7 +283,7 @@ def _finish(job: Job, state: TrainState, diverged: dict[str, Any]) -> None:
     seconds = sum(row["seconds"] for row in rows)
     # Answers come from plain weights: no backend has to know of adapters.
     model = state.model if state.adapters is None else state.adapters.merge_and_unload()
-    with store.new_folder(job.out / "model") as folder:
+    with seal.sealed_folder(job.out / "model") as folder:
         model.save_pretrained(folder)
         for name in TOKENIZER_FILES:
             if (source := job.initial.folder / name).is_file():

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+import xxhash
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from kdbench.base import store
+from kdbench.base.seal import DamagedError
 from kdbench.head.chunked import PerToken
 from kdbench.models.model import Head, adapt, head_of
 from kdbench.train.job import Job
@@ -86,32 +88,56 @@ def save_checkpoint(
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     tensors |= {f"memory.{name}": value for name, value in memory.items()}
     content = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    metadata = {"step": str(step), "digest": _digest(content, step)}
     # From where the tensors lie: as bytes they would take their size twice again.
     with store.new_file(path) as temporary:
-        save_file(content, temporary, metadata={"step": str(step)})
+        save_file(content, temporary, metadata=metadata)
 
 
 def load_checkpoint(
     path: Path, model: Any, optimizer: torch.optim.AdamW
 ) -> tuple[int, dict[str, Tensor]]:
-    """Restores a state; returns the number of steps it had taken, and the memory."""
+    """Restores a state; returns the number of steps it had taken, and the memory.
+
+    Raises:
+        DamagedError: the file is not what was written.
+    """
     memory: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file, torch.no_grad():
-        weights = _weights(model)
-        for name in file.keys():  # noqa: SIM118 - not a dictionary
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(f"{path}: damaged ({error})") from error
+    digits = metadata.get("step", "")
+    step = int(digits) if digits.isdecimal() else -1
+    if metadata.get("digest") != _digest(content, step):
+        raise DamagedError(f"{path}: damaged, its bytes are not those that were written")
+    weights = _weights(model)
+    with torch.no_grad():
+        for name, value in content.items():
             kind, _, rest = name.partition(".")
             if kind == "weights":
-                weights[rest].copy_(file.get_tensor(name))
+                weights[rest].copy_(value)
             elif kind == "memory":
-                memory[rest] = file.get_tensor(name)
+                memory[rest] = value
             else:
                 index, _, key = rest.partition(".")
-                state.setdefault(int(index), {})[key] = file.get_tensor(name)
-        step = int(file.metadata()["step"])
+                state.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     return step, memory
+
+
+def _digest(content: Mapping[str, Tensor], step: int) -> str:
+    """Of the step and the tensors' names, shapes and bytes; it travels in the file itself."""
+    found = xxhash.xxh3_128(str(step).encode())
+    for name in sorted(content):
+        value = content[name]
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _weights(model: Any) -> dict[str, Tensor]:
