@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from kdbench.api import choice, divergence, inner, kl, number, objective, preset
 from kdbench.base.errors import UserError
-from kdbench.variants.notation import split_list
 from kdbench.variants.objective import OBJECTIVES, PRESETS, Objective
-from kdbench.variants.parameters import Choice, Flag, Inner, Number
+from kdbench.variants.parameters import Choice, Flag, Inner, Number, split_list
 from kdbench.variants.select import expand
 from kdbench.variants.variant import Variant, parse, variant_of
 
@@ -200,7 +199,7 @@ REFUSALS = [
     (" , ", "no objectives given"),
     ("zz*", "no objective matches 'zz*'; known: "),
     ("jsd[betta=0.1]", "unknown parameter of jsd 'betta'; did you mean beta?"),
-    ("tvd[beta=0.1]", "tvd has no parameters, so 'beta' cannot be set"),
+    ("tvd[beta=0.1]", "unknown parameter of tvd 'beta'; known: lr"),
     ("jsd[beta=0]", "jsd: beta=0 is outside its range (0, 1)"),
     ("jsd[beta=1]", "jsd: beta=1 is outside its range (0, 1)"),
     ("jsd[beta=nan]", "is outside its range"),
