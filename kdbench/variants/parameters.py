@@ -25,15 +25,12 @@ class Parameter(Protocol):
 
     def read(self, value: object) -> Value:
         """The resolved value, or `ValueError` with what would have been legal."""
-        ...
 
     def write(self, value: Value) -> str:
         """Canonical text that `read` turns back into the value."""
-        ...
 
     def describe(self) -> str:
         """The legal values, for a person."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -196,34 +193,14 @@ def written(
 
 
 def split_list(text: str) -> list[str]:
-    """Splits at the commas that stand outside brackets.
-
-    Raises:
-        UserError: the brackets do not match.
-    """
-    parts, depth, current = [], 0, ""
-    for character in text:
-        depth += {"[": 1, "]": -1}.get(character, 0)
-        if depth < 0:
-            break
-        if character == "," and depth == 0:
-            parts.append(current)
-            current = ""
-        else:
-            current += character
-    if depth != 0:
-        raise UserError(f"'{text}': the brackets do not match")
-    return [part.strip() for part in [*parts, current] if part.strip()]
+    """Splits at the commas that stand outside brackets."""
+    return [part for part in _split(text, ",") if part]
 
 
 def split_at(expression: str) -> tuple[str, str | None]:
-    """What stands before and behind the one `@` outside brackets, if there is one."""
-    depth = 0
-    for index, character in enumerate(expression):
-        depth += {"[": 1, "]": -1}.get(character, 0)
-        if character == "@" and depth == 0:
-            return expression[:index].strip(), expression[index + 1 :].strip()
-    return expression, None
+    """What stands before and behind the first `@` outside brackets, if there is one."""
+    head, *behind = _split(expression, "@")
+    return head, "@".join(behind) if behind else None
 
 
 def split_expression(expression: str) -> tuple[str, dict[str, str]]:
@@ -245,6 +222,21 @@ def split_expression(expression: str) -> tuple[str, dict[str, str]]:
             raise UserError(f"'{expression}': {key} is given twice")
         given[key] = value.strip()
     return name.strip(), given
+
+
+def _split(text: str, separator: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if depth < 0:
+            break
+        if character == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth != 0:
+        raise UserError(f"'{text}': the brackets do not match")
+    return [part.strip() for part in parts]
 
 
 _INTERVAL = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")

@@ -154,9 +154,12 @@ class Variant:
     @cached_property
     def name(self) -> str:
         """The canonical name: a method's own, else with parameters at their defaults left out."""
-        if (method := method_of(self)) is None:
-            return self._written(defaults=False)
-        return written(method, LEARNING_RATE, {LR: self.lr}, defaults=False)
+        if self.sequences.name != DATASET.name:
+            full = replace(self, lr=None).full_name
+            for method in METHODS:
+                if _method(method, {}).full_name == full:
+                    return written(method, LEARNING_RATE, {LR: self.lr}, defaults=False)
+        return self._written(defaults=False)
 
     @cached_property
     def full_name(self) -> str:
@@ -261,14 +264,6 @@ def parse(expression: str) -> Variant:
     else:
         variant = variant_of(_objective(name), given)
     return variant if source is None else variant.drawn_from(source)
-
-
-def method_of(variant: Variant) -> str | None:
-    """The name of the published method that a variant is, if it is one."""
-    if variant.sequences.name == DATASET.name:
-        return None
-    full = replace(variant, lr=None).full_name
-    return next((name for name in METHODS if _method(name, {}).full_name == full), None)
 
 
 def inner(expression: str) -> Inner:
