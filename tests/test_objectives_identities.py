@@ -89,14 +89,6 @@ def test_amid_with_swapped_weights_and_arguments_is_the_same_assistant(
     torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
 
 
-def test_the_assistant_at_three_is_the_harmonic_mixture() -> None:
-    teacher, student = logits(3)
-    p, q = teacher.softmax(-1), student.softmax(-1)
-    harmonic = 1 / (0.3 / p + 0.7 / q)
-    found = alpha_mixture(p.log(), q.log(), alpha=3.0, teacher_weight=0.3).exp()
-    torch.testing.assert_close(found, harmonic / harmonic.sum(-1, keepdim=True))
-
-
 @pytest.mark.parametrize(("alpha", "choose"), [(-1e5, torch.maximum), (1e5, torch.minimum)])
 def test_the_assistant_tends_to_maximum_and_minimum(
     alpha: float, choose: Callable[[Tensor, Tensor], Tensor]
