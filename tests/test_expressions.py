@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdbench.api import choice, divergence, inner, kl, number, objective, preset
+from kdbench.api import choice, divergence, inner, kl, number, objective
 from kdbench.base.errors import UserError
 from kdbench.variants.objective import OBJECTIVES, PRESETS, Objective
 from kdbench.variants.parameters import Choice, Flag, Inner, Number, split_list
@@ -30,15 +30,10 @@ def test_core_is_the_objectives_of_the_first_release() -> None:
     assert {variant.objective.name for variant in expand("core")} == CORE
 
 
-def test_all_holds_the_grid_of_every_objective() -> None:
-    variants = expand("all")
-    assert {variant.objective.name for variant in variants} == set(OBJECTIVES)
-    alphas = [item.params["alpha"] for item in variants if item.objective.name == "amid"]
-    assert alphas == [-5, -3, -1, -0.5, 0, 0.5, 1]
-
-
 def test_bare_amid_is_the_grid_on_the_command_line_and_the_defaults_in_python() -> None:
-    assert len(expand("amid")) == 7
+    for text in ("amid", "all"):
+        alphas = [item.params["alpha"] for item in expand(text) if item.objective.name == "amid"]
+        assert alphas == [-5, -3, -1, -0.5, 0, 0.5, 1]
     assert parse("amid").full_name == (
         "amid[alpha=-5,teacher_weight=0.1,divergence=alpha-beta[alpha=0.2,beta=0.7],order=pr,"
         "detach_assistant=false]"
@@ -268,9 +263,3 @@ def test_choices_and_inner_divergences_are_declared_like_numbers() -> None:
     )
     assert parse("chosen").full_name == "chosen[side=p,of=jsd[beta=0.1]]"
     assert parse("chosen[side=q]").params["side"] == "q"
-
-
-def test_a_preset_names_a_variant() -> None:
-    preset("jsd-nine", "jsd[beta=0.9]", source="a test")
-    assert _names("jsd-nine,jsd[beta=0.90]") == ["jsd[beta=0.9]"]
-    assert "test_expressions.py" in PRESETS.defined_at("jsd-nine")

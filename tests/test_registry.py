@@ -72,16 +72,11 @@ def test_a_plugin_registers_an_objective(tmp_path: Path) -> None:
 
 
 def test_a_plugin_may_register_a_preset_alone(tmp_path: Path) -> None:
-    load_plugin(
-        _plugin(
-            tmp_path,
-            """
-            from kdbench.api import preset
-            preset("jsd-nine", "jsd[beta=0.9]", source="a test")
-            """,
-        )
-    )
+    line = 'preset("jsd-nine", "jsd[beta=0.9]", source="a test")'
+    path = _plugin(tmp_path, f"from kdbench.api import preset\n{line}\n")
+    load_plugin(path)
     assert str(objective("jsd-nine")) == "jsd[beta=0.9]"
+    assert PRESETS.defined_at("jsd-nine") == f"{path}:2"
 
 
 DECLARED = """\

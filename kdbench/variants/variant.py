@@ -67,10 +67,6 @@ class SourceVariant:
         """It needs the teacher's own responses to the training prompts."""
         return self.source.teacher_answers
 
-    def written(self, *, defaults: bool) -> str:
-        """The canonical name; parameters at their defaults only where asked for."""
-        return written(self.source.name, self.source.parameters, self.params, defaults=defaults)
-
     def number(self, name: str) -> float:
         """The value of a parameter that is a number."""
         return float(self.params[name])  # type: ignore[arg-type]
@@ -203,7 +199,8 @@ class Variant:
         text = written(self.objective.name, declared, params, defaults=defaults)
         if self.sequences.name == DATASET.name:
             return text
-        return f"{text}@{self.sequences.written(defaults=defaults)}"
+        source, given = self.sequences.source, self.sequences.params
+        return f"{text}@{written(source.name, source.parameters, given, defaults=defaults)}"
 
 
 def variant_of(objective: Objective, given: Mapping[str, object]) -> Variant:
