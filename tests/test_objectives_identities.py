@@ -207,14 +207,6 @@ def test_an_objective_is_its_formula(name: str) -> None:
         torch.testing.assert_close(per_token(name, teacher, student), wanted, rtol=1e-9, atol=1e-13)
 
 
-def test_sft_is_the_cross_entropy_of_the_labels() -> None:
-    teacher, student = logits(11)
-    labels = torch.tensor([0, 3, 8, 3])
-    found = parse("sft")(torch.log_softmax(teacher, -1), torch.log_softmax(student, -1), labels)
-    wanted = torch.nn.functional.cross_entropy(student, labels, reduction="none")
-    torch.testing.assert_close(found, wanted)
-
-
 @pytest.mark.parametrize("alpha", [-5.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 5.0])
 @pytest.mark.parametrize("w", [0.1, 0.5, 0.8])
 def test_theorem_3_2_the_assistant_minimises_the_weighted_alpha_divergences(
