@@ -165,6 +165,13 @@ def test_what_has_no_label_is_never_read() -> None:
     assert_same(gradient(lambda q: distillation_loss("jsd", q, TEACHER, LABELS), spoiled), expected)
 
 
+def test_an_id_that_neither_model_can_say_changes_nothing() -> None:
+    nothing = torch.full((B, T, 1), -torch.inf, dtype=torch.float64)
+    student, teacher = (torch.cat([side, nothing], -1) for side in (STUDENT, TEACHER))
+    found = distillation_loss("jsd", student, teacher, LABELS)
+    assert_same(found, distillation_loss("jsd", STUDENT, TEACHER, LABELS))
+
+
 @pytest.mark.parametrize("count", [None, 0, 12])
 def test_a_batch_without_labels_has_loss_and_gradients_zero(count: int | None) -> None:
     nothing = torch.full_like(LABELS, -100)
