@@ -81,6 +81,7 @@ def test_equal_content_is_one_variant(left: str, right: str) -> None:
     assert one == other
     assert hash(one) == hash(other)
     assert (str(one), one.full_name, one.slug) == (str(other), other.full_name, other.slug)
+    assert str(one.plain_params()) == str(other.plain_params())  # "-0.0" would be another identity
 
 
 def test_equal_content_runs_once() -> None:
