@@ -7,11 +7,6 @@ def my_kl(teacher_logp, student_logp, *, scale):
     return scale * kl(teacher_logp, student_logp)
 """
 
-import sys
-
-from kdbench.variants.declare import divergence, labelled, stateful
-from kdbench.variants.declare import method as _method
-from kdbench.variants.declare import preset as _preset
 from kdbench.variants.logspace import (
     arithmetic_mixture,
     entropy,
@@ -20,6 +15,7 @@ from kdbench.variants.logspace import (
     kl,
     mixture_kl,
 )
+from kdbench.variants.objective import divergence, labelled, method, preset, stateful
 from kdbench.variants.parameters import Choice, Number
 from kdbench.variants.variant import Variant, inner
 from kdbench.variants.variant import parse as objective
@@ -58,18 +54,3 @@ def number(default: float, interval: str = "(-inf, inf)", search: str = "") -> N
 def choice(default: str, *options: str) -> Choice:
     """Declares a parameter that is one of a few words, the default among them."""
     return Choice(default, (default, *(option for option in options if option != default)))
-
-
-def preset(name: str, expression: str, *, source: str) -> None:
-    """Gives a variant that a paper or a released script uses a name of its own."""
-    _preset(name, expression, source=source, defined_at=_caller())
-
-
-def method(name: str, expression: str, *, source: str) -> None:
-    """Names an objective on a source of sequences: `method("gkd", "jsd@mixed", source=...)`."""
-    _method(name, expression, source=source, defined_at=_caller())
-
-
-def _caller() -> str:
-    frame = sys._getframe(2)
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

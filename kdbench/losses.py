@@ -21,6 +21,7 @@ from kdbench.variants.variant import DATASET, Variant, parse
 
 IGNORE = -100
 """The label of a position that is no response token, as in torch and transformers."""
+SIDES = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,13 @@ def distillation_loss(
     elif teacher is None:
         raise UserError(f"{variant.name} compares with the teacher: teacher=None has no answer")
     targets = _targets(labels, shift_labels)
-    if isinstance(student, Hidden) and (teacher is None or isinstance(teacher, Hidden)):
-        total, count = _of_hidden(per_token, student, teacher, targets, vocabulary)
-    elif isinstance(student, Tensor) and (teacher is None or isinstance(teacher, Tensor)):
-        total, count = _of_logits(per_token, student, teacher, targets, vocabulary)
+    sides = [student] if teacher is None else [student, teacher]
+    hidden = [side for side in sides if isinstance(side, Hidden)]
+    logits = [side for side in sides if isinstance(side, Tensor)]
+    if len(hidden) == len(sides):
+        total, count = _of_hidden(per_token, hidden, targets, vocabulary)
+    elif len(logits) == len(sides):
+        total, count = _of_logits(per_token, logits, targets, vocabulary)
     else:
         raise UserError(
             "student and teacher are both given as kdbench.losses.Hidden, or both as logits, not "
@@ -170,57 +174,40 @@ def _targets(labels: Tensor | None, shift_labels: Tensor | None) -> Tensor:
 
 
 def _of_hidden(
-    per_token: PerToken,
-    student: Hidden,
-    teacher: Hidden | None,
-    targets: Tensor,
-    vocabulary: int | None,
+    per_token: PerToken, sides: list[Hidden], targets: Tensor, vocabulary: int | None
 ) -> tuple[Tensor, int]:
-    for who, side in (("student", student), ("teacher", teacher)):
-        if side is not None and side.states.shape[-1] != side.head.weight.shape[1]:
+    for who, side in zip(SIDES, sides, strict=False):
+        if side.states.shape[-1] != side.head.weight.shape[1]:
             raise UserError(
                 f"the {who}'s states {list(side.states.shape)} and its head, [V, D] = "
                 f"{list(side.head.weight.shape)}, do not belong together"
             )
-    sizes = [side.head.weight.shape[0] for side in (student, teacher) if side is not None]
-    size = _common_size(sizes, vocabulary)
-    rows = _labelled_rows(student.states, None if teacher is None else teacher.states, targets)
-    chosen = targets.to(student.states.device).flatten()[rows]
-    _check_labels(chosen, size)
-    beside = None
-    if teacher is not None:
-        beside = Teacher(_rows(teacher.states, rows), _cut(teacher.head, size))
-    hidden, head = _rows(student.states, rows), _cut(student.head, size)
-    return chunked_loss(per_token, hidden, head, chosen, beside), len(chosen)
+    size = _common_size([side.head.weight.shape[0] for side in sides], vocabulary)
+    labels, *rows = _labelled_rows([side.states for side in sides], targets, size)
+    heads = [_cut(side.head, size) for side in sides]
+    teacher = Teacher(rows[1], heads[1]) if len(sides) == 2 else None
+    return chunked_loss(per_token, rows[0], heads[0], labels, teacher), len(labels)
 
 
 def _of_logits(
-    per_token: PerToken,
-    student: Tensor,
-    teacher: Tensor | None,
-    targets: Tensor,
-    vocabulary: int | None,
+    per_token: PerToken, sides: list[Tensor], targets: Tensor, vocabulary: int | None
 ) -> tuple[Tensor, int]:
-    sizes = [side.shape[-1] for side in (student, teacher) if side is not None]
-    size = _common_size(sizes, vocabulary)
-    rows = _labelled_rows(student, teacher, targets)
-    chosen = targets.to(student.device).flatten()[rows]
-    _check_labels(chosen, size)
+    size = _common_size([side.shape[-1] for side in sides], vocabulary)
+    labels, *rows = _labelled_rows(sides, targets, size)
 
     def part_sum(logits: Tensor, other: Tensor, part_labels: Tensor) -> Tensor:
         return per_token(_wide(other), _wide(logits), part_labels).sum()
 
-    logits = _rows(student, rows)[:, :size]
-    other = logits.detach() if teacher is None else _rows(teacher.detach(), rows)[:, :size]
+    logits, other = rows[0][:, :size], rows[-1][:, :size].detach()
     # 0 times an infinite logit would be NaN: the zero is that of an empty selection.
     total = _wide(logits[:0]).sum()
     chunk = max(1, CHUNK_ELEMENTS // size)
-    parts = zip(logits.split(chunk), other.split(chunk), chosen.split(chunk), strict=True)  # type: ignore[no-untyped-call]
+    parts = zip(logits.split(chunk), other.split(chunk), labels.split(chunk), strict=True)  # type: ignore[no-untyped-call]
     for part in parts:
-        if len(chosen):
+        if len(labels):
             # The objective's buffers exist only while a chunk's gradient is formed.
             total = total + checkpoint(part_sum, *part, use_reentrant=False)
-    return total, len(chosen)
+    return total, len(labels)
 
 
 def _common_size(sizes: list[int], vocabulary: int | None) -> int:
@@ -240,27 +227,23 @@ def _common_size(sizes: list[int], vocabulary: int | None) -> int:
     return vocabulary
 
 
-def _labelled_rows(student: Tensor, teacher: Tensor | None, targets: Tensor) -> Tensor:
-    """Flat indices of the positions that have a label, on the student's device."""
-    for who, side in (("student", student), ("teacher", teacher)):
-        if side is not None and side.shape[:-1] != targets.shape:
+def _labelled_rows(sides: list[Tensor], targets: Tensor, size: int) -> list[Tensor]:
+    """The labels [N] of the positions that have one, and the rows of each side there, [N, ...]."""
+    for who, side in zip(SIDES, sides, strict=False):
+        if side.shape[:-1] != targets.shape:
             raise UserError(
                 f"the {who} has the shape {list(side.shape)} and the labels {list(targets.shape)}: "
                 "all but its last dimension must agree"
             )
-    return (targets.flatten() != IGNORE).nonzero().flatten().to(student.device)
-
-
-def _check_labels(labels: Tensor, vocabulary: int) -> None:
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < vocabulary:
+    rows = (targets.flatten() != IGNORE).nonzero().flatten()
+    labels = targets.flatten()[rows]
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < size:
         raise UserError(
             f"labels lie between {int(labels.min())} and {int(labels.max())}, outside the "
-            f"vocabulary of {vocabulary} ids; what is to be ignored has the label {IGNORE}"
+            f"vocabulary of {size} ids; what is to be ignored has the label {IGNORE}"
         )
-
-
-def _rows(values: Tensor, rows: Tensor) -> Tensor:
-    return values.flatten(0, -2)[rows.to(values.device)]
+    chosen = [side.flatten(0, -2)[rows.to(side.device)] for side in sides]
+    return [labels.to(sides[0].device), *chosen]
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -27,15 +27,9 @@ def alpha_mixture(
     and the same with p and q exchanged where s d > 0, so nothing overflows. Where s is small,
     `expm1` and `log1p` keep it exact: the textbook form divides a rounding error by s.
 
-    Args:
-        teacher_logp: [..., V].
-        student_logp: [..., V].
-        alpha: any real number.
-        teacher_weight: w in [0, 1]; the paper's lambda.
-
-    Returns:
-        Normalised log-probabilities, [..., V]. From alpha = 1 on, r lives where both p and q do;
-        where they share no id there is no r, and all are -inf.
+    Normalised log-probabilities, [..., V], for any real alpha and w = `teacher_weight` (the paper's
+    lambda) in [0, 1]. From alpha = 1 on, r lives where both p and q do; where they share no id
+    there is no r, and all are -inf.
     """
     assistant, apart = _assistant(teacher_logp, student_logp, alpha, teacher_weight)
     return assistant if apart is None else assistant.masked_fill(apart, -math.inf)

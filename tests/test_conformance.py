@@ -48,6 +48,9 @@ SETTINGS = [
     "alpha-beta[alpha=-1,beta=-0.5]",
     "alpha-beta[alpha=0,beta=-0.7]",
     "alpha-beta[alpha=-0.2,beta=0.1]",
+    "alpha-beta[alpha=-0.5,beta=2]",
+    "alpha-beta[alpha=2,beta=0]",
+    "amid[alpha=1.1,divergence=alpha-beta[alpha=0,beta=0.7]]",
     *(
         f"amid[alpha={alpha},divergence=kl,order={order}]"
         for alpha in (-50, 0.9, 1, 3)

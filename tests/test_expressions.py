@@ -1,34 +1,24 @@
 """What may stand after `--objectives`, what it stands for, and what is refused with which words."""
 
 import contextlib
-import itertools
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdbench.api import choice, divergence, inner, kl, number, objective, preset
+from kdbench.api import choice, divergence, inner, kl, number, objective
 from kdbench.base.errors import UserError
-from kdbench.variants.notation import split_list
 from kdbench.variants.objective import OBJECTIVES, PRESETS, Objective
-from kdbench.variants.parameters import Choice, Flag, Inner, Number
+from kdbench.variants.parameters import Choice, Flag, Inner, Number, split_list
 from kdbench.variants.select import expand
 from kdbench.variants.variant import Variant, parse, variant_of
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 
 CORE = {
-    "sft",
-    "forward-kl",
-    "reverse-kl",
-    "jeffreys",
-    "jsd",
-    "tvd",
-    "skew-kl",
-    "skew-reverse-kl",
-    "alpha-beta",
-    "amid",
+    *("sft", "forward-kl", "reverse-kl", "jeffreys", "jsd", "tvd", "skew-kl", "skew-reverse-kl"),
+    *("alpha-beta", "amid"),
 }
 
 
@@ -40,15 +30,10 @@ def test_core_is_the_objectives_of_the_first_release() -> None:
     assert {variant.objective.name for variant in expand("core")} == CORE
 
 
-def test_all_holds_the_grid_of_every_objective() -> None:
-    variants = expand("all")
-    assert {variant.objective.name for variant in variants} == set(OBJECTIVES)
-    alphas = [item.params["alpha"] for item in variants if item.objective.name == "amid"]
-    assert alphas == [-5, -3, -1, -0.5, 0, 0.5, 1]
-
-
 def test_bare_amid_is_the_grid_on_the_command_line_and_the_defaults_in_python() -> None:
-    assert len(expand("amid")) == 7
+    for text in ("amid", "all"):
+        alphas = [item.params["alpha"] for item in expand(text) if item.objective.name == "amid"]
+        assert alphas == [-5, -3, -1, -0.5, 0, 0.5, 1]
     assert parse("amid").full_name == (
         "amid[alpha=-5,teacher_weight=0.1,divergence=alpha-beta[alpha=0.2,beta=0.7],order=pr,"
         "detach_assistant=false]"
@@ -70,15 +55,11 @@ def test_a_list_keeps_its_order_and_respects_brackets() -> None:
         ("skew*", {"skew-kl", "skew-reverse-kl"}),
         ("*w*-kl", {"forward-kl", "skew-kl", "skew-reverse-kl"}),
         ("?vd", {"tvd"}),
+        ("amid*", {*map(str, expand("amid")), str(parse("amid-released"))}),
     ],
 )
-def test_globs(text: str, names: set[str]) -> None:
+def test_globs_expand_grids_and_take_presets(text: str, names: set[str]) -> None:
     assert set(_names(text)) == names
-
-
-def test_a_glob_expands_grids_and_takes_presets() -> None:
-    full = {variant.full_name for variant in expand("amid*")}
-    assert full == {item.full_name for item in (*expand("amid"), parse("amid-released"))}
 
 
 @pytest.mark.parametrize(
@@ -100,24 +81,17 @@ def test_equal_content_is_one_variant(left: str, right: str) -> None:
     assert one == other
     assert hash(one) == hash(other)
     assert (str(one), one.full_name, one.slug) == (str(other), other.full_name, other.slug)
-    assert len({variant.full_name for variant in expand(f"{one.full_name},{right}")}) == len(
-        expand(f"{one.full_name},{right}")
-    )
+    assert str(one.plain_params()) == str(other.plain_params())  # "-0.0" would be another identity
 
 
 def test_equal_content_runs_once() -> None:
     assert _names("amid-paper,amid[alpha=-5],amid[alpha=-5.0],jsd,jsd[beta=0.5]") == ["amid", "jsd"]
 
 
-def test_a_variant_at_its_defaults_has_the_bare_name() -> None:
-    assert str(parse("jsd[beta=0.5]")) == "jsd"
-    assert str(parse("amid-released")) == "amid[alpha=0.5,teacher_weight=0.5]"
-
-
 def test_presets_are_different_methods() -> None:
     assert {"amid-paper", "amid-released"} <= set(PRESETS)
     assert parse("amid-paper") == parse("amid")
-    assert parse("amid-paper") != parse("amid-released")
+    assert str(parse("amid-released")) == "amid[alpha=0.5,teacher_weight=0.5]"
     assert "inferred" in PRESETS["amid-paper"].source
 
 
@@ -178,8 +152,7 @@ def test_slugs_are_folder_names_and_differ_where_names_do(one: Variant, other: V
 def test_the_slugs_of_all_variants_differ() -> None:
     signs = [f"amid[alpha={alpha},order={order}]" for alpha in (-1, 1) for order in ("pr", "rq")]
     variants = expand(",".join(["all", "amid-released", *signs]))
-    for one, other in itertools.combinations(variants, 2):
-        assert one.slug != other.slug
+    assert len({variant.slug for variant in variants}) == len(variants)
 
 
 def test_plain_params_are_json() -> None:
@@ -200,7 +173,7 @@ REFUSALS = [
     (" , ", "no objectives given"),
     ("zz*", "no objective matches 'zz*'; known: "),
     ("jsd[betta=0.1]", "unknown parameter of jsd 'betta'; did you mean beta?"),
-    ("tvd[beta=0.1]", "tvd has no parameters, so 'beta' cannot be set"),
+    ("tvd[beta=0.1]", "unknown parameter of tvd 'beta'; known: lr"),
     ("jsd[beta=0]", "jsd: beta=0 is outside its range (0, 1)"),
     ("jsd[beta=1]", "jsd: beta=1 is outside its range (0, 1)"),
     ("jsd[beta=nan]", "is outside its range"),
@@ -231,6 +204,9 @@ REFUSALS = [
     ("jsd[beta]", "'beta' is not parameter=value"),
     ("jsd[beta=]", "'beta=' is not parameter=value"),
     ("jsd[beta=0.1,beta=0.2]", "beta is given twice"),
+    ("alphanet[alpha_max=0.5,alpha_min=1]", "alpha_min=1.0 lies above alpha_max=0.5"),
+    ("dkd[target_weight=0,nontarget_weight=0]", "the loss is always 0"),
+    ("drkl[gamma=0]", "drkl: gamma=0 is outside its range"),
 ]
 
 
@@ -288,9 +264,3 @@ def test_choices_and_inner_divergences_are_declared_like_numbers() -> None:
     )
     assert parse("chosen").full_name == "chosen[side=p,of=jsd[beta=0.1]]"
     assert parse("chosen[side=q]").params["side"] == "q"
-
-
-def test_a_preset_names_a_variant() -> None:
-    preset("jsd-nine", "jsd[beta=0.9]", source="a test")
-    assert _names("jsd-nine,jsd[beta=0.90]") == ["jsd[beta=0.9]"]
-    assert "test_expressions.py" in PRESETS.defined_at("jsd-nine")

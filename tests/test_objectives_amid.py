@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdbench.variants.variant import parse
 from tests import decimal_oracle as oracle
-from tests.objective_tools import Formula, assert_same, logits, value_and_gradient
+from tests.objective_tools import Formula, assert_same, exact, logits, value_and_gradient
 
 ALPHAS = (-50.0, 0.999, 1.0, 1.001, 3.0, 50.0)
 ORDERS = ("pr", "qr", "rp", "rq")
@@ -33,13 +33,13 @@ def _exact(
     alpha: float, divergence: str, order: str, teacher: Tensor, student: Tensor, tiny: float = 0.0
 ) -> Tensor:
     """In 40 digits, except that below `tiny` the first argument's probabilities count as 0."""
-    values = []
-    for p_logits, q_logits in zip(teacher.tolist(), student.tolist(), strict=True):
-        p, q = oracle.softmax(p_logits), oracle.softmax(q_logits)
+
+    def formula(p: oracle.Distribution, q: oracle.Distribution) -> Decimal:
         arguments = {"p": p, "q": q, "r": oracle.assistant(p, q, alpha, WEIGHT)}
         first = [x if x > Decimal(tiny) else Decimal(0) for x in arguments[order[0]]]
-        values.append(float(INNER[divergence](first, arguments[order[1]])))
-    return torch.tensor(values, dtype=torch.float64)
+        return INNER[divergence](first, arguments[order[1]])
+
+    return exact(formula, teacher, student)
 
 
 def _apart() -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import masking_utils
 
+from kdbench.api import divergence
 from kdbench.config.schema import Lora
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
@@ -26,7 +27,6 @@ from kdbench.train.job import Job
 from kdbench.train.loop import learning_rate, train
 from kdbench.train.sequences import open_sequences
 from kdbench.train.state import initial_state, load_checkpoint
-from kdbench.variants.declare import divergence
 from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.variant import parse
 from tests.training_tools import CPU, assert_same_training, log, make_job, train_until, weights

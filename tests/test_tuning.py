@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdbench.api import divergence
 from kdbench.base.errors import UserError
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.trial import Trial, trials_of
 from kdbench.pipeline.tuning import Range, candidates, search_space, with_neighbours
-from kdbench.variants.declare import divergence
 from kdbench.variants.objective import METHODS, OBJECTIVES
 from kdbench.variants.parameters import Number, declare
 from kdbench.variants.select import families
@@ -67,7 +67,7 @@ def test_variants_that_differ_in_their_learning_rate_have_folders_of_their_own()
         ("forward-kl[lr=inf]", "lr=inf is outside its range"),
         ("forward-kl[lr=fast]", "lr=fast is not a number"),
         ("jsd[le=1]", "did you mean lr?"),
-        ("tvd[lrr=1]", "tvd has no parameters, so 'lrr' cannot be set; lr, the learning rate, can"),
+        ("tvd[lrr=1]", "unknown parameter of tvd 'lrr'; did you mean lr?"),
         ("jsd@mixed[lr=1]", "unknown parameter of @mixed 'lr'"),
         ("amid[divergence=jsd[lr=1]]", "lr is the learning rate of a whole variant"),
     ],

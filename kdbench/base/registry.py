@@ -20,6 +20,11 @@ from kdbench.base.errors import UserError
 
 Item = TypeVar("Item")
 
+TEACHER = "teacher"
+INITIAL_STUDENT = "initial student"
+REFERENCES = (TEACHER, INITIAL_STUDENT)
+"""Rows that are shown beside the objectives and never ranked; no objective has their names."""
+
 
 class Registry(Generic[Item]):
     """A dictionary from names to items that knows where each was defined."""

@@ -60,7 +60,7 @@ def command(name: str, kind: "Kind", folder: Path) -> None:
 def _refuse_name(name: str) -> None:
     from kdbench import api
     from kdbench.authoring.scaffold import module_of
-    from kdbench.runs.folder import REFERENCES
+    from kdbench.base.registry import REFERENCES
     from kdbench.variants.objective import GROUPS, NAME, NAMES, SOURCES
     from kdbench.variants.variant import load_objectives
 

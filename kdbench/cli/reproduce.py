@@ -151,9 +151,9 @@ def _requests(table: "PublishedTable", tiny: bool, given: dict[str, Any]) -> "di
     Raises:
         UserError: a suite is not installed, or has no row that kdbench can run.
     """
+    from kdbench.base.registry import REFERENCES
     from kdbench.compare.reproduction import variants_of
     from kdbench.config.load import installed_suites
-    from kdbench.runs.folder import REFERENCES
 
     suites = [TINY_SUITE] if tiny else table.suites
     if absent := [suite for suite in suites if suite not in installed_suites()]:

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from kdbench.base.errors import UserError
-from kdbench.base.registry import unknown
+from kdbench.base.registry import REFERENCES, unknown
 from kdbench.base.strict_yaml import read_yaml_file
 from kdbench.config.schema import Fields, validated
 from kdbench.report.table import AVERAGE
-from kdbench.runs.folder import REFERENCES
 
 FILE = Path(__file__).with_name("published.yaml")
 HALF_A_UNIT = 0.005

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from kdbench.base.errors import UserError
+from kdbench.base.registry import REFERENCES
 from kdbench.config.identity import Shared, canonical
 from kdbench.config.schema import DEV
 from kdbench.report.frames import BoardFrames, frames_of
 from kdbench.report.table import AVERAGE
-from kdbench.runs.folder import REFERENCES, Run
+from kdbench.runs.folder import Run
 from kdbench.runs.results import TrialResult, finished_trials
 
 FACTS = (

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.base import seal, store
 from kdbench.base.errors import UserError
+from kdbench.base.registry import INITIAL_STUDENT, TEACHER
 from kdbench.config.identity import Shared, TrialSpec, differences
 from kdbench.config.schema import Lora
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.pipeline.artifacts import Artifacts, Role
-from kdbench.runs.folder import INITIAL_STUDENT, TEACHER, Run, TrialFiles
+from kdbench.runs.folder import Run, TrialFiles
 from kdbench.variants.objective import LR
 from kdbench.variants.variant import Variant
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import pandas as pd
 
+from kdbench.base.registry import INITIAL_STUDENT, TEACHER
 from kdbench.config.schema import DEV
-from kdbench.runs.folder import INITIAL_STUDENT, TEACHER, Run
+from kdbench.runs.folder import Run
 from kdbench.runs.results import RANKED, Cost, SeedGrid, TrialResult, finished_trials, grid_of
 from kdbench.runs.scores import METRICS
 from kdbench.stats import intervals

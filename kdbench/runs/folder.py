@@ -17,12 +17,6 @@ STUDY = "study.yaml"
 """In the folder of a study, which holds runs and is none."""
 
 
-TEACHER = "teacher"
-INITIAL_STUDENT = "initial student"
-REFERENCES = (TEACHER, INITIAL_STUDENT)
-"""Rows that are shown beside the objectives and never ranked."""
-
-
 @dataclass(frozen=True)
 class TrialFiles:
     """The files of one trial (variant, training seed, initial student) of a run."""

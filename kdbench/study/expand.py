@@ -11,9 +11,8 @@ from kdbench.base.registry import unknown
 from kdbench.base.strict_yaml import read_yaml
 from kdbench.pipeline.plan import Plan, Request, check_name, make_plan
 from kdbench.study.design import Comparator, Design, Setting, StudyCell, check_same_study
-from kdbench.variants.notation import split_list
 from kdbench.variants.objective import OBJECTIVES
-from kdbench.variants.parameters import Choice, Flag, Number, Value
+from kdbench.variants.parameters import Choice, Flag, Number, Value, split_list
 from kdbench.variants.variant import Variant, load_objectives, parse, variant_of
 
 Levels = dict[str, Value]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kdbench.base.registry import REFERENCES
 from kdbench.report.table import AVERAGE
-from kdbench.runs.folder import REFERENCES
 from kdbench.runs.results import TrialResult
 from kdbench.runs.scores import METRICS
 from kdbench.stats.intervals import Interval, over_seeds

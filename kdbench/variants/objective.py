@@ -1,18 +1,21 @@
-"""What an objective is: one function of two log-distributions, and what is declared about it.
+"""What an objective is: one function of two log-distributions, and the decorators that declare it.
 
 A *variant* is an objective with its parameters fixed; it is what runs, is named and is ranked.
 """
 
 import ast
 import hashlib
+import inspect
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from kdbench.base.registry import Registry
-from kdbench.variants.parameters import Parameter, Value
+from kdbench.base.errors import UserError
+from kdbench.base.registry import REFERENCES, Registry
+from kdbench.variants.parameters import Number, Parameter, Value, declare
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,11 +23,18 @@ if TYPE_CHECKING:
 Kind = Literal["divergence", "labelled", "stateful"]
 Zero = Literal["teacher", "student"]
 """Whose probability is zero, at an id where the other's is not."""
+Zeros = Sequence[Zero] | None
+Infinite = Zeros | Callable[[Mapping[str, Any]], Zeros]
+"""At whose zeros a value is +inf, perhaps depending on the parameters; None: not declared."""
+Check = Callable[[Mapping[str, Any]], str | None]
+"""Says why a combination of parameters is refused, or None."""
+Made = TypeVar("Made", bound=Callable[..., Any])
 
 GROUPS = ("all", "core", "more", "methods")
 """Words that stand for several objectives."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LR = "lr"
+LEARNING_RATE = {LR: Number(None, "(0, inf)")}
 """Written among an objective's parameters, but the harness's: the peak of the learning rate."""
 
 
@@ -43,8 +53,8 @@ class Objective:
     group: str
     uses_teacher: bool
     grid: Mapping[str, tuple[Value, ...]]
-    check: Callable[[Mapping[str, Any]], str | None] | None
-    infinite_where: Callable[[Mapping[str, Any]], frozenset[Zero] | None]
+    check: Check | None
+    infinite_where: Infinite
 
     def code_digest(self) -> str:
         """Twelve hexadecimal digits that change when the code of the defining file does.
@@ -85,11 +95,11 @@ class Source:
     """
 
     name: str
-    parameters: Mapping[str, Parameter]
-    paper: str
     description: str
-    samples: bool
-    teacher_answers: bool
+    paper: str = ""
+    samples: bool = False
+    teacher_answers: bool = False
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,136 @@ NAMES: Registry[str] = Registry("objective")
 PRESETS: Registry[Preset] = Registry("preset")
 METHODS: Registry[Preset] = Registry("method")
 """Published methods: an objective, a source and the paper's defaults."""
+
+
+def divergence(
+    name: str,
+    *,
+    source: str,
+    aliases: Sequence[str] = (),
+    group: str = "more",
+    grid: Mapping[str, Sequence[Value]] | None = None,
+    check: Check | None = None,
+    infinite_where: Infinite = None,
+    **parameters: Any,
+) -> Callable[[Made], Made]:
+    """Registers `fn(teacher_logp [N, V], student_logp [N, V], **params) -> per-token values [N]`.
+
+    Args:
+        name: what the command line and the tables call it.
+        source: the paper, with its arXiv number and equation.
+        aliases: other names for it.
+        group: `core` or `more`, a set that `--objectives` can name.
+        grid: values of some parameters; the bare name on the command line expands to them.
+        check: given the resolved parameters, says why a combination is refused, or None.
+        infinite_where: at ids where only the `teacher`'s or only the `student`'s probability is
+            zero, is the value +inf? The tests hold an objective to it. None: not declared.
+        **parameters: the defaults; `number(0.1, "[0, 1)")` and `choice(...)` also give the range.
+    """
+    return _register(
+        "divergence",
+        name,
+        source,
+        aliases=aliases,
+        group=group,
+        grid=grid,
+        check=check,
+        infinite_where=infinite_where,
+        **parameters,
+    )
+
+
+def labelled(
+    name: str, *, source: str, uses_teacher: bool = True, **declared: Any
+) -> Callable[[Made], Made]:
+    """Registers an objective that also takes `labels=`, the token ids [N].
+
+    One that declares `uses_teacher=False` is given the student's own log-probabilities, detached,
+    in place of the teacher's, and no teacher is run for it. The other arguments are `divergence`'s.
+    """
+    return _register("labelled", name, source, uses_teacher=uses_teacher, **declared)
+
+
+def stateful(name: str, *, source: str, **declared: Any) -> Callable[[Made], Made]:
+    """Registers a class whose instances are a `State`: an objective that follows the training.
+
+    The class is called with the parameters by keyword, once a trial. The other arguments are
+    `divergence`'s.
+    """
+    return _register("stateful", name, source, **declared)
+
+
+def preset(name: str, expression: str, *, source: str) -> None:
+    """Gives a variant that a paper or a released script uses a name of its own."""
+    _add_named(PRESETS, Preset(name, expression, source))
+
+
+def method(name: str, expression: str, *, source: str) -> None:
+    """Names an objective on a source of sequences: `method("gkd", "jsd@mixed", source=...)`."""
+    _add_named(METHODS, Preset(name, expression, source))
+
+
+def _register(
+    kind: Kind,
+    name: str,
+    source: str,
+    /,
+    *,
+    aliases: Sequence[str] = (),
+    group: str = "more",
+    uses_teacher: bool = True,
+    grid: Mapping[str, Sequence[Value]] | None = None,
+    check: Check | None = None,
+    infinite_where: Infinite = None,
+    **parameters: object,
+) -> Callable[[Made], Made]:
+    declared = {key: declare(value) for key, value in parameters.items()}
+    if LR in declared:
+        raise UserError(
+            f"{name} declares a parameter named {LR}: that is the harness's, {name}[{LR}=0.001] "
+            "sets the learning rate of the training; give the parameter another name"
+        )
+
+    def register(function: Made) -> Made:
+        body = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+        where = f"{body.__code__.co_filename}:{body.__code__.co_firstlineno}"
+        objective = Objective(
+            name=name,
+            kind=kind,
+            function=function,
+            parameters=declared,
+            source=source,
+            description=inspect.getdoc(function) or "",
+            defined_at=where,
+            group=group,
+            uses_teacher=uses_teacher,
+            grid={key: tuple(values) for key, values in (grid or {}).items()},
+            check=check,
+            infinite_where=infinite_where,
+        )
+        for word in (name, *aliases):
+            _claim(word, where)
+        OBJECTIVES.add(name, objective, where)
+        ALIASES.update(dict.fromkeys(aliases, name))
+        return function
+
+    return register
+
+
+def _add_named(registry: Registry[Preset], named: Preset) -> None:
+    caller = sys._getframe(2)  # of `preset` or `method`
+    where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    _claim(named.name, where)
+    registry.add(named.name, named, where)
+
+
+def _claim(name: str, where: str) -> None:
+    if not NAME.fullmatch(name) or name in (*REFERENCES, *GROUPS):
+        raise UserError(
+            f"'{name}' cannot be an objective's name: it is lower-case words joined by '-', not "
+            f"one of {', '.join((*GROUPS, *REFERENCES))}"
+        )
+    NAMES.add(name, name, where)
 
 
 def _is_docstring(node: ast.stmt) -> bool:

@@ -1,4 +1,4 @@
-"""Declarations of an objective's parameters: default, type and range in one place.
+"""Parameters: how they are declared, and how `name[key=value,...]@name[key=value,...]` is split.
 
 A parameter reads its value from text (command line) or from Python, refuses what is out of range,
 and writes it back in one canonical way, so that `-5` and `-5.0` are the same variant.
@@ -25,22 +25,19 @@ class Parameter(Protocol):
 
     def read(self, value: object) -> Value:
         """The resolved value, or `ValueError` with what would have been legal."""
-        ...
 
     def write(self, value: Value) -> str:
         """Canonical text that `read` turns back into the value."""
-        ...
 
     def describe(self) -> str:
         """The legal values, for a person."""
-        ...
 
 
 @dataclass(frozen=True)
 class Number:
     """A finite real number within an interval."""
 
-    default: float
+    default: float | None
     interval: str = "(-inf, inf)"
     search: str = ""
     """The finite part of the interval in which tuning looks; the interval itself where left out."""
@@ -50,11 +47,10 @@ class Number:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise ValueError(f"is not a number; it lies in {self.interval}") from None
-        if (
-            isinstance(value, bool)
-            or not math.isfinite(number)
-            or not _inside(number, self.interval)
-        ):
+        left, low, high, right = _parts(self.interval)
+        above = number >= low if left == "[" else number > low
+        below = number <= high if right == "]" else number < high
+        if isinstance(value, bool) or not math.isfinite(number) or not (above and below):
             raise ValueError(f"is outside its range {self.interval}")
         return number + 0.0  # -0.0 and 0.0 are one value
 
@@ -184,23 +180,66 @@ def resolve(
 def written(
     owner: str, declared: Mapping[str, Parameter], params: Mapping[str, Value], *, defaults: bool
 ) -> str:
-    """`owner[name=value,...]`, canonical; parameters at their defaults only where asked for."""
+    """`owner[name=value,...]`, canonical; parameters at their defaults only where asked for.
+
+    What is None is left out.
+    """
     inside = ",".join(
         f"{name}={declared[name].write(value)}"
         for name, value in params.items()
-        if defaults or value != declared[name].default
+        if value is not None and (defaults or value != declared[name].default)
     )
     return f"{owner}[{inside}]" if inside else owner
 
 
+def split_list(text: str) -> list[str]:
+    """Splits at the commas that stand outside brackets."""
+    return [part for part in _split(text, ",") if part]
+
+
+def split_at(expression: str) -> tuple[str, str | None]:
+    """What stands before and behind the first `@` outside brackets, if there is one."""
+    head, *behind = _split(expression, "@")
+    return head, "@".join(behind) if behind else None
+
+
+def split_expression(expression: str) -> tuple[str, dict[str, str]]:
+    """The name and what is given in brackets behind it.
+
+    Raises:
+        UserError: broken brackets, an item that is no `parameter=value`, or one given twice.
+    """
+    name, bracket, rest = expression.strip().partition("[")
+    if bracket and not rest.endswith("]"):
+        raise UserError(f"'{expression}': a variant is written name[parameter=value,...]")
+    given: dict[str, str] = {}
+    for item in split_list(rest[:-1]):
+        key, equals, value = item.partition("=")
+        key = key.strip()
+        if not equals or not value.strip():
+            raise UserError(f"'{expression}': '{item}' is not parameter=value")
+        if key in given:
+            raise UserError(f"'{expression}': {key} is given twice")
+        given[key] = value.strip()
+    return name.strip(), given
+
+
+def _split(text: str, separator: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if depth < 0:
+            break
+        if character == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth != 0:
+        raise UserError(f"'{text}': the brackets do not match")
+    return [part.strip() for part in parts]
+
+
 _INTERVAL = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
-
-
-def _inside(number: float, interval: str) -> bool:
-    left, low, high, right = _parts(interval)
-    above = number >= low if left == "[" else number > low
-    below = number <= high if right == "]" else number < high
-    return above and below
 
 
 def _parts(interval: str) -> tuple[str, float, float, str]:

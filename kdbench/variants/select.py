@@ -8,15 +8,8 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import load_file
-from kdbench.variants.notation import split_expression, split_list
-from kdbench.variants.objective import (
-    ALIASES,
-    GROUPS,
-    METHODS,
-    OBJECTIVES,
-    PRESETS,
-    Objective,
-)
+from kdbench.variants.objective import ALIASES, GROUPS, METHODS, OBJECTIVES, PRESETS
+from kdbench.variants.parameters import split_expression, split_list
 from kdbench.variants.variant import Variant, load_objectives, parse, split_source, variant_of
 
 
@@ -44,11 +37,8 @@ def expand(text: str) -> list[Variant]:
     Raises:
         UserError: see `parse`; also a glob that matches nothing, or an empty list.
     """
-    load_objectives()
-    found = [variant for item in split_list(text) for variant in _expand_item(item)]
-    if not found:
-        raise UserError("no objectives given; for example --objectives all, or sft,forward-kl,amid")
-    return list({variant.full_name: variant for variant in found}.values())
+    variants = [variant for item in _items(text) for variant in _variants(item)]
+    return list({variant.full_name: variant for variant in variants}.values())
 
 
 def families(text: str) -> list[Family]:
@@ -57,14 +47,7 @@ def families(text: str) -> list[Family]:
     Raises:
         UserError: see `expand`.
     """
-    load_objectives()
-    found = []
-    for item in split_list(text):
-        names = _named(item)
-        found += [_family(name) for name in ([item] if names is None else names)]
-    if not found:
-        raise UserError("no objectives given; for example --objectives all, or sft,forward-kl,amid")
-    return list({family.label: family for family in found}.values())
+    return list({family.label: family for family in map(_family, _items(text))}.values())
 
 
 @cache
@@ -83,31 +66,41 @@ def load_plugin(path: Path) -> None:
         )
 
 
-def _expand_item(item: str) -> list[Variant]:
-    if (names := _named(item)) is not None:
-        return [variant for name in names for variant in _expand_item(name)]
+def _items(text: str) -> list[str]:
+    """What stands in a list, and in place of a group or a glob the names that it stands for."""
+    load_objectives()
+    items = []
+    for item in split_list(text):
+        if item in GROUPS:
+            if item != "methods":
+                items += [name for name in OBJECTIVES if item in ("all", OBJECTIVES[name].group)]
+            if item in ("all", "methods"):
+                items += METHODS
+        elif any(character in item for character in "*?") and "[" not in item:
+            known = [*OBJECTIVES, *PRESETS, *METHODS]
+            names = fnmatch.filter(known, item)
+            if not names:
+                raise UserError(f"no objective matches '{item}'; known: {', '.join(known)}")
+            items += names
+        else:
+            items.append(item)
+    if not items:
+        raise UserError("no objectives given; for example --objectives all, or sft,forward-kl,amid")
+    return items
+
+
+def _variants(item: str) -> list[Variant]:
+    """The variant of that name; the grid of a bare objective."""
     head, source = split_source(item)
     name = ALIASES.get(head, head)
     if name not in OBJECTIVES:
         return [parse(item)]
-    variants = _grid(OBJECTIVES[name])
+    grid = OBJECTIVES[name].grid
+    variants = [
+        variant_of(OBJECTIVES[name], dict(zip(grid, values, strict=True)))
+        for values in itertools.product(*grid.values())
+    ]
     return variants if source is None else [variant.drawn_from(source) for variant in variants]
-
-
-def _named(item: str) -> list[str] | None:
-    """The names that a group or a glob stands for; None for anything else."""
-    if item == "methods":
-        return list(METHODS)
-    if item in GROUPS:
-        names = [name for name in OBJECTIVES if item in ("all", OBJECTIVES[name].group)]
-        return names + (list(METHODS) if item == "all" else [])
-    if any(character in item for character in "*?") and "[" not in item:
-        known = [*OBJECTIVES, *PRESETS, *METHODS]
-        names = fnmatch.filter(known, item)
-        if not names:
-            raise UserError(f"no objective matches '{item}'; known: {', '.join(known)}")
-        return names
-    return None
 
 
 def _family(item: str) -> Family:
@@ -118,11 +111,3 @@ def _family(item: str) -> Family:
         given |= split_expression(PRESETS[name].expression)[1]
     label = "".join(item.split()) if given else variant.name
     return Family(label, variant, frozenset(given))
-
-
-def _grid(objective: Objective) -> list[Variant]:
-    names = list(objective.grid)
-    return [
-        variant_of(objective, dict(zip(names, values, strict=True)))
-        for values in itertools.product(*objective.grid.values())
-    ]

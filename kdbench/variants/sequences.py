@@ -4,23 +4,15 @@ What they do stands in `kdbench.train.sources`. A source goes with any objective
 behind it: `skew-reverse-kl@adaptive[threshold=0.1]`.
 """
 
+from typing import Any
+
 from kdbench.variants.objective import SOURCES, Source
-from kdbench.variants.parameters import Number, Parameter
+from kdbench.variants.parameters import Number
 from kdbench.variants.variant import inner
 
 
-def _declare(
-    name: str,
-    description: str,
-    *,
-    paper: str = "",
-    samples: bool = False,
-    teacher_answers: bool = False,
-    **parameters: Parameter,
-) -> None:
-    SOURCES.add(
-        name, Source(name, parameters, paper, description, samples, teacher_answers), __file__
-    )
+def _declare(name: str, description: str, **facts: Any) -> None:
+    SOURCES.add(name, Source(name, description, **facts), __file__)
 
 
 _declare(
@@ -42,7 +34,7 @@ _declare(
     "responses.",
     paper="GKD, arXiv:2306.13649, Algorithm 1",
     samples=True,
-    student_share=Number(0.5, "[0, 1]"),
+    parameters={"student_share": Number(0.5, "[0, 1]")},
 )
 _declare(
     "adaptive",
@@ -53,10 +45,12 @@ _declare(
     "least the reference plus `tolerance`.",
     paper="DistiLLM, arXiv:2402.03898, Section 3.2 and its released code",
     samples=True,
-    threshold=Number(0.0, "[0, 1]"),
-    increment=Number(0.1, "[0, 1]"),
-    tolerance=Number(0.1, "[0, inf)"),
-    capacity=Number(1000.0, "[1, inf)"),
+    parameters={
+        "threshold": Number(0.0, "[0, 1]"),
+        "increment": Number(0.1, "[0, 1]"),
+        "tolerance": Number(0.1, "[0, inf)"),
+        "capacity": Number(1000.0, "[1, inf)"),
+    },
 )
 _declare(
     "contrastive",
@@ -66,8 +60,10 @@ _declare(
     paper="DistiLLM-2, arXiv:2503.07067",
     samples=True,
     teacher_answers=True,
-    student_divergence=inner("skew-reverse-kl[teacher_weight=0.9,detach_mixture=true]"),
-    student_share=Number(1.0, "[0, 2]"),
+    parameters={
+        "student_divergence": inner("skew-reverse-kl[teacher_weight=0.9,detach_mixture=true]"),
+        "student_share": Number(1.0, "[0, 2]"),
+    },
 )
 _declare(
     "policy-gradient",
@@ -78,8 +74,10 @@ _declare(
     "time; the ratio to the student that sampled is clipped to 1 +- `clip`.",
     paper="MiniLLM, arXiv:2306.08543, Section 2.2 (clip, gamma: its released code)",
     samples=True,
-    teacher_mix=Number(0.2, "[0, 1)"),
-    clip=Number(0.2, "(0, 1)"),
-    gamma=Number(0.95, "[0, 1]"),
-    rollout_steps=Number(4.0, "[1, inf)"),
+    parameters={
+        "teacher_mix": Number(0.2, "[0, 1)"),
+        "clip": Number(0.2, "(0, 1)"),
+        "gamma": Number(0.95, "[0, 1]"),
+        "rollout_steps": Number(4.0, "[1, inf)"),
+    },
 )

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import load_entry_points, load_module, unknown
-from kdbench.variants.notation import split_at, split_expression
 from kdbench.variants.objective import (
     ALIASES,
     GROUPS,
+    LEARNING_RATE,
     LR,
     METHODS,
     OBJECTIVES,
@@ -26,23 +26,21 @@ from kdbench.variants.objective import (
     State,
     Zero,
 )
-from kdbench.variants.parameters import Inner, Number, Value, resolve, written
+from kdbench.variants.parameters import (
+    Inner,
+    Value,
+    resolve,
+    split_at,
+    split_expression,
+    written,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEARNING_RATE = Number(1.0, "(0, inf)")
-
 SOURCES.add(
     "dataset",
-    Source(
-        name="dataset",
-        parameters={},
-        paper="",
-        description="The gold responses, off-policy; what is used where no source is written.",
-        samples=False,
-        teacher_answers=False,
-    ),
+    Source("dataset", "The gold responses, off-policy; what is used where no source is written."),
     __file__,
 )
 
@@ -68,10 +66,6 @@ class SourceVariant:
     def teacher_answers(self) -> bool:
         """It needs the teacher's own responses to the training prompts."""
         return self.source.teacher_answers
-
-    def written(self, *, defaults: bool) -> str:
-        """The canonical name; parameters at their defaults only where asked for."""
-        return written(self.source.name, self.source.parameters, self.params, defaults=defaults)
 
     def number(self, name: str) -> float:
         """The value of a parameter that is a number."""
@@ -114,16 +108,14 @@ class Variant:
         Raises:
             UserError: the objective needs labels and there are none.
         """
+        if (state := self.begin()) is not None:
+            return state.per_token(teacher_logp, student_logp)
+        given = dict(self.params)
         if self.objective.kind == "labelled":
             if labels is None:
                 raise UserError(f"{self.objective.name} needs labels=, the token ids [N]")
-            values: Tensor = self.objective.function(
-                teacher_logp, student_logp, labels=labels, **self.params
-            )
-            return values
-        if (state := self.begin()) is not None:
-            return state.per_token(teacher_logp, student_logp)
-        values = self.objective.function(teacher_logp, student_logp, **self.params)
+            given["labels"] = labels
+        values: Tensor = self.objective.function(teacher_logp, student_logp, **given)
         return values
 
     def begin(self) -> State | None:
@@ -158,10 +150,12 @@ class Variant:
     @cached_property
     def name(self) -> str:
         """The canonical name: a method's own, else with parameters at their defaults left out."""
-
-        if (method := method_of(self)) is None:
-            return self._written(defaults=False)
-        return _with_lr(method, self.lr)
+        if self.sequences.name != DATASET.name:
+            full = replace(self, lr=None).full_name
+            for method in METHODS:
+                if _method(method, {}).full_name == full:
+                    return written(method, LEARNING_RATE, {LR: self.lr}, defaults=False)
+        return self._written(defaults=False)
 
     @cached_property
     def full_name(self) -> str:
@@ -194,15 +188,19 @@ class Variant:
 
     def infinite_where(self) -> frozenset[Zero] | None:
         """At whose zeros the value is +inf; None where the objective does not declare it."""
-        return self.objective.infinite_where(self.params)
+        zeros = self.objective.infinite_where
+        if callable(zeros):
+            zeros = zeros(self.params)
+        return None if zeros is None else frozenset(zeros)
 
     def _written(self, *, defaults: bool) -> str:
-        objective = self.objective
-        text = written(objective.name, objective.parameters, self.params, defaults=defaults)
-        text = _with_lr(text, self.lr)
+        declared = {**self.objective.parameters, **LEARNING_RATE}
+        params = {**self.params, LR: self.lr}
+        text = written(self.objective.name, declared, params, defaults=defaults)
         if self.sequences.name == DATASET.name:
             return text
-        return f"{text}@{self.sequences.written(defaults=defaults)}"
+        source, given = self.sequences.source, self.sequences.params
+        return f"{text}@{written(source.name, source.parameters, given, defaults=defaults)}"
 
 
 def variant_of(objective: Objective, given: Mapping[str, object]) -> Variant:
@@ -214,20 +212,11 @@ def variant_of(objective: Objective, given: Mapping[str, object]) -> Variant:
         UserError: an unknown parameter, a value of the wrong type or out of range, or a
             combination for which the loss would be identically 0.
     """
-    own = {name: value for name, value in given.items() if name != LR}
-    for name in own:
-        if name not in objective.parameters:
-            known = [*objective.parameters, LR]
-            raise UserError(
-                unknown(f"parameter of {objective.name}", name, known)
-                if objective.parameters
-                else f"{objective.name} has no parameters, so '{name}' cannot be set; {LR}, the "
-                "learning rate, can"
-            )
-    params = resolve(objective.name, objective.parameters, own)
+    params = resolve(objective.name, {**objective.parameters, **LEARNING_RATE}, given)
+    lr: Any = params.pop(LR)
     if objective.check is not None and (reason := objective.check(params)):
         raise UserError(f"{objective.name}: {reason}")
-    return Variant(objective, params, lr=learning_rate(objective.name, given))
+    return Variant(objective, params, lr=lr)
 
 
 def sequences_of(source: Source, given: Mapping[str, object]) -> SourceVariant:
@@ -237,26 +226,6 @@ def sequences_of(source: Source, given: Mapping[str, object]) -> SourceVariant:
         UserError: an unknown parameter, or a value out of range.
     """
     return SourceVariant(source, resolve(f"@{source.name}", source.parameters, given))
-
-
-def learning_rate(owner: str, given: Mapping[str, object]) -> float | None:
-    """The learning rate among what is given to a variant; None where it is not.
-
-    Raises:
-        UserError: it is not a positive finite number.
-    """
-    if LR not in given:
-        return None
-    lr: Any = resolve(owner, {LR: LEARNING_RATE}, {LR: given[LR]})[LR]
-    return float(lr)
-
-
-def _with_lr(text: str, lr: float | None) -> str:
-    """A variant's text with the learning rate as its last parameter."""
-    if lr is None:
-        return text
-    given = f"{LR}={LEARNING_RATE.write(lr)}"
-    return f"{text[:-1]},{given}]" if text.endswith("]") else f"{text}[{given}]"
 
 
 def _plain(params: Mapping[str, Value]) -> dict[str, Any]:
@@ -287,18 +256,11 @@ def parse(expression: str) -> Variant:
             raise UserError(
                 f"the preset {name} takes no parameters; write {PRESETS[name].expression}"
             )
-        variant = replace(parse(PRESETS[name].expression), lr=learning_rate(name, given))
+        lr: Any = resolve(name, LEARNING_RATE, given)[LR]
+        variant = replace(parse(PRESETS[name].expression), lr=lr)
     else:
         variant = variant_of(_objective(name), given)
     return variant if source is None else variant.drawn_from(source)
-
-
-def method_of(variant: Variant) -> str | None:
-    """The name of the published method that a variant is, if it is one."""
-    if variant.sequences.name == DATASET.name:
-        return None
-    full = replace(variant, lr=None).full_name
-    return next((name for name in METHODS if _method(name, {}).full_name == full), None)
 
 
 def inner(expression: str) -> Inner:
