@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from kdbench.base.errors import UserError
+from kdbench.config.load import load_suite
 from kdbench.config.schema import Split
 from kdbench.data.batches import batch_rows, collate, micro_batches, response_indices
 from kdbench.data.encode import Encoded, encode_prompt, encode_record, encode_split
@@ -99,13 +100,9 @@ def test_a_frame_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
 def test_rows_that_do_not_fit_whole_are_left_out(tokenizer: Tokenizer) -> None:
     short, long = Record("fox", "", ("dog",)), Record("fox", "", ("dog " * 200,))
     length = sum(map(len, encode_record(tokenizer, short)))
-    data = encode_split(
-        frame_of(tokenizer),
-        [long, short, long],
-        max_prompt=length - 1,
-        max_length=length,
-        name="train",
-    )
+    limits = (f"data.max_prompt={length - 1}", f"data.max_length={length}")
+    limited = load_suite("dolly-tiny", limits).data
+    data = encode_split(frame_of(tokenizer), [long, short, long], limited, "train")
     assert data.lengths.tolist() == [length]
 
 

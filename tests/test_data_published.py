@@ -81,8 +81,8 @@ def test_dolly_has_the_published_ids() -> None:
 
 def test_long_rows_are_cut_where_truncation_is_published(small: Tokenizer) -> None:
     rows = [Record("count", "", ("word " * 300,)), Record("count " * 200, "", ("word",))]
-    limits = {"max_prompt": 200, "max_length": 220}
-    data = encode_split(frame_of(small), rows, **limits, name="train", truncation="published")
+    limits = ("data.max_prompt=200", "data.max_length=220", "data.truncation=published")
+    data = encode_split(frame_of(small), rows, load_suite("dolly-tiny", limits).data, "train")
     assert data.lengths[0] == 220
     assert data.prompt_lengths[1] == 200
 

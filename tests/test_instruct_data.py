@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from kdbench.suites.instruct import generate
+from kdbench.suites.instruct.sets import TASKS
 from kdbench.suites.instruct.task import CATEGORIES
-from kdbench.suites.instruct.tasks import TASKS
 from kdbench.suites.instruct.world import FIRST_NAMES, SURNAMES
 
 SIZES = {

@@ -54,16 +54,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,36 +81,23 @@ def dump_line(row: Mapping[str, Any]) -> str:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
+    with _folder_beside(path) as folder:
+        yield folder
         shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.rename(path)
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary place for a file that becomes `path`, synced, when the block ends well.
 
-    For what is too large to be held as bytes a second time.
+    It lies in a folder, since whoever writes the file may have temporary names of its own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A folder, since whoever writes the file may have temporary names of its own.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary / path.name
-        with (temporary / path.name).open("rb") as file:
+    with _folder_beside(path) as folder:
+        yield folder / path.name
+        with (folder / path.name).open("rb") as file:
             os.fsync(file.fileno())
-        (temporary / path.name).replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / path.name).replace(path)
 
 
 def sweep(folder: Path) -> None:
@@ -179,6 +158,19 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("kdbench")
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """An empty folder on the same disk, gone afterwards; what a kill leaves of it `sweep` finds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock(path: Path, timeout: float) -> FileLock:

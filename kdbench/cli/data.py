@@ -103,8 +103,7 @@ def _state(
     folder: Path, split: "Split", name: str, template: "Template", *, local: bool
 ) -> tuple[list["Record"], str, str]:
     """The records that are used of a file, what to say of it, and what is wrong with it."""
-    from kdbench.data.pins import check_file
-    from kdbench.data.records import read_split
+    from kdbench.data.records import check_file, read_split
 
     try:
         records = read_split(folder, split, template)

@@ -18,11 +18,7 @@ Lines = Mapping[tuple[str, ...], str]
 
 
 def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
-    """A suite by name or file, with `key=value` settings applied.
-
-    Args:
-        name_or_file: the name of an installed suite, or the path of a YAML file.
-        settings: `field.path=value` pairs; the value is read as YAML.
+    """An installed suite by name, or one by its file; with `field.path=value` settings in YAML.
 
     Raises:
         UserError: no such suite, broken YAML, an unknown or missing field, or a bad value.
@@ -159,13 +155,8 @@ def _explain(
 def _known_fields(location: tuple[str, ...]) -> list[str]:
     """The field names of the model that stands at a location of the suite."""
     model: Any = Suite
-    for name in location:
-        annotation = model.model_fields[name].annotation if name in model.model_fields else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        nested = [option for option in options if hasattr(option, "model_fields")]
-        if not nested:
-            continue
-        model = nested[0]
-        if not isinstance(annotation, type) and "evaluation" in location:
-            break
+    for name in location:  # that of an evaluation set is no field: its split was found before it
+        annotation = getattr(model.model_fields.get(name), "annotation", None)
+        options = (annotation, *getattr(annotation, "__args__", ()))
+        model = next((option for option in options if hasattr(option, "model_fields")), model)
     return list(model.model_fields)

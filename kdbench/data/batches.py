@@ -5,7 +5,7 @@ number of processes. That is what makes comparisons paired.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,12 +49,8 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> "MicroBatch":
         """On a device, but for `rows`, which index what stays in the machine's memory."""
-        return replace(
-            self,
-            tokens=to_device(self.tokens, device),
-            positions=to_device(self.positions, device),
-            labels=to_device(self.labels, device),
-        )
+        moved = (to_device(part, device) for part in (self.tokens, self.positions, self.labels))
+        return MicroBatch(self.rows, *moved)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

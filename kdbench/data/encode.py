@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.config.schema import Template, Truncation
+from kdbench.config.schema import Data, Template, Truncation
 from kdbench.data.record import Record, Turn
 from kdbench.data.template import Frame, frame_of
 
@@ -190,30 +190,22 @@ class Encoded:
         return Encoded(arrays["tokens"], arrays["starts"], arrays["prompts"])
 
 
-def encode_split(
-    frame: Frame,
-    records: Sequence[Record],
-    *,
-    max_prompt: int,
-    max_length: int,
-    name: str,
-    truncation: Truncation = "ours",
-) -> Encoded:
+def encode_split(frame: Frame, records: Sequence[Record], data: Data, name: str) -> Encoded:
     """Encodes the rows that fit into `max_length` whole; longer ones are left out.
 
-    With `truncation="published"` they are cut at `max_length` instead, as the papers' code does.
+    With `truncation: published` they are cut at `max_length` instead, as the papers' code does.
 
     Raises:
         UserError: no row fits.
     """
     rows = []
     for record in records:
-        prompt, response = _pair(frame, record, max_prompt, truncation)
-        room = max_length - len(prompt)
-        if len(response) <= room or truncation == "published":
+        prompt, response = _pair(frame, record, data.max_prompt, data.truncation)
+        room = data.max_length - len(prompt)
+        if len(response) <= room or data.truncation == "published":
             rows.append((prompt, response[:room]))
     if not rows:
-        raise UserError(f"{name}: no record fits into data.max_length={max_length} tokens")
+        raise UserError(f"{name}: no record fits into data.max_length={data.max_length} tokens")
     return Encoded.of(rows)
 
 

@@ -1,4 +1,4 @@
-"""The records of a suite's splits."""
+"""The records of a suite's splits, and what the suite pins of their files."""
 
 from pathlib import Path
 
@@ -20,30 +20,25 @@ def field_of(name: str) -> str:
 
 
 def read_split(folder: Path, split: Split, template: Template = "chat") -> list[Record]:
-    """The records of one split.
-
-    Args:
-        folder: below which its file lies.
-        split: which file, and which of its records.
-        template: how they will be asked; `alpaca` has no place for a conversation.
+    """The records of one split, whose file lies below `folder`.
 
     Raises:
-        UserError: the file is missing or empty, a record is broken, or one is a conversation that
-            the template cannot ask; with file and row.
+        UserError: the file is missing or empty, a record is broken, or one is a conversation, for
+            which the `alpaca` template has no place; with file and row.
     """
     path = folder / split.path
     if not path.exists():
         raise UserError(f"{path}: no such file (--data-dir says below which folder the data lie)")
-    rows = arrow.read_rows(path, split.columns, split.split).to_dict()
+    rows, first = arrow.read_rows(path, split.columns, split.split)
     records: list[Record] = []
-    for row, (instruction, context, outputs, turns) in enumerate(zip(*rows.values(), strict=True)):
-        if split.limit is not None and len(records) == split.limit:
+    for row, fields in enumerate(zip(*rows.to_dict().values(), strict=True), start=first):
+        if len(records) == split.limit:
             break
+        instruction, context, outputs, turns = fields
         record = Record(instruction, context, tuple(outputs), tuple(Turn(**turn) for turn in turns))
         if not _fits(record, split):
             continue
         if record.turns and template == "alpaca":
-            row += arrow.first_row(path, split.columns, split.split)
             raise UserError(
                 f"{arrow.place(path, row)}: a conversation of {len(record.turns)} turns before the "
                 "answer, and the Alpaca frame asks one user turn: use the tokenizer's chat "
@@ -51,20 +46,12 @@ def read_split(folder: Path, split: Split, template: Template = "chat") -> list[
             )
         records.append(record)
     if not records:
+        short = split.max_prompt_chars is not None or split.max_output_chars is not None
         raise UserError(
             f"{path}: an empty set; it needs at least one record"
-            + (" within max_prompt_chars and max_output_chars" if _short(split) else "")
+            + (" within max_prompt_chars and max_output_chars" if short else "")
         )
     return records
-
-
-def count_rows(path: Path, split: Split) -> int:
-    """How many records a split's file holds, before the long ones and its limit are taken off.
-
-    Raises:
-        UserError: a record is broken; with file and row.
-    """
-    return len(arrow.read_rows(path, split.columns, split.split))
 
 
 def _fits(record: Record, split: Split) -> bool:
@@ -74,5 +61,38 @@ def _fits(record: Record, split: Split) -> bool:
     )
 
 
-def _short(split: Split) -> bool:
-    return split.max_prompt_chars is not None or split.max_output_chars is not None
+def check_file(path: Path, split: Split, name: str, *, local: bool) -> None:
+    """Compares a split's file with its pins; of one that is not `local`, `sha256` says nothing.
+
+    Raises:
+        UserError: its digest or its number of records (before the long ones and the limit are
+            taken off) is another; with what to do. Or a record of it is broken.
+    """
+    if local:
+        check_digest(path, split.sha256, str(path), f"{field_of(name)}.sha256")
+    if split.records is None:
+        return
+    found = len(arrow.read_rows(path, split.columns, split.split)[0])
+    if found != split.records and not (split.limit and found >= split.limit):
+        field = f"{field_of(name)}.records"
+        raise UserError(
+            f"{path}: {found:,} records, where the suite says {split.records:,} ({field}): is the "
+            f"file whole? If it is what you mean, --set {field}={found}: the scores are then those "
+            "of other data"
+        )
+
+
+def check_digest(path: Path, pinned: str, what: str, field: str) -> None:
+    """Compares a file with a pinned digest; an empty one pins nothing.
+
+    Raises:
+        UserError: they differ; with `what` the file is, both digests and what to do.
+    """
+    if pinned and (found := arrow.source_digest(path)) != pinned:
+        raise UserError(
+            f"{what}: the file is not the one that the suite pins in {field}\n"
+            f"  pinned {pinned}\n  found  {found}\n"
+            "Get the pinned file back, or, if the change is meant, write the digest found into the "
+            f"suite, or say --set {field}={found} (nothing behind the = takes the pin back): the "
+            "scores are then those of other data"
+        )

@@ -7,23 +7,22 @@ from kdbench.data.record import Record
 
 
 def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
-    """One sentence for each thing that is allowed and yet moves scores.
+    """One sentence for each thing in a split's records that is allowed and yet moves scores.
 
-    Args:
-        records: of every split that is there, by its name.
-
-    Returns:
-        Of each split: prompts that are trained on too, empty outputs, and references that ROUGE-L
-        cannot read, since its tokens are runs of [a-z0-9].
+    These are prompts that are trained on too, empty outputs, and references that ROUGE-L cannot
+    read, since its tokens are runs of [a-z0-9].
     """
     trained = [name for name in ("train", "teacher") if name in records]
     found = []
+    prompts = {
+        name: [(row.instruction.strip(), row.input.strip()) for row in rows]
+        for name, rows in records.items()
+    }
     for name, rows in records.items():
         total = f"of {len(rows):,} records"
         for other in () if name in trained else trained:
-            asked = {(row.instruction.strip(), row.input.strip()) for row in records[other]}
-            again = sum((row.instruction.strip(), row.input.strip()) in asked for row in rows)
-            if again:
+            asked = set(prompts[other])
+            if again := sum(prompt in asked for prompt in prompts[name]):
                 found.append(f"{name}: {again:,} {total} have a prompt that stands in {other} too")
         if empty := sum(any(not text.strip() for text in row.outputs) for row in rows):
             found.append(f"{name}: {empty:,} {total} have an empty output")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from kdbench.base.errors import UserError
@@ -45,12 +45,7 @@ def frame_of(
     template: Template = "alpaca",
     options: Mapping[str, bool | str] | None = None,
 ) -> Frame:
-    """The frame that a tokenizer and a template make.
-
-    Args:
-        tokenizer: of `tokenizers`, or a fast one of `transformers`, whose end of sequence is used.
-        template: the Alpaca frame, or the tokenizer's own chat template.
-        options: switches of that chat template.
+    """The frame that a tokenizer and a template make; `options` are switches of a chat template.
 
     Raises:
         UserError: the tokenizer has no end of sequence or no chat template; or the template does
@@ -98,54 +93,16 @@ def eos_id(tokenizer: "Tokenizer") -> int:
     Raises:
         UserError: the tokenizer has none of the usual ones.
     """
-    if (found := usual_end(tokenizer)) is None:
-        raise UserError(f"the tokenizer has no end-of-sequence token ({EOS}, </s>, ...)")
-    return found
-
-
-def usual_end(tokenizer: "Tokenizer") -> int | None:
-    """The first of the usual end tokens that a tokenizer has."""
-    ids = map(tokenizer.token_to_id, USUAL_ENDS)
-    return next((int(found) for found in ids if found is not None), None)
+    for found in map(tokenizer.token_to_id, USUAL_ENDS):
+        if found is not None:
+            return int(found)
+    raise UserError(f"the tokenizer has no end-of-sequence token ({EOS}, </s>, ...)")
 
 
 def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[Record], str]:
     """Renders the turns before the answer and its opening, after a trial of one user turn."""
     if not hasattr(tokenizer, "apply_chat_template"):
         raise UserError("template: chat needs a fast tokenizer of transformers")
-    text = _template_text(tokenizer)
-    for option in options:
-        if not re.search(rf"\b{re.escape(option)}\b", text):
-            raise UserError(f"template_options: the tokenizer's chat template knows no '{option}'")
-    if re.search(r"\|\s*random\b", text):
-        raise UserError("the tokenizer's chat template draws at random: prompts have to be fixed")
-
-    from jinja2 import TemplateError
-
-    def render(record: Record) -> str:
-        asked = Turn("user", user_turn(record.instruction, record.input))
-        turns = [{"role": turn.role, "content": turn.content} for turn in record.turns or [asked]]
-        try:
-            rendered: str = tokenizer.apply_chat_template(
-                turns,
-                tokenize=False,
-                add_generation_prompt=True,
-                strftime_now=_refuse_date,
-                **options,
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            roles = ", ".join(turn["role"] for turn in turns)
-            what = f"turns of {roles}" if record.turns else "one user turn"
-            raise UserError(
-                f"the tokenizer's chat template cannot render {what}: {error}"
-            ) from error
-        return rendered
-
-    render(Record("instruction", "input", ("output",)))
-    return render
-
-
-def _template_text(tokenizer: Any) -> str:
     try:
         text: str = tokenizer.get_chat_template()
     except ValueError as error:
@@ -155,7 +112,30 @@ def _template_text(tokenizer: Any) -> str:
             "model's tokenizer (tokenizer.path), or use the Alpaca frame "
             "(--set data.template=alpaca)"
         ) from error
-    return text
+    for option in options:
+        if not re.search(rf"\b{re.escape(option)}\b", text):
+            raise UserError(f"template_options: the tokenizer's chat template knows no '{option}'")
+    if re.search(r"\|\s*random\b", text):
+        raise UserError("the tokenizer's chat template draws at random: prompts have to be fixed")
+
+    from jinja2 import TemplateError
+
+    fixed = {"tokenize": False, "add_generation_prompt": True, "strftime_now": _refuse_date}
+
+    def render(record: Record) -> str:
+        asked = Turn("user", user_turn(record.instruction, record.input))
+        turns = [asdict(turn) for turn in record.turns or [asked]]
+        try:
+            rendered: str = tokenizer.apply_chat_template(turns, **fixed, **options)
+        except (TemplateError, TypeError, ValueError) as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            what = f"turns of {roles}" if record.turns else "one user turn"
+            said = f"the tokenizer's chat template cannot render {what}: {error}"
+            raise UserError(said) from error
+        return rendered
+
+    render(Record("instruction", "input", ("output",)))
+    return render
 
 
 def _refuse_date(_: str) -> str:

@@ -19,13 +19,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 def train_tokenizer(
     records: Sequence[Record], folder: Path, *, vocabulary: int, frame_tokens: bool
 ) -> None:
-    """Trains a byte-level BPE and writes it as transformers and vLLM expect it.
+    """Trains a byte-level BPE on prompts and answers; its files are for transformers and vLLM.
 
-    Args:
-        records: their prompts and answers are the training text.
-        folder: gets `tokenizer.json` and `tokenizer_config.json`.
-        vocabulary: number of ids, special tokens included.
-        frame_tokens: makes each fixed part of the prompt's frame one token.
+    `vocabulary` counts the special tokens too; with `frame_tokens` each fixed part of the prompt's
+    frame is one of them.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

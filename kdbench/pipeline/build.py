@@ -34,14 +34,8 @@ def prepare(artifacts: Artifacts) -> None:
         frame = read_frame(artifacts.tokenizer, data)
         with store.new_folder(artifacts.encoded) as folder:
             for name, split in splits_of(data.model_copy(update={"evaluation": {}})).items():
-                encode_split(
-                    frame,
-                    artifacts.records(split),
-                    max_prompt=data.max_prompt,
-                    max_length=data.max_length,
-                    name=name,
-                    truncation=data.truncation,
-                ).save(folder / f"{name}.safetensors")
+                encoded = encode_split(frame, artifacts.records(split), data, name)
+                encoded.save(folder / f"{name}.safetensors")
             prompts = {
                 name: [
                     encode_prompt(frame, record, data.max_prompt, data.truncation)
