@@ -93,16 +93,6 @@ def test_a_broken_record_is_refused(small: Tokenizer, row: dict[str, Any]) -> No
         encode_record(small, row)
 
 
-def test_a_truncation_that_does_not_exist_is_refused(small: Tokenizer) -> None:
-    with pytest.raises(UserError, match="ours or published"):
-        encode_record(small, Record("a", "", ("b",)), truncation="left")  # type: ignore[arg-type]
-
-
-def test_a_prompt_that_leaves_no_room_for_a_response_is_refused(small: Tokenizer) -> None:
-    with pytest.raises(UserError, match="max_prompt=256 has to be below max_length=256"):
-        encode_record(small, Record("a", "", ("b",)), max_length=256)
-
-
 def test_pins_are_there_and_stay_out_of_a_suites_digest() -> None:
     pinned = load_suite("dolly-tiny")
     free = load_suite("dolly-tiny", ["data.train.sha256=", "data.train.records="])
