@@ -14,19 +14,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from kdbench.base.errors import UserError
 
 Item = TypeVar("Item")
 
 
-class Registry(Generic[Item]):
-    """A dictionary from names to items that knows where each was defined."""
+class Registry(dict[str, Item]):
+    """A dictionary from names to items that knows where each was defined.
+
+    A name that is not there raises a UserError, which offers the nearest names.
+    """
 
     def __init__(self, what: str) -> None:
+        super().__init__()
         self.what = what
-        self._items: dict[str, Item] = {}
         self._defined_at: dict[str, str] = {}
 
     def add(self, name: str, item: Item, defined_at: str) -> None:
@@ -40,24 +43,11 @@ class Registry(Generic[Item]):
                 f"{self.what} '{name}' is defined twice: {self._defined_at[name]} and "
                 f"{defined_at}; rename one of them"
             )
-        self._items[name] = item
+        self[name] = item
         self._defined_at[name] = defined_at
 
-    def __getitem__(self, name: str) -> Item:
-        """The item of that name.
-
-        Raises:
-            UserError: there is none; the message offers the nearest names.
-        """
-        if name not in self._items:
-            raise UserError(unknown(self.what, name, list(self._items)))
-        return self._items[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._items
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
+    def __missing__(self, name: str) -> Item:
+        raise UserError(unknown(self.what, name, list(self)))
 
     def defined_at(self, name: str) -> str:
         """`file:line` of the definition."""
@@ -66,11 +56,13 @@ class Registry(Generic[Item]):
     @contextmanager
     def restored(self) -> Iterator[None]:
         """What is registered inside is forgotten afterwards."""
-        kept = dict(self._items), dict(self._defined_at)
+        items, places = dict(self), dict(self._defined_at)
         try:
             yield
         finally:
-            self._items, self._defined_at = kept
+            self.clear()
+            self.update(items)
+            self._defined_at = places
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
@@ -136,16 +128,15 @@ def module_folder(point: EntryPoint) -> Path:
 
 def _import_failure(what: str, error: BaseException) -> str:
     """`file:line: Exception: message`, with the line of the imported file that led to the error."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
-    ]
-    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    where, imported = what, ""
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
     else:
-        where = f"{own[-1].filename}:{own[-1].lineno}" if own else what
+        for frame in traceback.extract_tb(error.__traceback__):
+            if "importlib" not in frame.filename and frame.filename != __file__:
+                imported = imported or frame.filename
+                if frame.filename == imported:
+                    where = f"{imported}:{frame.lineno}"
     if isinstance(error, UserError):
         return f"{where}: {error}"
     return f"{what} could not be imported: {where}: {type(error).__name__}: {error}"

@@ -31,7 +31,6 @@ TRAIN = "train"
 """What `datasets` calls the rows of a file."""
 _BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 """By the end of a file's name; every other file is JSON."""
-
 _NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0", "No columns to parse")
 """What datasets, pyarrow and pandas say of a file without rows."""
 
@@ -39,11 +38,8 @@ _NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0", "No co
 def read_rows(path: Path, columns: Mapping[Column, str], split: str) -> "tuple[Dataset, int]":
     """The records of a file or folder (instruction, input, outputs, turns), and the first's row.
 
-    Args:
-        path: of the source.
-        columns: which of its fields is what, see `Record.of`.
-        split: which rows, as `datasets` writes it: `train[1000:]`. "" for all rows of a file, or
-            of a folder with one split.
+    A `split` is what `datasets` calls so, such as `train[1000:]`; "" for all rows of a file, or of
+    a folder with one split. For `columns` see `Record.of`.
 
     Raises:
         UserError: the source cannot be read, or a record is broken; with file and row.
@@ -86,6 +82,10 @@ def source_digest(path: Path) -> str:
     shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     lines = "".join(f"{store.file_digest(path / name)}  {name}\n" for name in shown)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _is_json(path: Path) -> bool:
+    return path.is_file() and path.suffix not in _BUILDERS
 
 
 def is_json_lines(path: Path) -> bool:
@@ -137,17 +137,14 @@ def _header(path: Path, separator: str) -> list[str]:
     Raises:
         UserError: a row has more or fewer fields; a short one would read as empty texts.
     """
-    limit = csv.field_size_limit(2**31 - 1)  # of a text; by default 131,072 characters
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = (row for row in csv.reader(file, delimiter=separator) if row)
-            header = next(rows, [])
-            for number, row in enumerate(rows, start=1):
-                if len(row) != len(header):
-                    fields = f"{len(row)} fields, and the header names {len(header)}"
-                    raise UserError(f"{path}, row {number}: {fields}")
-    finally:
-        csv.field_size_limit(limit)
+    csv.field_size_limit(2**31 - 1)  # of a text; by default 131,072 characters
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = (row for row in csv.reader(file, delimiter=separator) if row)
+        header = next(rows, [])
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(header):
+                fields = f"{len(row)} fields, and the header names {len(header)}"
+                raise UserError(f"{path}, row {number}: {fields}")
     return header
 
 
@@ -218,10 +215,6 @@ def _features() -> "Features":
     text = Value("string")
     turns = [{"role": text, "content": text}]
     return Features({"instruction": text, "input": text, "outputs": [text], "turns": turns})
-
-
-def _is_json(path: Path) -> bool:
-    return path.is_file() and path.suffix not in _BUILDERS
 
 
 def _json_rows(path: Path, columns: Mapping[Column, str]) -> Iterator[dict[str, Any]]:

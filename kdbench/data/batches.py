@@ -33,19 +33,16 @@ def _permutation(rows: int, suite: str, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded sequences of similar length, trimmed to the longest.
-
-    Attributes:
-        rows: row numbers in the split, [rows].
-        tokens: [rows, length]; padding is 0 and, in a causal model, seen by padding only.
-        positions: flat positions in [rows * length] whose next token belongs to a response, [N].
-        labels: those next tokens, [N].
-    """
+    """Right-padded sequences of similar length, trimmed to the longest."""
 
     rows: Tensor
+    """Row numbers in the split, [rows]."""
     tokens: Tensor
+    """[rows, length]; padding is 0 and, in a causal model, seen by padding only."""
     positions: Tensor
+    """Flat positions in [rows * length] whose next token belongs to a response, [N]."""
     labels: Tensor
+    """Those next tokens, [N]."""
 
     def to(self, device: torch.device) -> "MicroBatch":
         """On a device, but for `rows`, which index what stays in the machine's memory."""

@@ -29,15 +29,14 @@ def encode_prompt(
     Raises:
         UserError: the frame alone is longer than `max_prompt`, and is to be kept.
     """
-    ids = _ids(frame, frame.render(record))
+    ids = frame.ids(frame.render(record))
     if truncation == "published":
         return ids[:max_prompt]
     while len(ids) > max_prompt:
-        shorter = _shorter(frame, record, len(ids) - max_prompt)
-        if shorter is None:
+        if (shorter := _shorter(frame, record, len(ids) - max_prompt)) is None:
             raise UserError(f"max_prompt={max_prompt} tokens do not hold the prompt's frame")
         record = shorter
-        ids = _ids(frame, frame.render(record))
+        ids = frame.ids(frame.render(record))
     return ids
 
 
@@ -113,17 +112,14 @@ def encode_record(
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as flat arrays: the ids of all sequences one after another.
-
-    Attributes:
-        tokens: [total tokens], int64.
-        starts: [rows + 1], where each sequence begins in `tokens`.
-        prompt_lengths: [rows].
-    """
+    """A split as flat arrays: the ids of all sequences one after another."""
 
     tokens: "Tensor"
+    """[total tokens], int64."""
     starts: "Tensor"
+    """[rows + 1], where each sequence begins in `tokens`."""
     prompt_lengths: "Tensor"
+    """[rows]."""
 
     def __len__(self) -> int:
         return len(self.prompt_lengths)
@@ -150,17 +146,17 @@ class Encoded:
             prompt_lengths=torch.tensor([len(prompt) for prompt, _ in rows]),
         )
 
+    def _row(self, row: int) -> list[int]:
+        ids: list[int] = self.tokens[self.starts[row] : self.starts[row + 1]].tolist()
+        return ids
+
     def prompt(self, row: int) -> list[int]:
         """The token ids of a row's prompt."""
-        start = int(self.starts[row])
-        ids: list[int] = self.tokens[start : start + int(self.prompt_lengths[row])].tolist()
-        return ids
+        return self._row(row)[: self.prompt_lengths[row]]
 
     def response(self, row: int) -> list[int]:
         """The token ids of a row's response."""
-        start, end = int(self.starts[row]), int(self.starts[row + 1])
-        ids: list[int] = self.tokens[start + int(self.prompt_lengths[row]) : end].tolist()
-        return ids
+        return self._row(row)[self.prompt_lengths[row] :]
 
     def first(self, rows: int) -> "Encoded":
         """The first so many rows."""
@@ -213,13 +209,6 @@ def _pair(
     frame: Frame, record: Record, max_prompt: int, truncation: Truncation
 ) -> tuple[list[int], list[int]]:
     """A prompt that is cut, and its response, which is not."""
-    prompt = encode_prompt(frame, record, max_prompt, truncation)
     text = frame.render(record)
-    both = _ids(frame, text + record.target)
-    response = [*both[len(_ids(frame, text)) :], frame.end]
-    return prompt, response
-
-
-def _ids(frame: Frame, text: str) -> list[int]:
-    ids: list[int] = frame.tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+    response = frame.ids(text + record.target)[len(frame.ids(text)) :]
+    return encode_prompt(frame, record, max_prompt, truncation), [*response, frame.end]

@@ -39,6 +39,11 @@ class Frame:
     end: int
     """The id that ends a response."""
 
+    def ids(self, text: str) -> list[int]:
+        """The text's token ids, and no special ones beside them."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
 
 def frame_of(
     tokenizer: "Tokenizer | PreTrainedTokenizerFast",
