@@ -33,11 +33,7 @@ class Registry(dict[str, Item]):
         self._defined_at: dict[str, str] = {}
 
     def add(self, name: str, item: Item, defined_at: str) -> None:
-        """Registers an item.
-
-        Raises:
-            UserError: the name is taken by an item defined somewhere else.
-        """
+        """Registers an item; its name may be that of no item defined somewhere else."""
         if self._defined_at.get(name, defined_at) != defined_at:
             raise UserError(
                 f"{self.what} '{name}' is defined twice: {self._defined_at[name]} and "
@@ -73,13 +69,7 @@ def unknown(what: str, name: str, known: list[str]) -> str:
 
 
 def load_entry_points(group: str) -> None:
-    """Imports every module or package that installed distributions name under `group`.
-
-    Of a package, every module in it is imported too.
-
-    Raises:
-        UserError: an import fails.
-    """
+    """Imports every module, and all modules of every package, that distributions name so."""
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
         package = point.value.partition(":")[0]
         load_module(package)
@@ -98,11 +88,7 @@ def load_module(name: str) -> None:
 
 
 def load_file(path: Path) -> None:
-    """Imports a plugin file.
-
-    Raises:
-        UserError: the file is missing, or raises while it is imported.
-    """
+    """Imports a plugin file."""
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file")
     name = f"kdbench_plugin_{path.stem}"

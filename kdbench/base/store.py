@@ -20,11 +20,7 @@ from kdbench.base.errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file.
-
-    Raises:
-        UserError: the file is not JSON.
-    """
+    """One JSON object from a file; another text is a UserError."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -35,11 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a JSON-lines file, non-finite numbers restored; [] if it is absent.
-
-    Raises:
-        UserError: a line is not JSON; with file and line.
-    """
+    """The complete lines of a JSON-lines file, non-finite numbers restored; [] if it is absent."""
     if not path.exists():
         return []
     rows = []

@@ -53,8 +53,7 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
     """
     from kdbench.config.load import load_suite
     from kdbench.data.files import is_local, place
-    from kdbench.data.records import splits_of
-    from kdbench.data.remarks import remarks
+    from kdbench.data.records import remarks, splits_of
 
     data = load_suite(suite, settings).data
     folder = place(data, data_dir)

@@ -18,11 +18,7 @@ Lines = Mapping[tuple[str, ...], str]
 
 
 def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
-    """An installed suite by name, or one by its file; with `field.path=value` settings in YAML.
-
-    Raises:
-        UserError: no such suite, broken YAML, an unknown or missing field, or a bad value.
-    """
+    """An installed suite by name, or one by its file; with `field.path=value` settings in YAML."""
     path = _find(name_or_file)
     tree, lines = _read_yaml(path)
     origin: dict[tuple[str, ...], str] = {}
@@ -134,11 +130,9 @@ def _explain(
     for item in error.errors():
         location = tuple(str(part) for part in item["loc"])
         field = ".".join(location) or "suite"
-        nearest = next(
-            (location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ()
-        )
-        given = (text for place, text in origin.items() if place[: len(location)] == location)
-        where = next(given, lines.get(nearest, f"{path}:1"))
+        given = [text for place, text in origin.items() if place[: len(location)] == location]
+        above = [location[:n] for n in range(len(location), 0, -1)]
+        where = [*given, *(lines[place] for place in above if place in lines), f"{path}:1"][0]
         message = str(item["msg"]).removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = unknown("field", location[-1], _known_fields(location[:-1]))

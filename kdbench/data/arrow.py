@@ -39,10 +39,7 @@ def read_rows(path: Path, columns: Mapping[Column, str], split: str) -> "tuple[D
     """The records of a file or folder (instruction, input, outputs, turns), and the first's row.
 
     A `split` is what `datasets` calls so, such as `train[1000:]`; "" for all rows of a file, or of
-    a folder with one split. For `columns` see `Record.of`.
-
-    Raises:
-        UserError: the source cannot be read, or a record is broken; with file and row.
+    a folder with one split. For `columns` see `Record.of`. UserErrors name file and row.
     """
     from datasets import load_from_disk
 
@@ -97,11 +94,7 @@ def is_json_lines(path: Path) -> bool:
 
 
 def read_raw(path: Path, work: Path) -> "Dataset":
-    """The rows of a file as they stand; the library's cache in `work` has to stay as long.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """The rows of a file as they stand; the library's cache in `work` has to stay as long."""
     try:
         with quiet():
             return _one(_load(path, work), "", path)
@@ -132,11 +125,7 @@ def _load(path: Path, work: Path) -> "DatasetDict":
 
 
 def _header(path: Path, separator: str) -> list[str]:
-    """The names of a CSV file's columns.
-
-    Raises:
-        UserError: a row has more or fewer fields; a short one would read as empty texts.
-    """
+    """The names of a CSV file's columns; a row has as many fields, or would read as empty texts."""
     csv.field_size_limit(2**31 - 1)  # of a text; by default 131,072 characters
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = (row for row in csv.reader(file, delimiter=separator) if row)

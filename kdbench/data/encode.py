@@ -25,9 +25,7 @@ def encode_prompt(
     A long prompt loses the end of its input (of its instruction, where there is no input) and keeps
     the frame (`ours`); cut from the right, as the papers' code does, it loses "### Response:"
     (`published`). A conversation loses its oldest turns but the system's, then the end of its last.
-
-    Raises:
-        UserError: the frame alone is longer than `max_prompt`, and is to be kept.
+    A frame that is to be kept and alone is longer is a UserError.
     """
     ids = frame.ids(frame.render(record))
     if truncation == "published":
@@ -190,9 +188,6 @@ def encode_split(frame: Frame, records: Sequence[Record], data: Data, name: str)
     """Encodes the rows that fit into `max_length` whole; longer ones are left out.
 
     With `truncation: published` they are cut at `max_length` instead, as the papers' code does.
-
-    Raises:
-        UserError: no row fits.
     """
     rows = []
     for record in records:

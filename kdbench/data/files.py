@@ -21,9 +21,8 @@ from kdbench.data.records import check_digest, check_file, field_of, splits_of
 def locate(suite: Suite, data_dir: Path | None) -> Path:
     """The folder below which a suite's files lie, made or fetched where need be.
 
-    Raises:
-        UserError: the folder is missing, a file could not be had from the hub, or a file is not
-            the one that the suite pins.
+    A missing folder, a file that the hub does not give, and one that the suite does not pin, are
+    UserErrors.
     """
     data = suite.data
     if data_dir is not None and not data_dir.is_dir():
@@ -90,9 +89,6 @@ def _fill(folder: Path, data: Data) -> None:
     A file is copied as it stands, or line by line where it is cut; of another format than its
     `path` names, the fields of a record are written as JSON lines. A dataset that is taken whole is
     loaded by `datasets` and saved to disk, all its splits. `HF_ENDPOINT` names another hub.
-
-    Raises:
-        UserError: a file cannot be had, or is not the one that the suite pins.
     """
     if data.generator:
         _generator(data)[1](folder, seed=data.generator_seed)

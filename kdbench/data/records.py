@@ -1,5 +1,7 @@
-"""The records of a suite's splits, and what the suite pins of their files."""
+"""The records of a suite's splits, what it pins of their files, and what moves scores in them."""
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdbench.base.errors import UserError
@@ -22,9 +24,8 @@ def field_of(name: str) -> str:
 def read_split(folder: Path, split: Split, template: Template = "chat") -> list[Record]:
     """The records of one split, whose file lies below `folder`.
 
-    Raises:
-        UserError: the file is missing or empty, a record is broken, or one is a conversation, for
-            which the `alpaca` template has no place; with file and row.
+    UserErrors name file and row: the file is missing or empty, a record is broken, or one is a
+    conversation, for which the `alpaca` template has no place.
     """
     path = folder / split.path
     if not path.exists():
@@ -64,9 +65,7 @@ def _fits(record: Record, split: Split) -> bool:
 def check_file(path: Path, split: Split, name: str, *, local: bool) -> None:
     """Compares a split's file with its pins; of one that is not `local`, `sha256` says nothing.
 
-    Raises:
-        UserError: its digest or its number of records (before the long ones and the limit are
-            taken off) is another; with what to do. Or a record of it is broken.
+    Records are counted before the long ones and the limit are taken off.
     """
     if local:
         check_digest(path, split.sha256, str(path), f"{field_of(name)}.sha256")
@@ -83,11 +82,7 @@ def check_file(path: Path, split: Split, name: str, *, local: bool) -> None:
 
 
 def check_digest(path: Path, pinned: str, what: str, field: str) -> None:
-    """Compares a file with a pinned digest; an empty one pins nothing.
-
-    Raises:
-        UserError: they differ; with `what` the file is, both digests and what to do.
-    """
+    """Compares a file with a pinned digest; an empty one pins nothing."""
     if pinned and (found := arrow.source_digest(path)) != pinned:
         raise UserError(
             f"{what}: the file is not the one that the suite pins in {field}\n"
@@ -96,3 +91,44 @@ def check_digest(path: Path, pinned: str, what: str, field: str) -> None:
             f"suite, or say --set {field}={found} (nothing behind the = takes the pin back): the "
             "scores are then those of other data"
         )
+
+
+def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
+    """One sentence for each thing in a split's records that is allowed and yet moves scores.
+
+    These are prompts that are trained on too, empty outputs, and references that ROUGE-L cannot
+    read, since its tokens are runs of [a-z0-9].
+    """
+    trained = [name for name in ("train", "teacher") if name in records]
+    found = []
+    prompts = {
+        name: [(row.instruction.strip(), row.input.strip()) for row in rows]
+        for name, rows in records.items()
+    }
+    for name, rows in records.items():
+        total = f"of {len(rows):,} records"
+        for other in () if name in trained else trained:
+            asked = set(prompts[other])
+            if again := sum(prompt in asked for prompt in prompts[name]):
+                found.append(f"{name}: {again:,} {total} have a prompt that stands in {other} too")
+        if empty := sum(any(not text.strip() for text in row.outputs) for row in rows):
+            found.append(f"{name}: {empty:,} {total} have an empty output")
+        if name not in (*trained, "dev"):
+            found += foreign(name, rows)
+    return found
+
+
+def foreign(name: str, rows: Sequence[Record]) -> list[str]:
+    """A sentence on the records of a set that ROUGE-L cannot score, where there are any."""
+    count = sum(all(map(unreadable, row.outputs)) for row in rows)
+    if not count:
+        return []
+    return [
+        f"{name}: {count:,} of {len(rows):,} records have only references without a-z and 0-9 "
+        "(another script): ROUGE-L is 0 for them, whatever is answered"
+    ]
+
+
+def unreadable(text: str) -> bool:
+    """Whether a text has letters, but none that ROUGE-L reads."""
+    return any(map(str.isalpha, text)) and not re.search("[a-z0-9]", text.lower())

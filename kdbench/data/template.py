@@ -52,9 +52,8 @@ def frame_of(
 ) -> Frame:
     """The frame that a tokenizer and a template make; `options` are switches of a chat template.
 
-    Raises:
-        UserError: the tokenizer has no end of sequence or no chat template; or the template does
-            not know an option, inserts a date, or fails.
+    A tokenizer without an end of sequence or a chat template, and a template that does not know an
+    option, inserts a date or fails, are UserErrors.
     """
     if template not in get_args(Template):
         raise UserError(f"template={template!r}: {' or '.join(get_args(Template))}")
@@ -74,11 +73,7 @@ def prompt_text(instruction: str, input_text: str) -> str:
 
 
 def alpaca_prompt(record: Record) -> str:
-    """A record in the Alpaca frame.
-
-    Raises:
-        UserError: it is a conversation, for which the frame has no place.
-    """
+    """A record in the Alpaca frame, which has no place for a conversation (UserError)."""
     if record.turns:
         raise UserError(
             f"a conversation of {len(record.turns)} turns before the answer does not fit into the "
@@ -93,11 +88,7 @@ def user_turn(instruction: str, input_text: str) -> str:
 
 
 def eos_id(tokenizer: "Tokenizer") -> int:
-    """The id that ends a response where the tokenizer's files do not name it.
-
-    Raises:
-        UserError: the tokenizer has none of the usual ones.
-    """
+    """The id that ends a response where the tokenizer's files do not name it."""
     for found in map(tokenizer.token_to_id, USUAL_ENDS):
         if found is not None:
             return int(found)

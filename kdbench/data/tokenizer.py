@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -49,11 +50,7 @@ def train_tokenizer(
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Reads `tokenizer.json` from a folder.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
+    """Reads `tokenizer.json` from a folder; a missing or broken one is a UserError."""
     path = folder / "tokenizer.json"
     try:
         return Tokenizer.from_file(str(path))
@@ -64,10 +61,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def end_id(folder: Path) -> int:
     """The id that ends a response: in training, in generation and on policy.
 
-    It is the `eos_token` of `tokenizer_config.json`; one of the usual ones where none is named.
-
-    Raises:
-        UserError: the tokenizer does not know the token that is named, or has no usual one.
+    It is the `eos_token` of `tokenizer_config.json`; one of the usual ones where none is named. A
+    token that the tokenizer does not have is a UserError.
     """
     tokenizer = load_tokenizer(folder)
     path = folder / "tokenizer_config.json"
@@ -98,21 +93,16 @@ def stated_ends(folder: Path) -> frozenset[int]:
 
 
 def read_frame(folder: Path, data: Data) -> Frame:
-    """How a suite turns its records into token ids.
-
-    Raises:
-        UserError: the folder's tokenizer has no end token or, for `template: chat`, no template
-            that can be used.
-    """
-    tokenizer, end = load_tokenizer(folder), end_id(folder)
+    """How a suite turns its records into token ids; a folder's tokenizer may not do (UserError)."""
+    frame = Frame(load_tokenizer(folder), alpaca_prompt, end_id(folder))
     if data.template == "alpaca":
-        return Frame(tokenizer, alpaca_prompt, end)
+        return frame
     from transformers import PreTrainedTokenizerFast
 
     # Only for its template: the ids come from tokenizer.json, as everywhere else.
     chatting = PreTrainedTokenizerFast.from_pretrained(folder)
     try:
-        frame = frame_of(chatting, data.template, data.template_options)
+        render = frame_of(chatting, data.template, data.template_options).render
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    return Frame(tokenizer, frame.render, end)
+    return replace(frame, render=render)

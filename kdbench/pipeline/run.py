@@ -9,7 +9,7 @@ from typing import Protocol
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.data.remarks import foreign
+from kdbench.data.records import foreign
 from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, judge, tell, unlike

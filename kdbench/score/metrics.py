@@ -27,11 +27,8 @@ def score_trial(trial: TrialFiles, sets: Mapping[str, Sequence[Sequence[str]]]) 
     """Scores a trial's generations and writes its `scores.parquet`, whole or not at all.
 
     The same generations, and references of each sample of each set, give the same bytes. Greedy
-    answers are scored where their files exist, which must be for all sets or for none.
-
-    Raises:
-        UserError: not exactly one prediction per (set, sample, decoding seed), sets with different
-            decoding seeds, or a sample without references.
+    answers are scored where their files exist, which must be for all sets or for none. There has to
+    be exactly one answer per (set, sample, decoding seed), and the same seeds for all sets.
     """
     rows: list[Row] = []
     seeds_of: dict[str, list[int]] = {}
@@ -71,11 +68,7 @@ def write_scores(path: Path, rows: Sequence[Row]) -> None:
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """100 where the stripped text equals one of its stripped references, case and all, else 0.
-
-    Raises:
-        UserError: the lengths differ, or a prediction has no reference.
-    """
+    """100 where the stripped text equals one of its stripped references, case and all, else 0."""
     check_pairs(predictions, references)
     return [
         100.0 * (prediction.strip() in map(str.strip, texts))
