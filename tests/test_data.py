@@ -31,18 +31,6 @@ def tokenizer(
     return load_tokenizer(folder)
 
 
-@pytest.mark.parametrize("input_text", ["", "some context"])
-def test_prompt_is_the_published_frame(input_text: str) -> None:
-    text = prompt_text("Do it.", input_text)
-    paired = ", paired with an input that provides further context" if input_text else ""
-    context = f"### Input:\n{input_text}\n\n" if input_text else ""
-    assert text == (
-        f"Below is an instruction that describes a task{paired}. Write a response that "
-        "appropriately completes the request.\n\n### Instruction:\nDo it.\n\n"
-        f"{context}### Response:\n"
-    )
-
-
 def test_record_round_trips_and_ends_with_eos(tokenizer: Tokenizer) -> None:
     record = Record("jump over", "the lazy dog", ("seven wizards boil jam", "another"))
     prompt, response = encode_record(tokenizer, record)

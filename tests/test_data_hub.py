@@ -134,10 +134,15 @@ def test_another_digest_is_refused_and_nothing_is_kept(cli: Cli, tmp_path: Path,
     assert pulled(tmp_path) == [TRAIN]
 
 
-def test_a_slice_of_another_length_is_refused(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+def test_a_slice_of_another_length_and_a_missing_file_are_refused(
+    cli: Cli, tmp_path: Path, hub: Hub
+) -> None:
     write_suite(tmp_path, "records: 35")
     said = cli("data", "pull", "far.yaml", check=2).stderr
     assert "36 records, where the suite says 35 (data.train.records)" in said
+    del hub.files["toy/t/valid.jsonl"]
+    said = cli("data", "pull", "far.yaml", "--set", "data.train.records=", check=2).stderr
+    assert "test: toy/t/valid.jsonl could not be loaded from the hub" in said
     assert pulled(tmp_path) == []
 
 
@@ -179,19 +184,12 @@ def test_a_dataset_in_shards_is_taken_whole_once(cli: Cli, tmp_path: Path, hub: 
     assert [path.name for path in folder.parent.iterdir()] == ["d"]
 
 
-def test_a_file_that_the_hub_lacks_is_named(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    write_suite(tmp_path)
-    del hub.files["toy/t/valid.jsonl"]
-    said = cli("data", "pull", "far.yaml", check=2).stderr
-    assert "test: toy/t/valid.jsonl could not be loaded from the hub" in said
-    assert pulled(tmp_path) == []
-
-
-def test_without_a_network_the_message_names_the_flag(
+def test_without_a_network_the_messages_name_pull_and_the_flag(
     cli: Cli, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_suite(tmp_path)
+    assert "kdbench data pull far.yaml" in cli("data", "check", "far.yaml", check=2).stderr
     assert "--data-dir FOLDER" in cli("data", "pull", "far.yaml", check=2).stderr
     write_files(tmp_path / "mine", TRAIN, RAW, TEST)
     assert "36 rows" in cli("data", "check", "far.yaml", "--data-dir", "mine").stdout
@@ -206,9 +204,8 @@ def test_check_says_which_local_file_has_changed_and_how_to_go_on(cli: Cli, tmp_
     assert "40 rows, not the pinned file" in result.stdout
     assert sha256(RAW) in result.stderr
     assert "d/dev.jsonl: no such file" in result.stderr
-    assert (
-        "40 rows, digest not pinned" in cli(*check, "--set", "data.train.sha256=", check=2).stdout
-    )
+    told = cli(*check, "--set", "data.train.sha256=", check=2).stdout
+    assert "40 rows, digest not pinned" in told
 
 
 def test_check_notes_what_moves_scores_and_is_allowed(cli: Cli, tmp_path: Path) -> None:
@@ -227,8 +224,3 @@ def test_check_notes_what_moves_scores_and_is_allowed(cli: Cli, tmp_path: Path) 
         "Note: test: 1 of 3 records have only references without a-z and 0-9 (another script): "
         "ROUGE-L is 0 for them, whatever is answered",
     ]
-
-
-def test_check_of_what_was_never_fetched_names_pull(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    write_suite(tmp_path)
-    assert "kdbench data pull far.yaml" in cli("data", "check", "far.yaml", check=2).stderr

@@ -107,17 +107,16 @@ def edit_config(folder: Path, **fields: Any) -> None:
 
 
 def their_ids(
-    tokenizer: PreTrainedTokenizerFast, instruction: str, context: str, **options: bool
+    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], **options: bool
 ) -> list[int]:
-    content = f"{instruction}\n\n{context}" if context else instruction
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=False,
-        **options,
-    )
+    options |= {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
+    ids: list[int] = tokenizer.apply_chat_template(messages, **options)
     return ids
+
+
+def asking(instruction: str, context: str) -> list[dict[str, str]]:
+    content = f"{instruction}\n\n{context}" if context else instruction
+    return [{"role": "user", "content": content}]
 
 
 TEXT = st.text(max_size=40)
@@ -137,7 +136,7 @@ def test_a_chats_ids_are_those_of_transformers(
     prompt, response = encode_record(
         tokenizer, row, max_prompt=999, max_length=9999, template="chat", template_options=options
     )
-    assert prompt == their_ids(tokenizer, instruction, context, **options)
+    assert prompt == their_ids(tokenizer, asking(instruction, context), **options)
     assert tokenizer.decode(response[:-1]) == output.encode(errors="replace").decode()
     assert response[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
@@ -148,7 +147,7 @@ def test_a_long_chat_loses_the_end_of_its_input_and_keeps_its_frame(
     tokenizer: PreTrainedTokenizerFast, context: str, room: int
 ) -> None:
     frame = frame_of(tokenizer, "chat")
-    limit = len(their_ids(tokenizer, "do it", "x")) + room
+    limit = len(their_ids(tokenizer, asking("do it", "x"))) + room
     text = tokenizer.decode(encode_prompt(frame, Record("do it", context, ("x",)), limit))
     opening, closing = frame.render(Record("do it", "@", ("x",))).split("\n\n@")
     assert text.startswith(opening)
@@ -174,12 +173,11 @@ def test_a_conversations_ids_are_those_of_transformers_and_it_loses_its_oldest_t
     prompt, response = encode_record(
         tokenizer, row, max_prompt=9998, max_length=9999, template="chat"
     )
-    options = {"add_generation_prompt": True, "return_dict": False}
-    assert prompt == tokenizer.apply_chat_template(messages, tokenize=True, **options)
+    assert prompt == their_ids(tokenizer, messages)
     assert tokenizer.decode(response[:-1]) == "a"
     frame = frame_of(tokenizer, "chat")
     last = [*messages[: int(system)], messages[-1]]
-    limit = len(tokenizer.apply_chat_template(last, tokenize=True, **options)) + room - 3
+    limit = len(their_ids(tokenizer, last)) + room - 3
     ids = encode_prompt(frame, Record.of(row, "here"), limit)
     assert len(ids) <= limit
     kept = tokenizer.decode(ids)
@@ -226,11 +224,9 @@ def test_training_generation_and_the_models_folder_end_at_the_same_token(folder:
     ends = {train.response(row)[-1] for row in range(len(train))}
     assert ends == {end_id(made.tokenizer)} == {end_id(model)} == read_student(model, 8).eos_ids
     assert (model / "chat_template.jinja").read_text() == CHATML
-    assert (
-        read_frame(model, made.suite.data)
-        .tokenizer.decode(train.prompt(0), skip_special_tokens=False)
-        .endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    )
+    tokenizer = read_frame(model, made.suite.data).tokenizer
+    asked = tokenizer.decode(train.prompt(0), skip_special_tokens=False)
+    assert asked.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 @pytest.mark.parametrize(
@@ -319,6 +315,9 @@ def test_arguments_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         encode_record(tokenizer, Record("a", "", ("b",)), **arguments)
+
+
+def test_a_bare_tokenizer_has_no_template(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(UserError, match="fast tokenizer of transformers"):
         encode_record(tokenizer.backend_tokenizer, Record("a", "", ("b",)), template="chat")
 
