@@ -69,7 +69,7 @@ def unknown(what: str, name: str, known: list[str]) -> str:
 
 
 def load_entry_points(group: str) -> None:
-    """Imports every module, and all modules of every package, that distributions name so."""
+    """Imports every module, and all modules of every package, that distributions name under it."""
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
         package = point.value.partition(":")[0]
         load_module(package)
