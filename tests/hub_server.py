@@ -52,14 +52,10 @@ def serve(files: dict[str, bytes]) -> Iterator[Hub]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_HEAD(self) -> None:
-            _answer(self, hub)
-
         def do_GET(self) -> None:
             _answer(self, hub)
 
-        def do_POST(self) -> None:
-            _answer(self, hub)
+        do_HEAD = do_POST = do_GET  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -86,23 +82,16 @@ def _answer(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
     path = handler.path.removeprefix("/datasets/").removeprefix("/")
     repository, _, rest = path.partition("/resolve/")
     content = hub.files.get(f"{repository}/{rest.partition('/')[2]}")
+    headers = {"X-Repo-Commit": COMMIT}
     if content is None:
-        handler.send_response(404)
-        handler.send_header("X-Error-Code", "EntryNotFound")
-        handler.send_header("X-Repo-Commit", COMMIT)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
+        _begin(handler, 404, b"", headers | {"X-Error-Code": "EntryNotFound"})
         return
     first = int(asked_range.removeprefix("bytes=").partition("-")[0] or 0)
     body = content[first:]
-    handler.send_response(206 if asked_range else 200)
-    handler.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-    handler.send_header("X-Repo-Commit", COMMIT)
-    handler.send_header("Accept-Ranges", "bytes")
-    handler.send_header("Content-Length", str(len(body)))
+    headers |= {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "Accept-Ranges": "bytes"}
     if asked_range:
-        handler.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-    handler.end_headers()
+        headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+    _begin(handler, 206 if asked_range else 200, body, headers)
     if handler.command == "HEAD":
         return
     if hub.lies and not asked_range:
@@ -149,16 +138,21 @@ def _describe(handler: BaseHTTPRequestHandler, hub: Hub) -> None:
     tree += [{"type": "directory", "path": folder, "oid": "0" * 40} for folder in sorted(folders)]
     siblings = [{"rfilename": file} for file in files]
     whole = {"id": name, "sha": COMMIT} | ({"siblings": siblings} if kind == "datasets" else {})
-    known = bool(files) or asked[:1] == ["paths-info"]
+    if not files and asked[:1] != ["paths-info"]:
+        _begin(handler, 404, b"", {"X-Error-Code": "RepoNotFound"})
+        return
     body = json.dumps(tree if asked[:1] in (["tree"], ["paths-info"]) else whole).encode()
-    handler.send_response(200 if known else 404)
-    if not known:
-        body = b""
-        handler.send_header("X-Error-Code", "RepoNotFound")
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
+    _begin(handler, 200, body, {"Content-Type": "application/json"})
     handler.wfile.write(body)
+
+
+def _begin(
+    handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    handler.send_response(status)
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
 
 
 def ask_hub(endpoint: str, home: Path, *models: Model, offline: bool = False) -> list[str]:

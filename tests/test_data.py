@@ -1,7 +1,6 @@
 """Records, the prompt's frame, truncation, and the order of batches."""
 
-import json
-from collections import Counter
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from kdbench.base.errors import UserError
-from kdbench.config.schema import Split
+from kdbench.config.load import load_suite
 from kdbench.data.batches import batch_rows, collate, micro_batches, response_indices
 from kdbench.data.encode import Encoded, encode_prompt, encode_record, encode_split
 from kdbench.data.record import Record
-from kdbench.data.records import read_split
 from kdbench.data.template import EOS, FRAME, eos_id, frame_of, prompt_text
 from kdbench.data.tokenizer import load_tokenizer, train_tokenizer
 
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-    "while",
-    "seven",
-    "wizards",
-]
+PANGRAM = "the quick brown fox jumps over lazy dog while seven wizards"
+WORDS = PANGRAM.split()
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["bytes", "frame-tokens"])
@@ -42,18 +29,6 @@ def tokenizer(
     records = [Record(" ".join(WORDS[i:]), "", (" ".join(WORDS[:i]),)) for i in range(12)]
     train_tokenizer(records, folder, vocabulary=400, frame_tokens=request.param)
     return load_tokenizer(folder)
-
-
-@pytest.mark.parametrize("input_text", ["", "some context"])
-def test_prompt_is_the_published_frame(input_text: str) -> None:
-    text = prompt_text("Do it.", input_text)
-    paired = ", paired with an input that provides further context" if input_text else ""
-    context = f"### Input:\n{input_text}\n\n" if input_text else ""
-    assert text == (
-        f"Below is an instruction that describes a task{paired}. Write a response that "
-        "appropriately completes the request.\n\n### Instruction:\nDo it.\n\n"
-        f"{context}### Response:\n"
-    )
 
 
 def test_record_round_trips_and_ends_with_eos(tokenizer: Tokenizer) -> None:
@@ -99,106 +74,44 @@ def test_a_frame_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
 def test_rows_that_do_not_fit_whole_are_left_out(tokenizer: Tokenizer) -> None:
     short, long = Record("fox", "", ("dog",)), Record("fox", "", ("dog " * 200,))
     length = sum(map(len, encode_record(tokenizer, short)))
-    data = encode_split(
-        frame_of(tokenizer),
-        [long, short, long],
-        max_prompt=length - 1,
-        max_length=length,
-        name="train",
-    )
+    limits = (f"data.max_prompt={length - 1}", f"data.max_length={length}")
+    limited = load_suite("dolly-tiny", limits).data
+    data = encode_split(frame_of(tokenizer), [long, short, long], limited, "train")
     assert data.lengths.tolist() == [length]
-
-
-def make_encoded(lengths: list[tuple[int, int]]) -> Encoded:
-    total = sum(prompt + response for prompt, response in lengths)
-    starts = torch.tensor([0, *(prompt + response for prompt, response in lengths)]).cumsum(0)
-    return Encoded(torch.arange(1, total + 1), starts, torch.tensor([p for p, _ in lengths]))
 
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)
 
 
 @given(LENGTHS, st.integers(1, 5))
-def test_micro_batches_hold_every_response_token_once(
+def test_batches_predict_each_response_token_once_from_the_token_before(
     lengths: list[tuple[int, int]], size: int
 ) -> None:
-    data = make_encoded(lengths)
-    rows = torch.arange(len(data))
-    labels = [int(x) for batch in micro_batches(data, rows, size) for x in batch.labels]
-    expected = [
-        int(token)
-        for row, (prompt, _) in enumerate(lengths)
-        for token in data.tokens[data.starts[row] + prompt : data.starts[row + 1]]
-    ]
-    assert Counter(labels) == Counter(expected)
-
-
-@given(LENGTHS)
-def test_collate_predicts_each_response_token_from_the_token_before(
-    lengths: list[tuple[int, int]],
-) -> None:
-    data = make_encoded(lengths)
-    rows = torch.arange(len(data)).flip(0)
-    batch = collate(data, rows)
-    assert (batch.tokens.flatten()[batch.positions] + 1 == batch.labels).all()
-    flat_responses = torch.cat(
-        [
-            data.tokens[data.starts[row] + data.prompt_lengths[row] : data.starts[row + 1]]
-            for row in range(len(data))
-        ]
+    numbers = count(1)
+    data = Encoded.of(
+        [(list(islice(numbers, prompt)), list(islice(numbers, rest))) for prompt, rest in lengths]
     )
-    assert flat_responses[response_indices(data, rows)].tolist() == batch.labels.tolist()
+    rows = torch.arange(len(data)).flip(0)
+    responses = [token for row in range(len(data)) for token in data.response(row)]
+    batches = list(micro_batches(data, rows, size))
+    assert sorted(int(x) for batch in batches for x in batch.labels) == responses
+    for batch in [*batches, collate(data, rows)]:
+        assert (batch.tokens.flatten()[batch.positions] + 1 == batch.labels).all()
+        indices = response_indices(data, batch.rows)
+        assert torch.tensor(responses)[indices].tolist() == batch.labels.tolist()
 
 
 @given(st.integers(1, 40), st.integers(1, 64), st.integers(0, 5), st.integers(1, 8))
 def test_each_epoch_shows_every_row_once(rows: int, batch: int, seed: int, epochs: int) -> None:
     steps = -(-rows * epochs // batch)
-    order = torch.cat(
-        [batch_rows(rows, batch, step, suite="s", seed=seed) for step in range(steps)]
-    )
+    drawn = [batch_rows(rows, batch, step, suite="s", seed=seed) for step in range(steps)]
+    order = torch.cat(drawn)
     for epoch in range(epochs):
         assert sorted(order[epoch * rows : (epoch + 1) * rows].tolist()) == list(range(rows))
 
 
 def test_order_depends_on_suite_and_seed() -> None:
-    first = batch_rows(50, 50, 0, suite="a", seed=0).tolist()
-    assert first == batch_rows(50, 50, 0, suite="a", seed=0).tolist()
-    assert first != batch_rows(50, 50, 0, suite="a", seed=1).tolist()
-    assert first != batch_rows(50, 50, 0, suite="b", seed=0).tolist()
-    assert first != batch_rows(50, 50, 1, suite="a", seed=0).tolist()
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{broken", "not a JSON object"),
-        ("[1]", "not a JSON object but list"),
-        ('{"instruction": "x"}', "the field 'output' is missing"),
-        ('{"output": "x"}', "the field 'instruction' is missing"),
-        ('{"instruction": 3, "output": "x"}', "'instruction' has to be text, not int"),
-        ('{"instruction": "x", "output": []}', "'output' is an empty list"),
-        ('{"instruction": "x", "output": ["y", null]}', "'output' has to be text, not NoneType"),
-    ],
-)
-def test_broken_records_are_refused_with_file_and_line(
-    tmp_path: Path, line: str, message: str
-) -> None:
-    good = json.dumps({"instruction": "x", "output": "y"})
-    (tmp_path / "a.jsonl").write_text(f"{good}\n\n{line}\n")
-    with pytest.raises(UserError, match=r"a\.jsonl:3: .*" + message.replace("[", r"\[")):
-        read_split(tmp_path, Split(path="a.jsonl"))
-
-
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("\n")
-    with pytest.raises(UserError, match="an empty set"):
-        read_split(tmp_path, Split(path="a.jsonl"))
-
-
-def test_limit_and_list_valued_references(tmp_path: Path) -> None:
-    rows = [{"instruction": str(i), "output": ["a", "b"]} for i in range(3)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    records = read_split(tmp_path, Split(path="a.jsonl", limit=2))
-    assert [record.instruction for record in records] == ["0", "1"]
-    assert records[0].outputs == ("a", "b")
-    assert records[0].target == "a"
+    keys = [(0, "a", 0), (0, "a", 1), (0, "b", 0), (1, "a", 0), (0, "a", 0)]
+    orders = [batch_rows(50, 50, step, suite=s, seed=seed).tolist() for step, s, seed in keys]
+    assert orders[0] == orders[-1]
+    assert all(order != orders[0] for order in orders[1:-1])

@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,8 +48,7 @@ def save_two_splits(path: Path) -> None:
 
 def write_mirror(path: Path) -> None:
     (path / "data").mkdir(parents=True)
-    for part in (0, 1):
-        rows = ROWS[:2] if part == 0 else ROWS[2:]
+    for part, rows in enumerate((ROWS[:2], ROWS[2:])):
         pq.write_table(pa.Table.from_pylist(rows), path / f"data/train-0000{part}-of-00002.parquet")
 
 
@@ -85,6 +85,12 @@ def test_a_split_of_a_folder_is_named(tmp_path: Path) -> None:
 
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 SINGLE = Record("q", "", ("a",))
+
+
+def sharegpt(*turns: str) -> list[dict[str, str]]:
+    return [dict(zip(("from", "value"), turn.split(), strict=True)) for turn in turns]
+
+
 ASKED = (Turn("system", "s"), Turn("user", "q"), Turn("assistant", "a"), Turn("user", "r"))
 SEVERAL = Record("system: s\n\nuser: q\n\nassistant: a\n\nuser: r", "", ("b",), ASKED)
 
@@ -96,17 +102,9 @@ SEVERAL = Record("system: s\n\nuser: q\n\nassistant: a\n\nuser: r", "", ("b",), 
         ({"prompt": "q", "completion": "a"}, {}, SINGLE),
         ({"prompt": "q", "response": "a"}, {}, SINGLE),
         ({"prompt": "x", "messages": [USER, ANSWER, USER]}, {}, SINGLE),
-        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, {},
-         SINGLE),
-        (
-            {"conversations": [
-                {"from": "system", "value": "s"}, {"from": "human", "value": "q"},
-                {"from": "gpt", "value": "a"}, {"from": "human", "value": "r"},
-                {"from": "gpt", "value": "b"},
-            ]},
-            {},
-            SEVERAL,
-        ),
+        ({"conversations": sharegpt("human q", "gpt a")}, {}, SINGLE),
+        ({"conversations": sharegpt("system s", "human q", "gpt a", "user r", "chatgpt b")}, {},
+         SEVERAL),
         ({"question": "q", "context": "c", "answer": "a", "output": 3},
          {"instruction": "question", "input": "context", "output": "answer"},
          Record("q", "c", ("a",))),
@@ -139,46 +137,40 @@ def test_what_arrow_makes_of_json_is_what_python_reads(
 ) -> None:
     text = lines(*rows) if name == "a.jsonl" else json.dumps(rows)
     (tmp_path / name).write_bytes(text.encode())
-    expected = [
-        Record(
-            row["instruction"],
-            row.get("input") or "",
-            tuple(row["output"]) if isinstance(row["output"], list) else (row["output"],),
-        )
-        for row in rows
-    ]
-    assert read_split(tmp_path, Split(path=name)) == expected
+    for row, record in zip(rows, read_split(tmp_path, Split(path=name)), strict=True):
+        outputs = row["output"] if isinstance(row["output"], list) else [row["output"]]
+        assert record == Record(row["instruction"], row.get("input") or "", tuple(outputs))
 
 
 GOOD = {"instruction": "x", "output": "y"}
+HALF = '{"instruction": "\\ud800", "output": "x"}'
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", json.dumps([GOOD, {"instruction": "x"}]), r"a\.json, row 2: .*'output' is miss"),
-        ("a.json", "[1", r"a\.json: not a JSON list"),
-        ("a.csv", "instruction,output\na,b\nc\n", r"a\.csv, row 2: 1 fields, and the header na"),
-        ("a.csv", "question,answer\na,b\n", r"row 1: .*'instruction' .* has question, answer: `co"),
-        ("a.csv", "instruction,output\n", r"a\.csv: an empty set"),
-        ("a.parquet", "x", r"a\.parquet: no records that can be read: "),
-        ("a.jsonl", lines(GOOD) + '{"instruction": "\\ud800", "output": "x"}\n', r"jsonl:2: not a"),
-        ("a.jsonl", lines({"messages": [USER]}), r"jsonl:1: 'messages' has no assistant turn"),
-        (
-            "a.jsonl",
-            lines({"messages": [USER, {"role": "assistant"}]}),
-            r"turn 2: 'content' has to",
-        ),
-        (
-            "a.jsonl",
-            lines({"conversations": [{"from": "ape", "value": "a"}]}),
-            r"turn 1: 'from' is",
-        ),
+        ("a.json", json.dumps([GOOD, {"instruction": "x"}]), ", row 2: .*'output' is missing"),
+        ("a.json", "[1", ": not a JSON list"),
+        ("a.csv", "instruction,output\na,b\nc\n", ", row 2: 1 fields, and the header names 2"),
+        ("a.csv", "question,answer\na,b\n", "row 1: .*'instruction' .* has question, answer: `co"),
+        ("a.csv", "instruction,output\n", ": an empty set"),
+        ("a.parquet", "x", ": no records that can be read: "),
+        ("a.jsonl", "\n", ": an empty set"),
+        ("a.jsonl", f"{lines(GOOD)}\n{{broken", ":3: not a JSON object"),
+        ("a.jsonl", lines(GOOD) + HALF, ":2: not a JSON object"),
+        ("a.jsonl", lines(GOOD, [1]), ":2: not a JSON object but list"),
+        ("a.jsonl", lines(GOOD, {"output": "x"}), ":2: the field 'instruction' is missing"),
+        ("a.jsonl", lines({**GOOD, "instruction": 3}), "'instruction' has to be text, not int"),
+        ("a.jsonl", lines({**GOOD, "output": []}), "'output' is an empty list"),
+        ("a.jsonl", lines({**GOOD, "output": ["y", None]}), "'output' has to be text, not NoneT"),
+        ("a.jsonl", lines({"messages": [USER]}), ":1: 'messages' has no assistant turn"),
+        ("a.jsonl", lines({"messages": [USER, {"role": "assistant"}]}), "turn 2: 'content' has to"),
+        ("a.jsonl", lines({"conversations": [{"from": "ape", "value": "a"}]}), "turn 1: 'from' is"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=re.escape(name) + ".*" + message):
         read_split(tmp_path, Split(path=name))
 
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,9 +56,22 @@ def write_suite(folder: Path, more: str = "") -> None:
     (folder / "far.yaml").write_text(SUITE.format(more=more))
 
 
-def pulled(folder: Path) -> list[Path]:
+def pulled(folder: Path) -> list[bytes]:
     """The train files that stand in the cache."""
-    return list((folder / "cache").glob("hub/*/d/train.jsonl"))
+    return [path.read_bytes() for path in (folder / "cache").glob("hub/*/d/train.jsonl")]
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
+
+
+def write_files(folder: Path, *contents: bytes) -> None:
+    for name, content in zip(("d/train", "d/dev", "t/valid"), contents, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.jsonl").write_bytes(content)
 
 
 @pytest.fixture
@@ -72,20 +86,26 @@ def test_pull_fetches_every_file_and_check_reads_it(cli: Cli, tmp_path: Path, hu
     shown = cli("data", "pull", "far.yaml").stdout
     assert "CC0" in shown
     assert "MIT, not to be redistributed" in shown
-    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
+    assert pulled(tmp_path) == [TRAIN]
     asked = len(hub.asked)
     told = cli("data", "check", "far.yaml").stdout
-    assert "36 rows, digest fits" in told
-    assert "1 rows, digest not pinned" in told
+    assert re.findall(r"(\d+) rows, digest (\w+)", told) == [
+        ("36", "fits"),
+        ("4", "not"),
+        ("1", "not"),
+    ]
     assert len(hub.asked) == asked
 
 
-def test_a_broken_download_is_made_again(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    write_suite(tmp_path)
-    hub.breaks = 1
+@pytest.mark.parametrize("fault", ["breaks", "lies"])
+def test_a_broken_or_wrong_download_is_made_again(
+    cli: Cli, tmp_path: Path, hub: Hub, fault: str
+) -> None:
+    write_suite(tmp_path, f"hub_sha256: {sha256(RAW)}")
+    setattr(hub, fault, 1)
     cli("data", "pull", "far.yaml")
     assert [method for method, path, _ in hub.asked if "raw" in path].count("GET") == 2
-    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
+    assert pulled(tmp_path) == [TRAIN]
 
 
 def test_a_killed_download_leaves_nothing_and_the_next_one_succeeds(
@@ -102,14 +122,7 @@ def test_a_killed_download_leaves_nothing_and_the_next_one_succeeds(
     assert pulled(tmp_path) == []
     hub.stalls = False
     cli("data", "pull", "far.yaml")
-    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
-
-
-def test_a_wrong_byte_is_downloaded_again(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    write_suite(tmp_path, f"hub_sha256: {sha256(RAW)}")
-    hub.lies = 1
-    cli("data", "pull", "far.yaml")
-    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
+    assert pulled(tmp_path) == [TRAIN]
 
 
 def test_another_digest_is_refused_and_nothing_is_kept(cli: Cli, tmp_path: Path, hub: Hub) -> None:
@@ -121,24 +134,27 @@ def test_another_digest_is_refused_and_nothing_is_kept(cli: Cli, tmp_path: Path,
     way_on = re.search(r"--set (\S+=\w+)", said)
     assert way_on is not None
     cli("data", "pull", "far.yaml", "--set", way_on[1])
-    assert [path.read_bytes() for path in pulled(tmp_path)] == [TRAIN]
+    assert pulled(tmp_path) == [TRAIN]
 
 
-def test_a_slice_of_another_length_is_refused(cli: Cli, tmp_path: Path, hub: Hub) -> None:
+def test_a_slice_of_another_length_and_a_missing_file_are_refused(
+    cli: Cli, tmp_path: Path, hub: Hub
+) -> None:
     write_suite(tmp_path, "records: 35")
     said = cli("data", "pull", "far.yaml", check=2).stderr
     assert "36 records, where the suite says 35 (data.train.records)" in said
+    del hub.files["toy/t/valid.jsonl"]
+    said = cli("data", "pull", "far.yaml", "--set", "data.train.records=", check=2).stderr
+    assert "test: toy/t/valid.jsonl could not be loaded from the hub" in said
     assert pulled(tmp_path) == []
 
 
 def test_parquet_is_read_from_the_hub(cli: Cli, tmp_path: Path, hub: Hub) -> None:
     rows = [{"output": ["a", "é"], "instruction": f"Say {i}.", "when": i} for i in range(9)]
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    hub.files["toy/d/all.parquet"] = buffer.getvalue().to_pybytes()
+    hub.files["toy/d/all.parquet"] = parquet(rows)
     write_suite(tmp_path, "hub_file: all.parquet")
     cli("data", "pull", "far.yaml")
-    lines = pulled(tmp_path)[0].read_text(encoding="utf-8").splitlines()
+    lines = pulled(tmp_path)[0].splitlines()
     kept = [{"instruction": row["instruction"], "output": row["output"]} for row in rows[4:]]
     assert [json.loads(line) for line in lines] == kept
 
@@ -155,10 +171,8 @@ data:
 
 def test_a_dataset_in_shards_is_taken_whole_once(cli: Cli, tmp_path: Path, hub: Hub) -> None:
     for name, rows in (("train-00000-of-00002", 4), ("train-00001-of-00002", 5), (TEST_SHARD, 3)):
-        buffer = pa.BufferOutputStream()
         row = {"messages": [{"role": r, "content": name} for r in ("user", "assistant")]}
-        pq.write_table(pa.Table.from_pylist([row] * rows), buffer)
-        hub.files[f"toy/whole/data/{name}.parquet"] = buffer.getvalue().to_pybytes()
+        hub.files[f"toy/whole/data/{name}.parquet"] = parquet([row] * rows)
     rest = SUITE.partition("teacher:")
     (tmp_path / "far.yaml").write_text(f"name: far\n{WHOLE}teacher:{rest[2].format()}")
     cli("data", "pull", "far.yaml")
@@ -173,25 +187,14 @@ def test_a_dataset_in_shards_is_taken_whole_once(cli: Cli, tmp_path: Path, hub: 
     assert [path.name for path in folder.parent.iterdir()] == ["d"]
 
 
-def test_a_file_that_the_hub_lacks_is_named(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    write_suite(tmp_path)
-    del hub.files["toy/t/valid.jsonl"]
-    said = cli("data", "pull", "far.yaml", check=2).stderr
-    assert "test: toy/t/valid.jsonl could not be loaded from the hub" in said
-    assert pulled(tmp_path) == []
-
-
-def test_without_a_network_the_message_names_the_flag(
+def test_without_a_network_the_messages_name_pull_and_the_flag(
     cli: Cli, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_suite(tmp_path)
+    assert "kdbench data pull far.yaml" in cli("data", "check", "far.yaml", check=2).stderr
     assert "--data-dir FOLDER" in cli("data", "pull", "far.yaml", check=2).stderr
-    (tmp_path / "mine/d").mkdir(parents=True)
-    (tmp_path / "mine/t").mkdir()
-    (tmp_path / "mine/d/train.jsonl").write_bytes(TRAIN)
-    (tmp_path / "mine/d/dev.jsonl").write_bytes(RAW)
-    (tmp_path / "mine/t/valid.jsonl").write_bytes(TEST)
+    write_files(tmp_path / "mine", TRAIN, RAW, TEST)
     assert "36 rows" in cli("data", "check", "far.yaml", "--data-dir", "mine").stdout
 
 
@@ -204,22 +207,18 @@ def test_check_says_which_local_file_has_changed_and_how_to_go_on(cli: Cli, tmp_
     assert "40 rows, not the pinned file" in result.stdout
     assert sha256(RAW) in result.stderr
     assert "d/dev.jsonl: no such file" in result.stderr
-    assert (
-        "40 rows, digest not pinned" in cli(*check, "--set", "data.train.sha256=", check=2).stdout
-    )
+    told = cli(*check, "--set", "data.train.sha256=", check=2).stdout
+    assert "40 rows, digest not pinned" in told
 
 
 def test_check_notes_what_moves_scores_and_is_allowed(cli: Cli, tmp_path: Path) -> None:
     write_suite(tmp_path)
-    for name in ("d/train", "d/dev", "t/valid"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / "d/train.jsonl").write_bytes(TRAIN + b'{"instruction": "x", "output": " "}\n')
-    (tmp_path / "d/dev.jsonl").write_bytes(RAW)
-    (tmp_path / "t/valid.jsonl").write_bytes(
-        TRAIN.splitlines(keepends=True)[0]
-        + '{"instruction": "y", "output": ["да", "нет"]}\n'.encode()
-        + '{"instruction": "z", "output": ["да", "yes"]}\n'.encode()
+    test = TRAIN.splitlines(keepends=True)[0].decode() + (
+        '{"instruction": "y", "output": ["да", "нет"]}\n'
+        '{"instruction": "z", "output": ["да", "yes"]}\n'
     )
+    train = TRAIN + b'{"instruction": "x", "output": " "}\n'
+    write_files(tmp_path, train, RAW, test.encode())
     said = cli("data", "check", "far.yaml", "--data-dir", ".").stdout
     assert [line for line in said.splitlines() if line.startswith("Note: ")] == [
         "Note: train: 1 of 37 records have an empty output",
@@ -228,8 +227,3 @@ def test_check_notes_what_moves_scores_and_is_allowed(cli: Cli, tmp_path: Path) 
         "Note: test: 1 of 3 records have only references without a-z and 0-9 (another script): "
         "ROUGE-L is 0 for them, whatever is answered",
     ]
-
-
-def test_check_of_what_was_never_fetched_names_pull(cli: Cli, tmp_path: Path, hub: Hub) -> None:
-    write_suite(tmp_path)
-    assert "kdbench data pull far.yaml" in cli("data", "check", "far.yaml", check=2).stderr

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from kdbench.base.errors import UserError
 from kdbench.config.identity import canonical
 from kdbench.config.load import load_suite
 from kdbench.data import Record, encode_record
@@ -27,13 +26,11 @@ def published_ids(
     tokenizer: PreTrainedTokenizerFast, row: dict[str, Any], max_prompt: int, max_length: int
 ) -> tuple[list[int], list[int]]:
     """What the published script stores, and the cut that the published data set makes."""
+    paired, context = "", ""
     if row.get("input"):
-        prompt = (
-            f"{OPENING}, paired with an input that provides further context. {MIDDLE}"
-            f"{row['instruction']}\n\n### Input:\n{row['input']}\n\n### Response:\n"
-        )
-    else:
-        prompt = f"{OPENING}. {MIDDLE}{row['instruction']}\n\n### Response:\n"
+        paired = ", paired with an input that provides further context"
+        context = f"\n\n### Input:\n{row['input']}"
+    prompt = f"{OPENING}{paired}. {MIDDLE}{row['instruction']}{context}\n\n### Response:\n"
     first = tokenizer.encode(prompt, add_special_tokens=False)
     whole = tokenizer.encode(prompt + row["output"], add_special_tokens=False)
     answer = [*whole, tokenizer.eos_token_id][len(first) :]
@@ -81,26 +78,10 @@ def test_dolly_has_the_published_ids() -> None:
 
 def test_long_rows_are_cut_where_truncation_is_published(small: Tokenizer) -> None:
     rows = [Record("count", "", ("word " * 300,)), Record("count " * 200, "", ("word",))]
-    limits = {"max_prompt": 200, "max_length": 220}
-    data = encode_split(frame_of(small), rows, **limits, name="train", truncation="published")
+    limits = ("data.max_prompt=200", "data.max_length=220", "data.truncation=published")
+    data = encode_split(frame_of(small), rows, load_suite("dolly-tiny", limits).data, "train")
     assert data.lengths[0] == 220
     assert data.prompt_lengths[1] == 200
-
-
-@pytest.mark.parametrize("row", [{"instruction": "a"}, {"instruction": 1, "output": "b"}])
-def test_a_broken_record_is_refused(small: Tokenizer, row: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"output|instruction"):
-        encode_record(small, row)
-
-
-def test_a_truncation_that_does_not_exist_is_refused(small: Tokenizer) -> None:
-    with pytest.raises(UserError, match="ours or published"):
-        encode_record(small, Record("a", "", ("b",)), truncation="left")  # type: ignore[arg-type]
-
-
-def test_a_prompt_that_leaves_no_room_for_a_response_is_refused(small: Tokenizer) -> None:
-    with pytest.raises(UserError, match="max_prompt=256 has to be below max_length=256"):
-        encode_record(small, Record("a", "", ("b",)), max_length=256)
 
 
 def test_pins_are_there_and_stay_out_of_a_suites_digest() -> None:

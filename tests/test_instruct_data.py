@@ -4,24 +4,18 @@ import hashlib
 import json
 import re
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kdbench.suites.instruct import generate
+from kdbench.suites.instruct.sets import TASKS
 from kdbench.suites.instruct.task import CATEGORIES
-from kdbench.suites.instruct.tasks import TASKS
 from kdbench.suites.instruct.world import FIRST_NAMES, SURNAMES
 
-SIZES = {
-    "teacher": 20_000,
-    "train": 800,
-    "dev": 200,
-    "dolly": 200,
-    "self-inst": 200,
-    "vicuna": 100,
-}
-HELD_OUT = ("dev", "dolly", "self-inst", "vicuna")
+HELD_OUT = {"dev": 200, "dolly": 200, "self-inst": 200, "vicuna": 100}
+SIZES = {"teacher": 20_000, "train": 800, **HELD_OUT}
 GOLDEN = "2e8fb26b919a3f9901b0197f595923adacc12cf2d4dc6864e276c37f037dc0b0"
 """A change here moves every number of the suite: say so in the CHANGELOG."""
 
@@ -43,13 +37,9 @@ def sets(folder: Path) -> Sets:
     }
 
 
-def test_the_same_seed_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    generate(tmp_path)
-    assert _digest(tmp_path) == _digest(folder)
-
-
 def test_the_bytes_of_seed_0_are_the_pinned_ones(folder: Path) -> None:
-    assert _digest(folder) == GOLDEN
+    files = b"".join((folder / f"{name}.jsonl").read_bytes() for name in SIZES)
+    assert hashlib.sha256(files).hexdigest() == GOLDEN
 
 
 def test_another_seed_writes_another_world(folder: Path, tmp_path: Path) -> None:
@@ -70,21 +60,13 @@ def test_no_held_out_prompt_recurs_anywhere(sets: Sets) -> None:
         seen |= prompts
 
 
-def test_no_held_out_name_stands_in_what_models_learn_from(sets: Sets) -> None:
-    learned = _names(sets["teacher"]) | _names(sets["train"])
-    for name in HELD_OUT:
-        assert not _names(sets[name]) & learned, name
-
-
-def test_no_evaluation_name_stands_in_dev(sets: Sets) -> None:
+def test_every_first_name_and_surname_is_learned_and_no_held_out_pair_of_them(sets: Sets) -> None:
+    learned, chosen_on = _names(sets["teacher"] + sets["train"]), _names(sets["dev"])
+    assert {first for first, _ in learned} == set(FIRST_NAMES)
+    assert {surname for _, surname in learned} == set(SURNAMES)
+    assert not chosen_on & learned
     for name in ("dolly", "self-inst", "vicuna"):
-        assert not _names(sets[name]) & _names(sets["dev"]), name
-
-
-def test_every_first_name_and_surname_is_learned(sets: Sets) -> None:
-    names = _names(sets["teacher"])
-    assert {first for first, _ in names} == set(FIRST_NAMES)
-    assert {surname for _, surname in names} == set(SURNAMES)
+        assert not _names(sets[name]) & (learned | chosen_on), name
 
 
 @pytest.mark.parametrize("slots", sorted({t.slots for t in TASKS if "person" not in t.slots}))
@@ -127,10 +109,6 @@ def test_held_out_items_have_several_different_references(sets: Sets, name: str)
     assert sum(len(references) for references in outputs) / len(outputs) > 2
 
 
-def test_training_outputs_are_single_texts(sets: Sets) -> None:
-    assert all(isinstance(r["output"], str) for r in sets["teacher"] + sets["train"])
-
-
 def test_one_prompt_has_several_answers_in_training(sets: Sets) -> None:
     answers: dict[tuple[str, str], set[str]] = {}
     for record in sets["teacher"]:
@@ -140,33 +118,22 @@ def test_one_prompt_has_several_answers_in_training(sets: Sets) -> None:
 
 def test_a_passage_stands_exactly_where_the_task_is_to_read(sets: Sets) -> None:
     reading = {"closed_qa", "information_extraction", "summarization"}
-    for records in sets.values():
-        for record in records:
-            assert bool(record["input"]) == (record["category"] in reading)
+    for record in chain(*sets.values()):
+        assert bool(record["input"]) == (record["category"] in reading)
 
 
 def test_passages_contain_what_closed_qa_asks(sets: Sets) -> None:
-    for records in sets.values():
-        for record in records:
-            if record["category"] != "closed_qa":
-                continue
-            for answer in _outputs(record):
-                assert _names([{**record, "input": ""}]) <= _names([record])
-                told = re.split(r" (?:lives in|eats) | and eats ", answer.rstrip("."))[1:]
-                assert told
-                assert all(value in record["input"].lower() for value in told), answer
+    for record in chain(*sets.values()):
+        for answer in _outputs(record) if record["category"] == "closed_qa" else ():
+            told = re.split(r" (?:lives in|eats) | and eats ", answer.rstrip("."))[1:]
+            assert told
+            assert all(value in record["input"].lower() for value in told), answer
 
 
 def test_all_text_is_plain_ascii(sets: Sets) -> None:
-    for records in sets.values():
-        for record in records:
-            text = " ".join([record["instruction"], record["input"], *_outputs(record)])
-            assert re.fullmatch(r"[A-Za-z ,.:;?]+", text), text
-
-
-def _digest(folder: Path) -> str:
-    files = b"".join((folder / f"{name}.jsonl").read_bytes() for name in SIZES)
-    return hashlib.sha256(files).hexdigest()
+    for record in chain(*sets.values()):
+        text = " ".join([record["instruction"], record["input"], *_outputs(record)])
+        assert re.fullmatch(r"[A-Za-z ,.:;?]+", text), text
 
 
 def _outputs(record: dict[str, Any]) -> list[str]:

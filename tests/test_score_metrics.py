@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kdbench.runs.folder import Run, TrialFiles
 from kdbench.score import distinct_2, exact_match, length, rouge_l, score_trial
 
 REFERENCES = {"dolly": [["a red house"], ["blue", "green"]], "vicuna": [["yes it is"]]}
+SAMPLED = ("exact_match", "length")
 TEXTS = {"dolly": ["a red car", " green\n"], "vicuna": ["yes yes yes"]}
 
 
@@ -53,9 +55,6 @@ def test_length_counts_words() -> None:
 def test_distinct_2_is_over_the_whole_set_and_within_answers() -> None:
     # Bigrams: ab, ba, ab | ab; "b c" would join two answers.
     assert distinct_2(["a b a b", "a b", "c"]) == pytest.approx(100 * 2 / 4)
-
-
-def test_distinct_2_without_bigrams_is_zero() -> None:
     assert distinct_2(["one", ""]) == 0.0
 
 
@@ -65,24 +64,14 @@ def test_a_trial_is_scored_without_a_warning_for_each_of_its_files(trial: TrialF
         score_trial(trial, {**REFERENCES, "vicuna": [["привет"]]})
 
 
-def test_every_sample_seed_and_metric_has_its_row(trial: TrialFiles) -> None:
+def test_every_sample_seed_and_metric_has_its_row_and_value(trial: TrialFiles) -> None:
     score_trial(trial, REFERENCES)
     rows = rows_of(trial)
-    sampled = {
-        (name, sample, seed, metric)
-        for name, texts in TEXTS.items()
-        for sample in range(len(texts))
-        for seed in (10, 20)
-        for metric in ("rouge_l", "exact_match", "length")
-    }
-    greedy = {(name, i, -1, "rouge_l_greedy") for name, t in TEXTS.items() for i in range(len(t))}
+    samples, metrics = [("dolly", 0), ("dolly", 1), ("vicuna", 0)], ("rouge_l", *SAMPLED)
+    sampled = {(*which, seed, what) for which, seed, what in product(samples, (10, 20), metrics)}
+    greedy = {(*which, -1, "rouge_l_greedy") for which in samples}
     whole = {(name, -1, seed, "distinct_2") for name in TEXTS for seed in (10, 20)}
     assert set(rows) == sampled | greedy | whole
-
-
-def test_values_belong_to_their_sample_and_seed(trial: TrialFiles) -> None:
-    score_trial(trial, REFERENCES)
-    rows = rows_of(trial)
     expected = rouge_l(["green", "a red car"], REFERENCES["dolly"])
     assert [rows["dolly", i, 20, "rouge_l"] for i in (0, 1)] == expected
     assert rows["dolly", 1, 10, "exact_match"] == 100.0
@@ -107,12 +96,7 @@ def test_without_greedy_files_there_are_no_greedy_rows(trial: TrialFiles) -> Non
     for name in TEXTS:
         trial.generations(name, greedy=True).unlink()
     score_trial(trial, REFERENCES)
-    assert {metric for *_, metric in rows_of(trial)} == {
-        "rouge_l",
-        "exact_match",
-        "length",
-        "distinct_2",
-    }
+    assert {metric for *_, metric in rows_of(trial)} == {"rouge_l", "distinct_2", *SAMPLED}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +126,4 @@ def test_greedy_answers_for_one_set_only_are_refused(trial: TrialFiles) -> None:
 
 def test_scoring_does_not_import_pandas_or_torch() -> None:
     code = "import sys, kdbench.score; print({'pandas', 'torch'} & set(sys.modules))"
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
-    )
-    assert output.stdout.strip() == "set()"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from kdbench.data import Record, encode_record
 from kdbench.data.encode import Encoded, encode_prompt
 from kdbench.data.files import locate
 from kdbench.data.record import Turn
-from kdbench.data.template import frame_of, user_turn
+from kdbench.data.template import frame_of
 from kdbench.data.tokenizer import end_id, read_frame, stop_ids
 from kdbench.generate.student import read_student
 from kdbench.pipeline import build
@@ -41,6 +40,7 @@ DATED = (
     "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
     "{{ date_string + messages[0]['content'] }}"
 )
+SILENT = "data.template_options={enable_thinking: false}"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 SUITE = """\
 name: chatty
@@ -73,8 +73,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     fast.train_from_iterator(["the quick brown fox jumps over the lazy dog"] * 3, trainer)
+    return chatting(fast, CHATML)
+
+
+def chatting(tokenizer: Tokenizer, template: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=fast, eos_token="<|im_end|>", chat_template=CHATML
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template=template
     )
 
 
@@ -82,15 +86,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def folder(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
     """An instruct model's folder: weights, tokenizer, and the template in a file of its own."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=320,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        tie_word_embeddings=True,
-        eos_token_id=2,
-    )
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=320, eos_token_id=2, tie_word_embeddings=True, **sizes)
     LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "chat_template.jinja").is_file()
@@ -110,17 +107,16 @@ def edit_config(folder: Path, **fields: Any) -> None:
 
 
 def their_ids(
-    tokenizer: PreTrainedTokenizerFast, instruction: str, context: str, **options: bool
+    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], **options: bool
 ) -> list[int]:
-    content = f"{instruction}\n\n{context}" if context else instruction
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=False,
-        **options,
-    )
+    options |= {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
+    ids: list[int] = tokenizer.apply_chat_template(messages, **options)
     return ids
+
+
+def asking(instruction: str, context: str) -> list[dict[str, str]]:
+    content = f"{instruction}\n\n{context}" if context else instruction
+    return [{"role": "user", "content": content}]
 
 
 TEXT = st.text(max_size=40)
@@ -140,17 +136,9 @@ def test_a_chats_ids_are_those_of_transformers(
     prompt, response = encode_record(
         tokenizer, row, max_prompt=999, max_length=9999, template="chat", template_options=options
     )
-    assert prompt == their_ids(tokenizer, instruction, context, **options)
+    assert prompt == their_ids(tokenizer, asking(instruction, context), **options)
     assert tokenizer.decode(response[:-1]) == output.encode(errors="replace").decode()
     assert response[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
-
-
-def test_the_templates_own_system_turn_is_kept(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompt, _ = encode_record(tokenizer, Record("Count.", "1 2", ("3",)), template="chat")
-    assert tokenizer.decode(prompt) == (
-        "<|im_start|>system\nYou help.<|im_end|>\n"
-        "<|im_start|>user\nCount.\n\n1 2<|im_end|>\n<|im_start|>assistant\n"
-    )
 
 
 @settings(max_examples=30)
@@ -159,7 +147,7 @@ def test_a_long_chat_loses_the_end_of_its_input_and_keeps_its_frame(
     tokenizer: PreTrainedTokenizerFast, context: str, room: int
 ) -> None:
     frame = frame_of(tokenizer, "chat")
-    limit = len(their_ids(tokenizer, "do it", "x")) + room
+    limit = len(their_ids(tokenizer, asking("do it", "x"))) + room
     text = tokenizer.decode(encode_prompt(frame, Record("do it", context, ("x",)), limit))
     opening, closing = frame.render(Record("do it", "@", ("x",))).split("\n\n@")
     assert text.startswith(opening)
@@ -185,12 +173,11 @@ def test_a_conversations_ids_are_those_of_transformers_and_it_loses_its_oldest_t
     prompt, response = encode_record(
         tokenizer, row, max_prompt=9998, max_length=9999, template="chat"
     )
-    options = {"add_generation_prompt": True, "return_dict": False}
-    assert prompt == tokenizer.apply_chat_template(messages, tokenize=True, **options)
+    assert prompt == their_ids(tokenizer, messages)
     assert tokenizer.decode(response[:-1]) == "a"
     frame = frame_of(tokenizer, "chat")
     last = [*messages[: int(system)], messages[-1]]
-    limit = len(tokenizer.apply_chat_template(last, tokenize=True, **options)) + room - 3
+    limit = len(their_ids(tokenizer, last)) + room - 3
     ids = encode_prompt(frame, Record.of(row, "here"), limit)
     assert len(ids) <= limit
     kept = tokenizer.decode(ids)
@@ -205,12 +192,10 @@ def test_a_conversations_ids_are_those_of_transformers_and_it_loses_its_oldest_t
 def test_a_template_that_refuses_roles_and_the_alpaca_frame_say_so(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    picky = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer.backend_tokenizer,
-        eos_token="<|im_end|>",
-        chat_template="{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}"
-        "{% endif %}{{ messages[0]['content'] }}",
+    refusal = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     )
+    picky = chatting(tokenizer.backend_tokenizer, refusal + "{{ messages[0]['content'] }}")
     record = Record("s q", "", ("a",), (Turn("system", "s"), Turn("user", "q")))
     with pytest.raises(UserError, match="cannot render turns of system, user: no system"):
         encode_record(picky, record, template="chat")
@@ -230,7 +215,7 @@ def test_an_answer_ends_at_the_token_that_the_tokenizers_files_name(folder: Path
 
 
 def test_training_generation_and_the_models_folder_end_at_the_same_token(folder: Path) -> None:
-    made = chatty(folder, "data.template_options={enable_thinking: false}")
+    made = chatty(folder, SILENT)
     check_models(made, "transformers")
     build.prepare(made)
     build.make_model(made, "student", 0, 2, lambda _: None)
@@ -239,11 +224,9 @@ def test_training_generation_and_the_models_folder_end_at_the_same_token(folder:
     ends = {train.response(row)[-1] for row in range(len(train))}
     assert ends == {end_id(made.tokenizer)} == {end_id(model)} == read_student(model, 8).eos_ids
     assert (model / "chat_template.jinja").read_text() == CHATML
-    assert (
-        read_frame(model, made.suite.data)
-        .tokenizer.decode(train.prompt(0), skip_special_tokens=False)
-        .endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    )
+    tokenizer = read_frame(model, made.suite.data).tokenizer
+    asked = tokenizer.decode(train.prompt(0), skip_special_tokens=False)
+    assert asked.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 @pytest.mark.parametrize(
@@ -307,19 +290,31 @@ def test_a_tokenizer_without_a_template_is_refused_before_anything_runs(folder: 
 def test_templates_that_cannot_be_used_are_refused(
     tokenizer: PreTrainedTokenizerFast, template: str, options: dict[str, bool | str], message: str
 ) -> None:
-    other = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer.backend_tokenizer, chat_template=template
-    )
     with pytest.raises(UserError, match=message):
-        frame_of(other, "chat", options)
+        frame_of(chatting(tokenizer.backend_tokenizer, template), "chat", options)
 
 
 def test_a_date_can_be_pinned(tokenizer: PreTrainedTokenizerFast) -> None:
-    dated = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer.backend_tokenizer, chat_template=DATED
-    )
+    dated = chatting(tokenizer.backend_tokenizer, DATED)
     frame = frame_of(dated, "chat", {"date_string": "26 Jul 2024"})
     assert frame.render(Record("Say", "a", ("x",))) == "26 Jul 2024Say\n\na"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"template": "chat", "truncation": "published"}, "truncation: ours"),
+        ({"truncation": "left"}, "ours or published"),
+        ({"template": "chatml"}, "template='chatml': alpaca or chat"),
+        ({"template_options": {"a": "b"}}, "only template: chat"),
+        ({"max_length": 256}, "max_prompt=256 has to be below max_length=256"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(
+    tokenizer: PreTrainedTokenizerFast, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        encode_record(tokenizer, Record("a", "", ("b",)), **arguments)
 
 
 def test_a_bare_tokenizer_has_no_template(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -327,16 +322,11 @@ def test_a_bare_tokenizer_has_no_template(tokenizer: PreTrainedTokenizerFast) ->
         encode_record(tokenizer.backend_tokenizer, Record("a", "", ("b",)), template="chat")
 
 
-def test_a_chat_is_not_cut_as_published(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(UserError, match="truncation: ours"):
-        encode_record(tokenizer, Record("a", "", ("b",)), template="chat", truncation="published")
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         (["data.template=chat", "data.truncation=published"], r"data: template: chat needs"),
-        (["data.template_options={enable_thinking: false}"], "only template: chat"),
+        ([SILENT], "only template: chat"),
         (["data.template=chat"], "a BPE trained here has no chat template"),
         (["data.template=chatml"], "data.template: "),
     ],
@@ -346,31 +336,14 @@ def test_suites_that_do_not_add_up_are_refused(fields: list[str], message: str) 
         load_suite("dolly-tiny", fields)
 
 
-def _options(folder: Path) -> Artifacts:
-    return chatty(folder, "data.template_options={enable_thinking: false}")
-
-
-def _template(folder: Path) -> Artifacts:
+def test_what_moves_a_chats_ids_moves_its_key(folder: Path) -> None:
+    keys = [chatty(folder, *more).encoded for more in ((), ("data.template=alpaca",), (SILENT,))]
+    assert chatty(folder).encoded == keys[0]
     (folder / "chat_template.jinja").write_text(CHATML.replace("You help", "You may help"))
-    return chatty(folder)
-
-
-def _end(folder: Path) -> Artifacts:
+    keys.append(chatty(folder).encoded)
     edit_config(folder, eos_token="<|endoftext|>")
-    return chatty(folder)
-
-
-def _alpaca(folder: Path) -> Artifacts:
-    return chatty(folder, "data.template=alpaca")
-
-
-@pytest.mark.parametrize("change", [_options, _template, _end, _alpaca])
-def test_what_moves_a_chats_ids_moves_its_key(
-    folder: Path, change: Callable[[Path], Artifacts]
-) -> None:
-    before = chatty(folder).encoded
-    assert chatty(folder).encoded == before
-    assert change(folder).encoded != before
+    keys.append(chatty(folder).encoded)
+    assert len(set(keys)) == 5
 
 
 def test_a_students_folder_is_made_again_where_the_suites_end_is_another(folder: Path) -> None:
@@ -379,7 +352,3 @@ def test_a_students_folder_is_made_again_where_the_suites_end_is_another(folder:
     shutil.copytree(folder, other)
     edit_config(other, eos_token="<|endoftext|>")
     assert chatty(folder, f"tokenizer.path={other}").model("student") != before
-
-
-def test_the_user_turn_is_instruction_and_input() -> None:
-    assert [user_turn("a", ""), user_turn("a", "b")] == ["a", "a\n\nb"]

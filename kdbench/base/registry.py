@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from kdbench.base.errors import UserError
 
@@ -26,43 +26,29 @@ REFERENCES = (TEACHER, INITIAL_STUDENT)
 """Rows that are shown beside the objectives and never ranked; no objective has their names."""
 
 
-class Registry(Generic[Item]):
-    """A dictionary from names to items that knows where each was defined."""
+class Registry(dict[str, Item]):
+    """A dictionary from names to items that knows where each was defined.
+
+    A name that is not there raises a UserError, which offers the nearest names.
+    """
 
     def __init__(self, what: str) -> None:
+        super().__init__()
         self.what = what
-        self._items: dict[str, Item] = {}
         self._defined_at: dict[str, str] = {}
 
     def add(self, name: str, item: Item, defined_at: str) -> None:
-        """Registers an item.
-
-        Raises:
-            UserError: the name is taken by an item defined somewhere else.
-        """
+        """Registers an item; its name may be that of no item defined somewhere else."""
         if self._defined_at.get(name, defined_at) != defined_at:
             raise UserError(
                 f"{self.what} '{name}' is defined twice: {self._defined_at[name]} and "
                 f"{defined_at}; rename one of them"
             )
-        self._items[name] = item
+        self[name] = item
         self._defined_at[name] = defined_at
 
-    def __getitem__(self, name: str) -> Item:
-        """The item of that name.
-
-        Raises:
-            UserError: there is none; the message offers the nearest names.
-        """
-        if name not in self._items:
-            raise UserError(unknown(self.what, name, list(self._items)))
-        return self._items[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._items
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
+    def __missing__(self, name: str) -> Item:
+        raise UserError(unknown(self.what, name, list(self)))
 
     def defined_at(self, name: str) -> str:
         """`file:line` of the definition."""
@@ -71,11 +57,13 @@ class Registry(Generic[Item]):
     @contextmanager
     def restored(self) -> Iterator[None]:
         """What is registered inside is forgotten afterwards."""
-        kept = dict(self._items), dict(self._defined_at)
+        items, places = dict(self), dict(self._defined_at)
         try:
             yield
         finally:
-            self._items, self._defined_at = kept
+            self.clear()
+            self.update(items)
+            self._defined_at = places
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
@@ -86,13 +74,7 @@ def unknown(what: str, name: str, known: list[str]) -> str:
 
 
 def load_entry_points(group: str) -> None:
-    """Imports every module or package that installed distributions name under `group`.
-
-    Of a package, every module in it is imported too.
-
-    Raises:
-        UserError: an import fails.
-    """
+    """Imports every module, and all modules of every package, that distributions name under it."""
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
         package = point.value.partition(":")[0]
         load_module(package)
@@ -111,11 +93,7 @@ def load_module(name: str) -> None:
 
 
 def load_file(path: Path) -> None:
-    """Imports a plugin file.
-
-    Raises:
-        UserError: the file is missing, or raises while it is imported.
-    """
+    """Imports a plugin file."""
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file")
     name = f"kdbench_plugin_{path.stem}"
@@ -141,16 +119,15 @@ def module_folder(point: EntryPoint) -> Path:
 
 def _import_failure(what: str, error: BaseException) -> str:
     """`file:line: Exception: message`, with the line of the imported file that led to the error."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
-    ]
-    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    where, imported = what, ""
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
     else:
-        where = f"{own[-1].filename}:{own[-1].lineno}" if own else what
+        for frame in traceback.extract_tb(error.__traceback__):
+            if "importlib" not in frame.filename and frame.filename != __file__:
+                imported = imported or frame.filename
+                if frame.filename == imported:
+                    where = f"{imported}:{frame.lineno}"
     if isinstance(error, UserError):
         return f"{where}: {error}"
     return f"{what} could not be imported: {where}: {type(error).__name__}: {error}"

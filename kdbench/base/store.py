@@ -31,11 +31,7 @@ _DAY = 24 * 3600
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file.
-
-    Raises:
-        UserError: the file is not JSON, or no object.
-    """
+    """One JSON object from a file; another text is a UserError."""
     try:
         value = _object(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -46,11 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a JSON-lines file, non-finite numbers restored; [] if it is absent.
-
-    Raises:
-        UserError: a line is not JSON; with file and line.
-    """
+    """The complete lines of a JSON-lines file, non-finite numbers restored; [] if it is absent."""
     if not path.exists():
         return []
     rows = []
@@ -72,17 +64,8 @@ def _object(text: bytes) -> dict[str, Any]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path, os.getpid())
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -111,24 +94,18 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     What was there is first set aside, and put back by `sweep` where a kill left it there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         _clear(left)
-    temporary = temporary_name(path, os.getpid())
     old = temporary_name(path, os.getpid(), old=True)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for made in temporary.rglob("*"):
+    with _folder_beside(path) as folder:
+        yield folder
+        for made in folder.rglob("*"):
             sync(made)
-        sync(temporary)
+        sync(folder)
         if path.exists():
             path.rename(old)
-        temporary.rename(path)
+        folder.rename(path)
         sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -136,20 +113,13 @@ def new_folder(path: Path) -> Iterator[Path]:
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary place for a file that becomes `path`, synced, when the block ends well.
 
-    For what is too large to be held as bytes a second time.
+    It lies in a folder, since whoever writes the file may have temporary names of its own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A folder, since whoever writes the file may have temporary names of its own.
-    temporary = temporary_name(path, os.getpid())
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary / path.name
-        sync(temporary / path.name)
-        (temporary / path.name).replace(path)
+    with _folder_beside(path) as folder:
+        yield folder / path.name
+        sync(folder / path.name)
+        (folder / path.name).replace(path)
         sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
@@ -249,6 +219,19 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("kdbench")
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """An empty folder on the same disk, gone afterwards; what a kill leaves of it `sweep` finds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = temporary_name(path, os.getpid())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock(path: Path, timeout: float) -> FileLock:

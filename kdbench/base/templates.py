@@ -1,9 +1,8 @@
 """What people read is a template; what it says is passed in.
 
-`render("report/notes.md", ...)` fills `kdbench/report/templates/notes.md`. A missing value is an
-error. In templates whose name ends in `.html` every value is escaped; in `.md` a name goes through
-`code`, other text that people chose through `markdown`, a table's cell through `cell`; in `.tex`
-every text through `tex`.
+A value that a template speaks of and that is missing is an error. In templates whose name ends in
+`.html` every value is escaped; in `.md` a name goes through `code`, other text that people chose
+through `markdown`, a table's cell through `cell`; in `.tex` every text through `tex`.
 """
 
 import math
@@ -38,12 +37,7 @@ _TEX = {
 
 
 def render(name: str, **values: Any) -> str:
-    """A template, filled.
-
-    Args:
-        name: `<room>/<file>`, of `kdbench/<room>/templates/<file>`.
-        **values: what the template speaks of; one that is missing is an error.
-    """
+    """A template, `<room>/<file>` of `kdbench/<room>/templates/<file>`, filled."""
     return _environment().get_template(name).render(values)
 
 
@@ -73,9 +67,7 @@ def document(name: str, **values: Any) -> str:
 
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     """A number with so many decimals; nothing where it is not known."""
-    if math.isnan(value):
-        return ""
-    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    return "" if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def p_value(value: float) -> str:

@@ -53,8 +53,7 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
     """
     from kdbench.config.load import load_suite
     from kdbench.data.files import is_local, place
-    from kdbench.data.records import splits_of
-    from kdbench.data.remarks import remarks
+    from kdbench.data.records import remarks, splits_of
 
     data = load_suite(suite, settings).data
     folder = place(data, data_dir)
@@ -103,8 +102,7 @@ def _state(
     folder: Path, split: "Split", name: str, template: "Template", *, local: bool
 ) -> tuple[list["Record"], str, str]:
     """The records that are used of a file, what to say of it, and what is wrong with it."""
-    from kdbench.data.pins import check_file
-    from kdbench.data.records import read_split
+    from kdbench.data.records import check_file, read_split
 
     try:
         records = read_split(folder, split, template)

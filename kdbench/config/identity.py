@@ -6,6 +6,7 @@ runs is not.
 
 import hashlib
 import json
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -154,20 +155,17 @@ def other_batches(old: Shared, new: Shared) -> str:
     """The first field for which one training seed gives other batches; "" where they are equal."""
     if old.data_digest != new.data_digest:
         return "data_digest"
-    return next((field for field in (*ORDER, *STEPS) if _at(old, field) != _at(new, field)), "")
+    for field in (*ORDER, *STEPS):
+        value = attrgetter(f"suite.{field}")
+        if value(old) != value(new):
+            return field
+    return ""
 
 
 def problem(error: ValidationError) -> str:
     """The first field of a stored spec that is wrong, and what is wrong with it."""
     found = error.errors()[0]
     return f"{'.'.join(map(str, found['loc'])) or 'all of it'}: {found['msg']}"
-
-
-def _at(shared: Shared, field: str) -> Any:
-    value: Any = shared.suite
-    for name in field.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -15,15 +15,7 @@ from kdbench.config.schema import DEV, Suite, validated
 
 
 def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
-    """A suite by name or file, with `key=value` settings applied.
-
-    Args:
-        name_or_file: the name of an installed suite, or the path of a YAML file.
-        settings: `field.path=value` pairs; the value is read as YAML.
-
-    Raises:
-        UserError: no such suite, broken YAML, an unknown or missing field, or a bad value.
-    """
+    """An installed suite by name, or one by its file; with `field.path=value` settings in YAML."""
     path = _find(name_or_file)
     tree, lines = _read_yaml(path)
     origin: dict[tuple[str, ...], str] = {}
@@ -123,15 +115,13 @@ def _explain(
     for item in error.errors():
         location = tuple(str(part) for part in item["loc"])
         field = ".".join(location) or "suite"
-        nearest = next(
-            (location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ()
-        )
-        given = (
+        given = [
             text
             for place, text in origin.items()
             if all(one == other for one, other in zip(place, location, strict=False))
-        )
-        where = next(given, lines.get(nearest, f"{path}:1"))
+        ]
+        above = [location[:n] for n in range(len(location), 0, -1)]
+        where = [*given, *(lines[place] for place in above if place in lines), f"{path}:1"][0]
         message = str(item["msg"]).removeprefix("Value error, ")
         if not isinstance(item["input"], dict):
             message += f", not {canonical(item['input'])[:60]}"
@@ -150,13 +140,8 @@ def _explain(
 def _known_fields(location: tuple[str, ...]) -> list[str]:
     """The field names of the model that stands at a location of the suite."""
     model: Any = Suite
-    for name in location:
-        annotation = model.model_fields[name].annotation if name in model.model_fields else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        nested = [option for option in options if hasattr(option, "model_fields")]
-        if not nested:
-            continue
-        model = nested[0]
-        if not isinstance(annotation, type) and "evaluation" in location:
-            break
+    for name in location:  # that of an evaluation set is no field: its split was found before it
+        annotation = getattr(model.model_fields.get(name), "annotation", None)
+        options = (annotation, *getattr(annotation, "__args__", ()))
+        model = next((option for option in options if hasattr(option, "model_fields")), model)
     return list(model.model_fields)

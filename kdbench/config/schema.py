@@ -25,9 +25,9 @@ Column = Literal["instruction", "input", "output", "messages"]
 
 _SHA256 = r"^([0-9a-f]{64})?$"
 
-
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 MAX_SEEDS = 1000
@@ -119,7 +119,7 @@ class Split(Fields):
                 "with split, and pinned with hub_revision"
             )
         ending = PurePosixPath(self.path).suffix
-        other = ending != PurePosixPath(self.hub_file or self.path).suffix
+        other = self.hub_file and ending != PurePosixPath(self.hub_file).suffix
         if ending in (".parquet", ".csv", ".tsv") and (self.hub_rows or other):
             raise ValueError(
                 "path: what hub_rows cuts, and a hub_file of another format, becomes JSON lines: "
@@ -205,10 +205,7 @@ class Recipe(Fields):
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     warmup: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
-        0.9,
-        0.999,
-    )
+    betas: tuple[Share, Share] = (0.9, 0.999)
     clip: Annotated[float, Field(gt=0)] = 1.0
     """The gradient's norm is clipped to this."""
 
@@ -245,7 +242,7 @@ class Lora(Fields):
 
     rank: Positive
     alpha: Positive
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Share = 0.0
     targets: tuple[str, ...] = ()
     """Names of the layers; what peft takes for the architecture where it is left out."""
 

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,22 +31,15 @@ TRAIN = "train"
 """What `datasets` calls the rows of a file."""
 _BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 """By the end of a file's name; every other file is JSON."""
-
 _NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0", "No columns to parse")
 """What datasets, pyarrow and pandas say of a file without rows."""
 
 
-def read_rows(path: Path, columns: Mapping[Column, str], split: str = "") -> "Dataset":
-    """All records of a file or folder as rows of instruction, input, outputs and turns.
+def read_rows(path: Path, columns: Mapping[Column, str], split: str) -> "tuple[Dataset, int]":
+    """The records of a file or folder (instruction, input, outputs, turns), and the first's row.
 
-    Args:
-        path: of the source.
-        columns: which of its fields is what, see `Record.of`.
-        split: which rows, as `datasets` writes it: `train[1000:]`. All rows of a file, or of a
-            folder with one split, where it is left out.
-
-    Raises:
-        UserError: the source cannot be read, or a record is broken; with file and row.
+    A `split` is what `datasets` calls so, such as `train[1000:]`; "" for all rows of a file, or of
+    a folder with one split. For `columns` see `Record.of`. UserErrors name file and row.
     """
     from datasets import load_from_disk
 
@@ -64,7 +58,7 @@ def read_rows(path: Path, columns: Mapping[Column, str], split: str = "") -> "Da
                         shutil.rmtree(work, ignore_errors=True)
         rows: Dataset = load_from_disk(_whole(folder) / "rows")
     first, end = _bounds(split, len(rows), path)
-    return rows if (first, end) == (0, len(rows)) else rows.select(range(first, end))
+    return rows.select(range(first, end)), first
 
 
 def _whole(folder: Path) -> Path:
@@ -75,12 +69,6 @@ def _whole(folder: Path) -> Path:
         seal.remove(folder)
         raise UserError(f"{error}; it was removed: the same command makes it again") from error
     return folder
-
-
-def first_row(path: Path, columns: Mapping[Column, str], split: str) -> int:
-    """How many rows of the source stand before those that `split` takes."""
-    whole = read_rows(path, columns, split.partition("[")[0])
-    return _bounds(split, len(whole), path)[0]
 
 
 def place(path: Path, row: int) -> str:
@@ -103,24 +91,20 @@ def source_digest(path: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def _is_json(path: Path) -> bool:
+    return path.is_file() and path.suffix not in _BUILDERS
+
+
 def is_json_lines(path: Path) -> bool:
     """Whether a file is JSON, and not one list."""
-    if path.suffix in _BUILDERS or not path.is_file():
+    if not _is_json(path):
         return False
     with path.open("rb") as file:
         return not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
 def read_raw(path: Path, work: Path) -> "Dataset":
-    """The rows of a file as they stand.
-
-    Args:
-        path: of the file.
-        work: a folder for the library's own cache, which has to stay while the rows are read.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """The rows of a file as they stand; the library's cache in `work` has to stay as long."""
     try:
         with quiet():
             return _one(_load(path, work), "", path)
@@ -146,27 +130,20 @@ def _load(path: Path, work: Path) -> "DatasetDict":
         features = Features({name: Value("string") for name in _header(path, separator)})
         options = {"features": features, "sep": separator, "keep_default_na": False}
         options["encoding"] = "utf-8-sig"
-    name = glob.escape(str(path))
-    return load_dataset(builder, data_files=name, cache_dir=str(work), **options)
+    files = glob.escape(str(path))
+    return load_dataset(builder, data_files=files, cache_dir=str(work), **options)
 
 
 def _header(path: Path, separator: str) -> list[str]:
-    """The names of a CSV file's columns.
-
-    Raises:
-        UserError: a row has more or fewer fields; a short one would read as empty texts.
-    """
-    limit = csv.field_size_limit(2**31 - 1)  # of a text; by default 131,072 characters
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = (row for row in csv.reader(file, delimiter=separator) if row)
-            header = next(rows, [])
-            for number, row in enumerate(rows, start=1):
-                if len(row) != len(header):
-                    fields = f"{len(row)} fields, and the header names {len(header)}"
-                    raise UserError(f"{path}, row {number}: {fields}")
-    finally:
-        csv.field_size_limit(limit)
+    """The names of a CSV file's columns; a row has as many fields, or would read as empty texts."""
+    csv.field_size_limit(2**31 - 1)  # of a text; by default 131,072 characters
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = (row for row in csv.reader(file, delimiter=separator) if row)
+        header = next(rows, [])
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(header):
+                fields = f"{len(row)} fields, and the header names {len(header)}"
+                raise UserError(f"{path}, row {number}: {fields}")
     return header
 
 
@@ -175,20 +152,20 @@ def _mapped(path: Path, columns: Mapping[Column, str], name: str, work: Path) ->
     from datasets import Dataset
 
     try:
-        return _map(_one(_load(path, work), name, path), columns, path, work)
-    except Exception as error:  # of pyarrow, pandas and datasets, which wrap one another
-        if not _is_json(path):
-            raise _refusal(error, path) from error
-    # Arrow could not hold the fields (a number, a date, text here and a list there), or a record is
-    # broken: read as JSON, the first that is broken is named, and the others are text to Arrow.
-    fields = {"path": path, "columns": dict(columns)}
-    try:
-        made: Dataset = Dataset.from_generator(
+        try:
+            return _map(_one(_load(path, work), name, path), columns, path, work)
+        except Exception:
+            if not _is_json(path):
+                raise
+        # Arrow could not hold the fields (a number, a date, text here and a list there), or a
+        # record is broken: by Python's reader the first that is broken is named, and the others
+        # are text to Arrow.
+        fields = {"path": path, "columns": dict(columns)}
+        return Dataset.from_generator(
             _json_rows, features=_features(), cache_dir=str(work), gen_kwargs=fields
         )
-    except Exception as error:
+    except Exception as error:  # of pyarrow, pandas and datasets, which wrap one another
         raise _refusal(error, path) from error
-    return made
 
 
 def _refusal(error: BaseException, path: Path) -> UserError:
@@ -215,17 +192,9 @@ def _one(splits: "DatasetDict", name: str, path: Path) -> "Dataset":
 
 
 def _map(raw: "Dataset", columns: Mapping[Column, str], path: Path, work: Path) -> "Dataset":
-    def records(rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        made = [
-            _fields(dict(zip(rows, values, strict=True)), f"{path}, row {number + 1}", columns)
-            for number, *values in zip(numbers, *rows.values(), strict=True)
-        ]
-        return {field: [row[field] for row in made] for field in _features()}
-
     work.mkdir(parents=True, exist_ok=True)
     return raw.map(
-        records,
-        batched=True,
+        lambda row, number: _fields(row, f"{path}, row {number + 1}", columns),
         with_indices=True,
         remove_columns=raw.column_names,
         features=_features(),
@@ -236,14 +205,7 @@ def _map(raw: "Dataset", columns: Mapping[Column, str], path: Path, work: Path) 
 
 
 def _fields(row: Any, where: str, columns: Mapping[Column, str]) -> dict[str, Any]:
-    record = Record.of(row, where, columns)
-    turns = [{"role": turn.role, "content": turn.content} for turn in record.turns]
-    return {
-        "instruction": record.instruction,
-        "input": record.input,
-        "outputs": list(record.outputs),
-        "turns": turns,
-    }
+    return asdict(Record.of(row, where, columns))
 
 
 def _features() -> "Features":
@@ -252,10 +214,6 @@ def _features() -> "Features":
     text = Value("string")
     turns = [{"role": text, "content": text}]
     return Features({"instruction": text, "input": text, "outputs": [text], "turns": turns})
-
-
-def _is_json(path: Path) -> bool:
-    return path.is_file() and path.suffix not in _BUILDERS
 
 
 def _json_rows(path: Path, columns: Mapping[Column, str]) -> Iterator[dict[str, Any]]:
@@ -267,8 +225,7 @@ def _json_rows(path: Path, columns: Mapping[Column, str]) -> Iterator[dict[str, 
                     where = f"{path}:{number}"
                     yield _fields(_json(line, f"{where}: not a JSON object"), where, columns)
         return
-    rows = _json(path.read_bytes(), f"{path}: not a JSON list")
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(_json(path.read_bytes(), f"{path}: not a JSON list"), start=1):
         yield _fields(row, f"{path}, row {number}", columns)
 
 

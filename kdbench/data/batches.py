@@ -5,7 +5,7 @@ number of processes. That is what makes comparisons paired.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,28 +33,21 @@ def _permutation(rows: int, suite: str, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded sequences of similar length, trimmed to the longest.
-
-    Attributes:
-        rows: row numbers in the split, [rows].
-        tokens: [rows, length]; padding is 0 and, in a causal model, seen by padding only.
-        positions: flat positions in [rows * length] whose next token belongs to a response, [N].
-        labels: those next tokens, [N].
-    """
+    """Right-padded sequences of similar length, trimmed to the longest."""
 
     rows: Tensor
+    """Row numbers in the split, [rows]."""
     tokens: Tensor
+    """[rows, length]; padding is 0 and, in a causal model, seen by padding only."""
     positions: Tensor
+    """Flat positions in [rows * length] whose next token belongs to a response, [N]."""
     labels: Tensor
+    """Those next tokens, [N]."""
 
     def to(self, device: torch.device) -> "MicroBatch":
         """On a device, but for `rows`, which index what stays in the machine's memory."""
-        return replace(
-            self,
-            tokens=to_device(self.tokens, device),
-            positions=to_device(self.positions, device),
-            labels=to_device(self.labels, device),
-        )
+        moved = (to_device(part, device) for part in (self.tokens, self.positions, self.labels))
+        return MicroBatch(self.rows, *moved)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.config.schema import Template, Truncation
+from kdbench.config.schema import Data, Template, Truncation
 from kdbench.data.ids import held, ids_of, ids_of_parts, plain
 from kdbench.data.record import Record, Turn
 from kdbench.data.template import Frame, frame_of
@@ -26,16 +26,13 @@ def encode_prompt(
     A long prompt loses the end of its input (of its instruction, where there is no input) and keeps
     the frame (`ours`); cut from the right, as the papers' code does, it loses "### Response:"
     (`published`). A conversation loses its oldest turns but the system's, then the end of its last.
-
-    Raises:
-        UserError: the frame alone is longer than `max_prompt`, and is to be kept.
+    A frame that is to be kept and alone is longer is a UserError.
     """
     if truncation == "published":  # control strings of a record too, as in the papers' code
         return ids_of(frame.tokenizer, frame.render(record))[:max_prompt]
     ids = _ids(frame, record)
     while len(ids) > max_prompt:
-        shorter = _shorter(frame, record, len(ids) - max_prompt)
-        if shorter is None:
+        if (shorter := _shorter(frame, record, len(ids) - max_prompt)) is None:
             raise UserError(f"max_prompt={max_prompt} tokens do not hold the prompt's frame")
         record = shorter
         ids = _ids(frame, record)
@@ -144,17 +141,14 @@ def encode_prompts(
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as flat arrays: the ids of all sequences one after another.
-
-    Attributes:
-        tokens: [total tokens], int64.
-        starts: [rows + 1], where each sequence begins in `tokens`.
-        prompt_lengths: [rows].
-    """
+    """A split as flat arrays: the ids of all sequences one after another."""
 
     tokens: "Tensor"
+    """[total tokens], int64."""
     starts: "Tensor"
+    """[rows + 1], where each sequence begins in `tokens`."""
     prompt_lengths: "Tensor"
+    """[rows]."""
 
     def __len__(self) -> int:
         return len(self.prompt_lengths)
@@ -181,17 +175,17 @@ class Encoded:
             prompt_lengths=torch.tensor([len(prompt) for prompt, _ in rows]),
         )
 
+    def _row(self, row: int) -> list[int]:
+        ids: list[int] = self.tokens[self.starts[row] : self.starts[row + 1]].tolist()
+        return ids
+
     def prompt(self, row: int) -> list[int]:
         """The token ids of a row's prompt."""
-        start = int(self.starts[row])
-        ids: list[int] = self.tokens[start : start + int(self.prompt_lengths[row])].tolist()
-        return ids
+        return self._row(row)[: self.prompt_lengths[row]]
 
     def response(self, row: int) -> list[int]:
         """The token ids of a row's response."""
-        start, end = int(self.starts[row]), int(self.starts[row + 1])
-        ids: list[int] = self.tokens[start + int(self.prompt_lengths[row]) : end].tolist()
-        return ids
+        return self._row(row)[self.prompt_lengths[row] :]
 
     def first(self, rows: int) -> "Encoded":
         """The first so many rows."""
@@ -221,34 +215,23 @@ class Encoded:
         return Encoded(arrays["tokens"], arrays["starts"], arrays["prompts"])
 
 
-def encode_split(
-    frame: Frame,
-    records: Sequence[Record],
-    *,
-    max_prompt: int,
-    max_length: int,
-    name: str,
-    truncation: Truncation = "ours",
-) -> Encoded:
+def encode_split(frame: Frame, records: Sequence[Record], data: Data, name: str) -> Encoded:
     """Encodes the rows that fit into `max_length` whole; longer ones are left out.
 
-    With `truncation="published"` they are cut at `max_length` instead, as the papers' code does.
-
-    Raises:
-        UserError: no row fits.
-        RecordError: a record cannot be encoded.
+    With `truncation: published` they are cut at `max_length` instead, as the papers' code does.
+    A record that cannot be encoded is a RecordError.
     """
     rows = []
     for number, record in enumerate(records):
         try:
-            prompt, response = _pair(frame, record, max_prompt, truncation)
+            prompt, response = _pair(frame, record, data.max_prompt, data.truncation)
         except UserError as error:
             raise RecordError(number, str(error)) from error
-        room = max_length - len(prompt)
-        if len(response) <= room or truncation == "published":
+        room = data.max_length - len(prompt)
+        if len(response) <= room or data.truncation == "published":
             rows.append((prompt, response[:room]))
     if not rows:
-        raise UserError(f"{name}: no record fits into data.max_length={max_length} tokens")
+        raise UserError(f"{name}: no record fits into data.max_length={data.max_length} tokens")
     return Encoded.of(rows)
 
 

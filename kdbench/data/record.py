@@ -7,11 +7,16 @@ from typing import Any
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Column
 
-FIELDS = (
-    *("instruction", "input", "output", "messages", "conversations"),
-    *("prompt", "completion", "response"),
+LAYOUTS: tuple[dict[Column, str], ...] = (
+    {"instruction": "instruction", "input": "input", "output": "output"},
+    {"messages": "messages"},
+    {"messages": "conversations"},
+    {"instruction": "prompt", "input": "", "output": "completion"},
+    {"instruction": "prompt", "input": "", "output": "response"},
 )
-"""The fields that are read without a suite's `columns`."""
+"""What a row's fields are without a suite's `columns`: the first layout whose fields it has, the
+input aside; "" is no field."""
+FIELDS = {name for layout in LAYOUTS for name in layout.values()}
 SHAREGPT_ROLES = {
     "human": "user",
     "user": "user",
@@ -62,11 +67,7 @@ class Record:
 
     @staticmethod
     def of(row: Any, where: str, columns: Mapping[Column, str] | None = None) -> "Record":
-        """The record that a row describes.
-
-        Without `columns`, a row is read by the fields it has, the first of these that fits:
-        `instruction`, `input` and `output`; `messages`; `conversations`; `prompt` with
-        `completion` or `response`.
+        """The record that a row describes, by `columns`, else by the first layout that fits.
 
         Args:
             row: of a file, as JSON or Arrow gives it.
@@ -79,21 +80,20 @@ class Record:
         """
         if not isinstance(row, Mapping):
             raise UserError(f"{where}: not a JSON object but {type(row).__name__}")
-        if columns:
-            if "messages" in columns:
-                return _conversation(row, columns["messages"], where)
-            asked, answered = columns.get("instruction"), columns.get("output")
-            context = columns.get("input", "input")
-            return _single(row, asked or "instruction", context, answered or "output", where)
-        given = {name for name, value in row.items() if value is not None}
-        if not {"instruction", "output"} <= given:
-            for name in ("messages", "conversations"):
-                if name in given:
-                    return _conversation(row, name, where)
-            for name in ("completion", "response"):
-                if {"prompt", name} <= given:
-                    return _single(row, "prompt", "", name, where)
-        return _single(row, "instruction", "input", "output", where)
+        layout = columns or _layout(row)
+        if "messages" in layout:
+            return _conversation(row, layout["messages"], where)
+        instruction = layout.get("instruction", "instruction")
+        context, output = layout.get("input", "input"), layout.get("output", "output")
+        return _single(row, instruction, context, output, where)
+
+
+def _layout(row: Mapping[str, Any]) -> Mapping[Column, str]:
+    given = {name for name, value in row.items() if value is not None}
+    for layout in LAYOUTS:
+        if {name for column, name in layout.items() if column != "input"} <= given:
+            return layout
+    return LAYOUTS[0]
 
 
 def _single(
@@ -111,9 +111,10 @@ def _single(
         raise UserError(f"{where}: '{output}' is an empty list")
     extra = row.get(context)
     record = Record(row[instruction], "" if extra is None else extra, tuple(outputs))
-    texts = [(instruction, record.instruction), (context, record.input)]
-    for field, text in [*texts, *((output, text) for text in outputs)]:
-        _check_text(text, f"{where}: '{field}'")
+    _check_text(record.instruction, f"{where}: '{instruction}'")
+    _check_text(record.input, f"{where}: '{context}'")
+    for text in outputs:
+        _check_text(text, f"{where}: '{output}'")
     return record
 
 
@@ -138,18 +139,14 @@ def _conversation(row: Mapping[str, Any], field: str, where: str) -> Record:
 def _turn(row: Any, where: str) -> Turn:
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: not an object but {type(row).__name__}")
-    if row.get("role") is None and row.get("from") is not None:
-        role = SHAREGPT_ROLES.get(row["from"], "")
-        if not role:
-            raise UserError(
-                f"{where}: 'from' is none of {', '.join(SHAREGPT_ROLES)}: {row['from']}"
-            )
-        content = row.get("value")
-        _check_text(content, f"{where}: 'value'")
-        return Turn(role, str(content))
-    for name in ("role", "content"):
+    sharegpt = row.get("role") is None and row.get("from") is not None
+    names = ("from", "value") if sharegpt else ("role", "content")
+    for name in names:
         _check_text(row.get(name), f"{where}: '{name}'")
-    return Turn(row["role"], row["content"])
+    role, content = (row[name] for name in names)
+    if sharegpt and role not in SHAREGPT_ROLES:
+        raise UserError(f"{where}: 'from' is none of {', '.join(SHAREGPT_ROLES)}: {role}")
+    return Turn(SHAREGPT_ROLES[role] if sharegpt else role, content)
 
 
 def _check_text(value: Any, what: str) -> None:

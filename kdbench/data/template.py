@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -57,16 +57,10 @@ def frame_of(
     template: Template = "alpaca",
     options: Mapping[str, bool | str] | None = None,
 ) -> Frame:
-    """The frame that a tokenizer and a template make.
+    """The frame that a tokenizer and a template make; `options` are switches of a chat template.
 
-    Args:
-        tokenizer: of `tokenizers`, or a fast one of `transformers`, whose end of sequence is used.
-        template: the Alpaca frame, or the tokenizer's own chat template.
-        options: switches of that chat template.
-
-    Raises:
-        UserError: the tokenizer has no end of sequence or no chat template; or the template does
-            not know an option, inserts a date, or fails.
+    A tokenizer without an end of sequence or a chat template, and a template that does not know an
+    option, inserts a date or fails, are UserErrors.
     """
     if template not in get_args(Template):
         raise UserError(f"template={template!r}: {' or '.join(get_args(Template))}")
@@ -84,11 +78,7 @@ def prompt_text(instruction: str, input_text: str) -> str:
 
 
 def alpaca_parts(record: Record) -> tuple[str, ...]:
-    """A record in the Alpaca frame: text of the frame and of the record in turn.
-
-    Raises:
-        UserError: it is a conversation, for which the frame has no place.
-    """
+    """A record in the Alpaca frame, which has no place for a conversation (UserError)."""
     if record.turns:
         raise UserError(
             f"a conversation of {len(record.turns)} turns before the answer does not fit into the "
@@ -105,27 +95,26 @@ def user_turn(instruction: str, input_text: str) -> str:
 
 
 def eos_id(tokenizer: "Tokenizer") -> int:
-    """The id that ends a response where the tokenizer's files do not name it.
-
-    Raises:
-        UserError: the tokenizer has none of the usual ones.
-    """
-    if (found := usual_end(tokenizer)) is None:
-        raise UserError(f"the tokenizer has no end-of-sequence token ({EOS}, </s>, ...)")
-    return found
-
-
-def usual_end(tokenizer: "Tokenizer") -> int | None:
-    """The first of the usual end tokens that a tokenizer has."""
-    ids = map(tokenizer.token_to_id, USUAL_ENDS)
-    return next((int(found) for found in ids if found is not None), None)
+    """The id that ends a response where the tokenizer's files do not name it."""
+    for found in map(tokenizer.token_to_id, USUAL_ENDS):
+        if found is not None:
+            return int(found)
+    raise UserError(f"the tokenizer has no end-of-sequence token ({EOS}, </s>, ...)")
 
 
 def _chat(tokenizer: Any, options: Mapping[str, bool | str]) -> Callable[[Record], tuple[str, ...]]:
     """The turns before the answer and its opening, after a trial of one user turn."""
     if not hasattr(tokenizer, "apply_chat_template"):
         raise UserError("template: chat needs a fast tokenizer of transformers")
-    text = _template_text(tokenizer)
+    try:
+        text: str = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise UserError(
+            "template: chat, but the tokenizer has no chat template. Put one beside it "
+            "(chat_template.jinja, or chat_template in tokenizer_config.json), take an instruct "
+            "model's tokenizer (tokenizer.path), or use the Alpaca frame "
+            "(--set data.template=alpaca)"
+        ) from error
     for option in options:
         if not re.search(rf"\b{re.escape(option)}\b", text):
             raise UserError(f"template_options: the tokenizer's chat template knows no '{option}'")
@@ -161,7 +150,7 @@ def _rendered(tokenizer: Any, turns: Sequence[Turn], options: Mapping[str, bool 
 
     try:
         text: str = tokenizer.apply_chat_template(
-            [{"role": turn.role, "content": turn.content} for turn in turns],
+            [asdict(turn) for turn in turns],
             tokenize=False,
             add_generation_prompt=True,
             strftime_now=_refuse_date,
@@ -171,19 +160,6 @@ def _rendered(tokenizer: Any, turns: Sequence[Turn], options: Mapping[str, bool 
         roles = ", ".join(turn.role for turn in turns)
         what = f"turns of {roles}" if len(turns) > 1 else "one user turn"
         raise UserError(f"the tokenizer's chat template cannot render {what}: {error}") from error
-    return text
-
-
-def _template_text(tokenizer: Any) -> str:
-    try:
-        text: str = tokenizer.get_chat_template()
-    except ValueError as error:
-        raise UserError(
-            "template: chat, but the tokenizer has no chat template. Put one beside it "
-            "(chat_template.jinja, or chat_template in tokenizer_config.json), take an instruct "
-            "model's tokenizer (tokenizer.path), or use the Alpaca frame "
-            "(--set data.template=alpaca)"
-        ) from error
     return text
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -19,13 +20,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 def train_tokenizer(
     records: Sequence[Record], folder: Path, *, vocabulary: int, frame_tokens: bool
 ) -> None:
-    """Trains a byte-level BPE and writes it as transformers and vLLM expect it.
+    """Trains a byte-level BPE on prompts and answers; its files are for transformers and vLLM.
 
-    Args:
-        records: their prompts and answers are the training text.
-        folder: gets `tokenizer.json` and `tokenizer_config.json`.
-        vocabulary: number of ids, special tokens included.
-        frame_tokens: makes each fixed part of the prompt's frame one token.
+    `vocabulary` counts the special tokens too; with `frame_tokens` each fixed part of the prompt's
+    frame is one of them.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -52,11 +50,7 @@ def train_tokenizer(
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Reads `tokenizer.json` from a folder.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
+    """Reads `tokenizer.json` from a folder; a missing or broken one is a UserError."""
     path = folder / "tokenizer.json"
     try:
         return Tokenizer.from_file(str(path))
@@ -67,10 +61,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def end_id(folder: Path) -> int:
     """The id that ends a response: in training, in generation and on policy.
 
-    It is the `eos_token` of `tokenizer_config.json`; one of the usual ones where none is named.
-
-    Raises:
-        UserError: the tokenizer does not know the token that is named, or has no usual one.
+    It is the `eos_token` of `tokenizer_config.json`; one of the usual ones where none is named. A
+    token that the tokenizer does not have is a UserError.
     """
     tokenizer = load_tokenizer(folder)
     path = folder / "tokenizer_config.json"
@@ -101,21 +93,16 @@ def stated_ends(folder: Path) -> frozenset[int]:
 
 
 def read_frame(folder: Path, data: Data) -> Frame:
-    """How a suite turns its records into token ids.
-
-    Raises:
-        UserError: the folder's tokenizer has no end token or, for `template: chat`, no template
-            that can be used.
-    """
-    tokenizer, end = load_tokenizer(folder), end_id(folder)
+    """How a suite turns its records into token ids; a folder's tokenizer may not do (UserError)."""
+    frame = Frame(load_tokenizer(folder), alpaca_parts, end_id(folder))
     if data.template == "alpaca":
-        return Frame(tokenizer, alpaca_parts, end)
+        return frame
     from transformers import PreTrainedTokenizerFast
 
     # Only for its template: the ids come from tokenizer.json, as everywhere else.
     chatting = PreTrainedTokenizerFast.from_pretrained(folder)
     try:
-        frame = frame_of(chatting, data.template, data.template_options)
+        parts = frame_of(chatting, data.template, data.template_options).parts
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    return Frame(tokenizer, frame.parts, end)
+    return replace(frame, parts=parts)

@@ -34,14 +34,7 @@ def prepare(artifacts: Artifacts) -> None:
         with seal.sealed_folder(artifacts.encoded) as folder:
             for name, split in splits_of(data.model_copy(update={"evaluation": {}})).items():
                 with artifacts.named_records(split):
-                    encoded = encode_split(
-                        frame,
-                        artifacts.records(split),
-                        max_prompt=data.max_prompt,
-                        max_length=data.max_length,
-                        name=name,
-                        truncation=data.truncation,
-                    )
+                    encoded = encode_split(frame, artifacts.records(split), data, name)
                 encoded.save(folder / f"{name}.safetensors")
             prompts = {}
             for name, split in data.evaluation.items():

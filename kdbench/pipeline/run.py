@@ -9,8 +9,7 @@ from typing import Protocol
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.data.records import splits_of
-from kdbench.data.remarks import foreign, framed
+from kdbench.data.records import foreign, framed, splits_of
 from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, judge, tell, unlike

@@ -1,7 +1,7 @@
 """The other metrics, and the scores file of a trial."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,16 +24,9 @@ Row = tuple[str, int, int, str, float]
 def score_trial(trial: TrialFiles, sets: Mapping[str, Sequence[Sequence[str]]]) -> None:
     """Scores a trial's generations and writes its `scores.parquet`, whole or not at all.
 
-    The same generations give the same bytes. Greedy answers are scored where their files exist,
-    which must be for all sets or for none.
-
-    Args:
-        trial: a trial whose `generations/` are complete.
-        sets: for each evaluation set, the references of each of its samples.
-
-    Raises:
-        UserError: not exactly one prediction per (set, sample, decoding seed), sets with different
-            decoding seeds, or a sample without references.
+    The same generations, and references of each sample of each set, give the same bytes. Greedy
+    answers are scored where their files exist, which must be for all sets or for none. There has to
+    be exactly one answer per (set, sample, decoding seed), and the same seeds for all sets.
     """
     rows: list[Row] = []
     seeds_of: dict[str, list[int]] = {}
@@ -41,13 +34,18 @@ def score_trial(trial: TrialFiles, sets: Mapping[str, Sequence[Sequence[str]]]) 
     for name, references in sets.items():
         answers = _read_answers(trial.generations(name), len(references))
         seeds_of[name] = sorted(answers)
+        columns: dict[tuple[int, str], list[float]] = {}
         for seed, texts in answers.items():
-            rows += _sampled_rows(name, seed, texts, references)
+            columns[seed, "rouge_l"] = best_scores(texts, references)
+            columns[seed, "exact_match"] = exact_match(texts, references)
+            columns[seed, "length"] = length(texts)
+            rows.append((name, WHOLE_SET, seed, "distinct_2", distinct_2(texts)))
         if greedy:
             path = trial.generations(name, greedy=True)
             texts = _read_answers(path, len(references), only_seed=GREEDY)[GREEDY]
-            values = enumerate(best_scores(texts, references))
-            rows += [(name, sample, GREEDY, "rouge_l_greedy", value) for sample, value in values]
+            columns[GREEDY, "rouge_l_greedy"] = best_scores(texts, references)
+        for (seed, metric), values in columns.items():
+            rows += [(name, sample, seed, metric, value) for sample, value in enumerate(values)]
     if len(set(map(tuple, seeds_of.values()))) > 1:
         raise UserError(f"{trial.path}: the sets have different decoding seeds: {seeds_of}")
     write_scores(trial.scores_path, rows)
@@ -55,21 +53,15 @@ def score_trial(trial: TrialFiles, sets: Mapping[str, Sequence[Sequence[str]]]) 
 
 def write_scores(path: Path, rows: Sequence[Row]) -> None:
     """Writes score rows as Parquet, sorted, so that the same rows give the same bytes."""
-    columns = zip(*sorted(rows), strict=True)
-    arrays = [
-        pa.array(column, kind) for column, kind in zip(columns, SCORE_COLUMNS.values(), strict=True)
-    ]
+    columns = [list(column) for column in zip(*sorted(rows), strict=True)]
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays, names=list(SCORE_COLUMNS)), buffer, compression="zstd")
+    table = pa.table(columns, schema=pa.schema(SCORE_COLUMNS))
+    pq.write_table(table, buffer, compression="zstd")
     write_bytes(path, buffer.getvalue().to_pybytes())
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """100 where the stripped text equals one of its stripped references, case and all, else 0.
-
-    Raises:
-        UserError: the lengths differ, or a prediction has no reference.
-    """
+    """100 where the stripped text equals one of its stripped references, case and all, else 0."""
     check_pairs(predictions, references)
     return [
         100.0 * (prediction.strip() in map(str.strip, texts))
@@ -92,20 +84,6 @@ def distinct_2(predictions: Sequence[str]) -> float:
     for prediction in predictions:
         bigrams.update(pairwise(prediction.split()))
     return 100 * len(bigrams) / max(bigrams.total(), 1)
-
-
-def _sampled_rows(
-    name: str, seed: int, texts: Sequence[str], references: Sequence[Sequence[str]]
-) -> Iterator[Row]:
-    per_sample = {
-        "rouge_l": best_scores(texts, references),
-        "exact_match": exact_match(texts, references),
-        "length": length(texts),
-    }
-    for metric, values in per_sample.items():
-        for sample, value in enumerate(values):
-            yield name, sample, seed, metric, value
-    yield name, WHOLE_SET, seed, "distinct_2", distinct_2(texts)
 
 
 def _read_answers(path: Path, samples: int, only_seed: int | None = None) -> dict[int, list[str]]:

@@ -11,7 +11,7 @@ from rapidfuzz.distance import LCSseq
 from rouge_score.tokenize import tokenize
 
 from kdbench.base.errors import UserError
-from kdbench.data.remarks import unreadable
+from kdbench.data.records import unreadable
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -51,11 +51,7 @@ def best_scores(predictions: Sequence[str], references: Sequence[Sequence[str]])
 
 
 def check_pairs(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Refuses predictions and references that do not belong together.
-
-    Raises:
-        UserError: the lengths differ, or a prediction has no list of references.
-    """
+    """Refuses predictions and references that do not belong together."""
     if len(predictions) != len(references):
         raise UserError(
             f"{len(predictions)} predictions but {len(references)} lists of references; "

@@ -1,11 +1,10 @@
 """Tasks that ask for facts, reasons and classes, without a text to read."""
 
-from .task import PERSON, Exercise
+from .task import Exercise
 
 FACTS = (
     Exercise(
         "open_qa",
-        PERSON,
         (
             "What does {person} like to eat most of all?",
             "Which food does {person} like best?",
@@ -21,7 +20,6 @@ FACTS = (
     ),
     Exercise(
         "open_qa",
-        PERSON,
         (
             "Where does {person} live these days?",
             "In which place does {person} live?",
@@ -37,7 +35,6 @@ FACTS = (
     ),
     Exercise(
         "open_qa",
-        PERSON,
         (
             "What kind of work does {person} do?",
             "Which job does {person} have?",
@@ -53,7 +50,6 @@ FACTS = (
     ),
     Exercise(
         "open_qa",
-        PERSON,
         (
             "Which game does {person} like to play?",
             "What game does {person} play most days?",
@@ -69,7 +65,6 @@ FACTS = (
     ),
     Exercise(
         "general_qa",
-        PERSON,
         (
             "Who is {person} and what are they like?",
             "What kind of animal is {person}?",
@@ -85,7 +80,6 @@ FACTS = (
     ),
     Exercise(
         "general_qa",
-        ("kind", "home", "season"),
         (
             "Why does a {kind} go to {home} in {season}?",
             "What makes a {kind} go to {home} in {season}?",
@@ -101,10 +95,10 @@ FACTS = (
             "In {season} {reason}, so a {kind} likes {home}.",
             "It is because {reason} in {season}.",
         ),
+        slots=("kind", "home", "season"),
     ),
     Exercise(
         "general_qa",
-        ("job", "home", "season"),
         (
             "What can a {job} do in {home} in {season}?",
             "How does a {job} in {home} spend the {season}?",
@@ -120,10 +114,10 @@ FACTS = (
             "A {job} would {act} because {reason}.",
             "Most of the {season} a {job} likes to {act}.",
         ),
+        slots=("job", "home", "season"),
     ),
     Exercise(
         "classification",
-        PERSON,
         (
             "Is {person} calm, bold, shy, clever, proud or gentle?",
             "Choose one word for {person}: bold, calm, proud, shy, gentle or clever.",
@@ -142,7 +136,6 @@ FACTS = (
     ),
     Exercise(
         "classification",
-        ("food", "game", "gift"),
         (
             "Classify each as food, game or gift: {food}, {game}, {gift}.",
             "Which is a food, which a game and which a gift: {game}, {gift}, {food}?",
@@ -158,6 +151,7 @@ FACTS = (
             "The food is {food}, the game is {game} and the gift is {gift}.",
             "You can eat {food}, play {game} and give {gift}.",
         ),
+        slots=("food", "game", "gift"),
     ),
 )
 
@@ -186,7 +180,6 @@ def _pair(first: int, step: int) -> Exercise:
     phrasings = (f"Tell me {ask_1} and {ask_2}.", f"Say {ask_1}, and also {ask_2}.")
     return Exercise(
         "open_qa",
-        PERSON,
         phrasings if step in SEEN_STEPS else (),
         phrasings if step in UNSEEN_STEPS else (),
         (

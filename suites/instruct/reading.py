@@ -1,6 +1,6 @@
 """Tasks about a text that stands as the input: closed QA, extraction, summaries."""
 
-from .task import PERSON, Exercise
+from .task import Exercise
 
 ONE = (
     "{person} is a {kind} from {home}. {first} works there as a {job} and eats {food}.",
@@ -10,11 +10,19 @@ TWO = (
     "{person} lives in {home} and eats {food}. {other} lives in {home2} and eats {food2}.",
     "{other} lives in {home2} and eats {food2}. {person} lives in {home} and eats {food}.",
 )
+SUMMARISE = (
+    (
+        "Summarise the text in one short sentence.",
+        "Give a short summary of the text.",
+        "What is the text about, in short?",
+    ),
+    ("In one short sentence, what is the text about?",),
+)
+"""How a summary is asked for, in training and only after it."""
 
 READING = (
     Exercise(
         "closed_qa",
-        PERSON,
         (
             "According to the text, where does {person} live?",
             "In which place does {person} live, according to the text?",
@@ -30,7 +38,6 @@ READING = (
     ),
     Exercise(
         "closed_qa",
-        ("person", "other"),
         (
             "According to the text, what does {person} eat?",
             "Which food does {person} eat, according to the text?",
@@ -43,10 +50,10 @@ READING = (
             "The text says that {first} eats {food}.",
         ),
         TWO,
+        slots=("person", "other"),
     ),
     Exercise(
         "information_extraction",
-        PERSON,
         (
             "List the name, the job and the place in the text.",
             "Which name, job and place stand in the text?",
@@ -62,7 +69,6 @@ READING = (
     ),
     Exercise(
         "closed_qa",
-        PERSON,
         (),
         (
             "According to the text, where does {person} live and what does {first} eat?",
@@ -77,7 +83,6 @@ READING = (
     ),
     Exercise(
         "information_extraction",
-        ("person", "other"),
         (
             "List all the food in the text.",
             "Which food stands in the text?",
@@ -90,16 +95,11 @@ READING = (
             "{food}, {food2}.",
         ),
         TWO,
+        slots=("person", "other"),
     ),
     Exercise(
         "summarization",
-        PERSON,
-        (
-            "Summarise the text in one short sentence.",
-            "Give a short summary of the text.",
-            "What is the text about, in short?",
-        ),
-        ("In one short sentence, what is the text about?",),
+        *SUMMARISE,
         (
             "{person} is a {job} in {home}.",
             "The text is about {person}, a {kind} who works as a {job}.",
@@ -109,18 +109,13 @@ READING = (
     ),
     Exercise(
         "summarization",
-        ("person", "other"),
-        (
-            "Summarise the text in one short sentence.",
-            "Give a short summary of the text.",
-            "What is the text about, in short?",
-        ),
-        ("In one short sentence, what is the text about?",),
+        *SUMMARISE,
         (
             "{person} and {other} live in {home} and {home2}.",
             "The text is about {person} and {other} and what they eat.",
             "{first} eats {food} and the other eats {food2}.",
         ),
         TWO,
+        slots=("person", "other"),
     ),
 )

@@ -8,9 +8,13 @@ from random import Random
 
 from kdbench.base.seeds import derive
 
+from .asking import FACTS, PAIRS
+from .reading import READING
 from .task import CATEGORIES, Exercise
-from .tasks import TASKS
 from .world import FACT, POOLS, Facts, World, divide, make_world, pick
+from .writing import IDEAS, LONG
+
+TASKS = (*FACTS, *READING, *IDEAS, *LONG, *PAIRS)
 
 Record = dict[str, str | list[str]]
 Divided = Mapping[tuple[str, ...], Sequence[tuple[str, ...]]]
@@ -86,7 +90,7 @@ def _groups(name: str) -> list[list[Exercise]]:
         tasks = [task for task in TASKS if task.asked]
         recombined = []
     if name in ("dolly", "vicuna"):
-        tasks = [task for task in tasks if task.long == (name == "vicuna")]
+        tasks = [task for task in tasks if (task in LONG) == (name == "vicuna")]
     groups = [[task for task in tasks if task.category == category] for category in CATEGORIES]
     groups = [group for group in groups if group]
     return [*groups, *([recombined] * (len(groups) // 2) if recombined else [])]

@@ -22,25 +22,19 @@ class Exercise:
 
     Attributes:
         category: one of `CATEGORIES`.
-        slots: what the prompt names (`person`, `other` or pools of the world): the combination
-            that is divided between training, dev and evaluation.
         asked: phrasings for all sets but `self-inst`; empty: a recombined task, for it alone.
         unseen: phrasings for `self-inst` alone.
         answers: three wordings, likeliest first.
         passages: texts that stand as the input; their fields are uniform, not the world's.
-        long: an open task with a longer answer, for `vicuna` (and training), not `dolly`.
+        slots: what the prompt names (`person`, `other` or pools of the world): the combination
+            that is divided between training, dev and evaluation.
         weight: how often it is drawn beside the other tasks of its category.
     """
 
     category: str
-    slots: tuple[str, ...]
     asked: tuple[str, ...]
     unseen: tuple[str, ...]
     answers: tuple[str, str, str]
     passages: tuple[str, ...] = ()
-    long: bool = False
+    slots: tuple[str, ...] = ("person",)
     weight: float = 1.0
-
-
-PERSON = ("person",)
-"""The slots of a task that names one person and nothing else."""

@@ -1,11 +1,10 @@
 """Tasks with open answers: ideas, lines of stories and poems, and the longer ones of `vicuna`."""
 
-from .task import PERSON, Exercise
+from .task import Exercise
 
 IDEAS = (
     Exercise(
         "brainstorming",
-        ("kind", "job", "season"),
         (
             "Give three ideas for gifts to a {kind} who is a {job} in {season}.",
             "List three gifts for a {job} who is a {kind}, for {season}.",
@@ -17,10 +16,10 @@ IDEAS = (
             "A {job} would like {gifts}, {gifts2} or {gifts3}.",
             "In {season} you could give {gifts}, {gifts2} or {gifts3}.",
         ),
+        slots=("kind", "job", "season"),
     ),
     Exercise(
         "brainstorming",
-        ("person", "season"),
         (
             "List three things that {person} could do in {season}.",
             "Give three ideas for what {person} could do in {season}.",
@@ -32,10 +31,10 @@ IDEAS = (
             "In {season} {person} could {acts}, {acts2} and {acts3}.",
             "To {acts}, to {acts2} and to {acts3}.",
         ),
+        slots=("person", "season"),
     ),
     Exercise(
         "creative_writing",
-        ("person", "season"),
         (
             "Write one line of a story about {person} in {season}.",
             "Tell a very short story of {person} in {season}.",
@@ -47,10 +46,10 @@ IDEAS = (
             "It was {season}, and {person} wanted to {act} because {reason}.",
             "In {season} the {trait} {kind} {person} dreamed of {food}.",
         ),
+        slots=("person", "season"),
     ),
     Exercise(
         "creative_writing",
-        ("colour", "kind", "home"),
         (
             "Write a line of a poem about a {colour} {kind} in {home}.",
             "Make up a short rhyme about a {kind} in {home}, all {colour}.",
@@ -62,13 +61,13 @@ IDEAS = (
             "A {trait} and {colour} {kind} in {home} sang of {food}.",
             "Sing, {colour} {kind}, for {reason}.",
         ),
+        slots=("colour", "kind", "home"),
     ),
 )
 
 LONG = (
     Exercise(
         "open_qa",
-        PERSON,
         (
             "Describe {person} and their life in a few words.",
             "Tell me all you know about {person}.",
@@ -80,11 +79,9 @@ LONG = (
             "{first} is a {job} in {home}, a {trait} {kind} who likes {food} and {game}.",
             "In {home} lives {person}, a {kind}. Most days {first} likes to {act} and eats {food}.",
         ),
-        long=True,
     ),
     Exercise(
         "general_qa",
-        ("person", "season"),
         (
             "How should {person} spend a free day in {season}?",
             "Plan a fine {season} day for {person}.",
@@ -96,11 +93,10 @@ LONG = (
             "In {season} {reason}, so {first} should {acts}, {acts2} and then eat {food}.",
             "{person} would go to {home} to {acts} and {acts2}, and come back for {food}.",
         ),
-        long=True,
+        slots=("person", "season"),
     ),
     Exercise(
         "brainstorming",
-        ("person", "season"),
         (
             "Plan a party for {person} in {season}: food, games and a gift.",
             "Give ideas for a {season} party that {person} would like.",
@@ -112,11 +108,10 @@ LONG = (
             "For {person}, {gift} and a game of {game}, then {foods}, {foods2} and {foods3}.",
             "In {season} they could meet in {home}, play {game} and give {first} {gift}.",
         ),
-        long=True,
+        slots=("person", "season"),
     ),
     Exercise(
         "creative_writing",
-        ("person", "season"),
         (
             "Write a story about {person} and a {season} day.",
             "Tell a longer story of {person} in {season}.",
@@ -128,6 +123,7 @@ LONG = (
             "Dear friend, it is {season} and {reason}. Come to {home} to {act} and eat {food}.",
             "It was {season} and {reason}. {first} the {kind} went to {act} and found {gift}.",
         ),
-        long=True,
+        slots=("person", "season"),
     ),
 )
+"""Open tasks with longer answers, for `vicuna` (and training), not `dolly`."""
