@@ -15,7 +15,7 @@ from kdbench.data.batches import batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import end_id
 from kdbench.pipeline.artifacts import Artifacts
-from kdbench.train.gold import Sequences
+from kdbench.train.batch import Sequences
 from kdbench.train.job import Job, Weights
 from kdbench.train.loop import train
 from kdbench.train.sequences import Adaptive, open_sequences

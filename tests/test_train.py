@@ -1,5 +1,6 @@
 """The loop: its gradient, its independence of how it is split, resumption, and divergence."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from kdbench.data.encode import Encoded
 from kdbench.head.teacher import open_cache
 from kdbench.models import model as models
 from kdbench.models.model import head_of, hidden_states, load
-from kdbench.pipeline.artifacts import Artifacts, _content
+from kdbench.pipeline.artifacts import Artifacts, content_of
 from kdbench.pipeline.build import cache_teacher
 from kdbench.train import loop
 from kdbench.train.job import Job
@@ -83,13 +84,13 @@ def test_cache_of_another_teacher_is_not_reused(artifacts: Artifacts) -> None:
     config = artifacts.model("teacher") / "model" / "config.json"
     kept = config.read_text()
     config.write_text(kept.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
-    _content.cache_clear()
+    content_of.cache_clear()
     try:
         assert config.read_text() != kept
         assert replace(artifacts).teacher_cache != before
     finally:
         config.write_text(kept)
-        _content.cache_clear()
+        content_of.cache_clear()
 
 
 def test_a_cache_in_another_precision_is_not_reused(
@@ -210,15 +211,15 @@ def spoilt(name: str, call: int, spoil: Spoil) -> Iterator[str]:
     """Forward KL under another name, that `spoil(value, student_logp)` changes from a call on."""
     calls = 0
 
-    @divergence(name, source="this test")
     def objective(teacher_logp: torch.Tensor, student_logp: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         value = (teacher_logp.exp() * (teacher_logp - student_logp)).sum(-1)
         return spoil(value, student_logp) if calls >= call else value
 
-    yield name
-    del OBJECTIVES._items[name]
+    with OBJECTIVES.restored():
+        divergence(name, source="this test")(objective)
+        yield name
 
 
 @pytest.fixture
@@ -369,8 +370,10 @@ def test_a_broken_cache_is_noticed_when_it_is_made(
     kept = artifacts.teacher_cache
     moved = kept.with_name("kept")
     kept.rename(moved)
-    real = teacher_module._all_hidden
-    monkeypatch.setattr(teacher_module, "_all_hidden", lambda *a: real(*a) + 1.0)
+    passes = itertools.count()  # no two of them agree
+    monkeypatch.setattr(
+        teacher_module, "hidden_states", lambda *a: hidden_states(*a) + next(passes)
+    )
     try:
         with pytest.raises(UserError, match="is off by"):
             cache_teacher(artifacts)
