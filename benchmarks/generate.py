@@ -201,7 +201,7 @@ def _generate(model: Any, prompts: list[list[int]], students: Students) -> None:
 
 
 def _decode(model: Any, students: Students) -> None:
-    """As `kdbench.train.gold` samples."""
+    """As `kdbench.train.batch` samples."""
     from kdbench.models.sampling import decode, draw, streams_of
 
     streams = streams_of(list(range(len(students.prompts))))

@@ -55,7 +55,9 @@ def repetitive_prompts(count: int) -> list[list[int]]:
     return [ids[:8] + ids[:6] + ids[:3] for ids in prompts(count)]
 
 
-def llama(seed: int, *, tied: bool, vocabulary: int = 0, layers: int = 2) -> Any:
+def llama(
+    seed: int, *, tied: bool, vocabulary: int = 0, layers: int = 2, spread: float = 0.2
+) -> Any:
     """An untrained Llama whose logits are far apart, so that no answer hangs on rounding."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -66,7 +68,7 @@ def llama(seed: int, *, tied: bool, vocabulary: int = 0, layers: int = 2) -> Any
         num_attention_heads=2,
         max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=tied,
-        initializer_range=0.2,
+        initializer_range=spread,
         bos_token_id=None,
         eos_token_id=EOS,
         pad_token_id=EOS,
@@ -92,9 +94,7 @@ def gpt2(seed: int) -> Any:
 
 def trained_llama() -> Any:
     """A Llama that has learnt the toy language, and to end a text after two sentences."""
-    model, rng = llama(0, tied=True), random.Random(0)
-    model.config.initializer_range = 0.02
-    model.apply(model._init_weights)
+    model, rng = llama(0, tied=True, spread=0.02), random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     encoder = tokenizer()
     for _ in range(60):

@@ -3,6 +3,7 @@
 What is trained is made by `prepare` before, in another process, whose memory does not count.
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -17,8 +18,8 @@ from kdbench.data.encode import Encoded
 from kdbench.data.template import EOS
 from kdbench.head.teacher import fill
 from kdbench.pipeline.estimate import at_most, memory_of
-from kdbench.train import loop
 from kdbench.train.job import Job, Weights
+from kdbench.train.loop import train
 from kdbench.variants.variant import parse
 
 VOCABULARY, LENGTH, ROWS = 8192, 128, 4
@@ -47,33 +48,37 @@ def prepare(folder: Path) -> None:
 
 def main(folder: Path) -> None:
     """Prints bytes as JSON: `estimate`, and `measured` above what the imports take."""
-    loop._finish = lambda *_: None
     before = _kilobytes("VmRSS")
-    loop.train(
-        Job(
-            variant=parse("forward-kl"),
-            seed_key="memory",
-            seed=0,
-            recipe=RECIPE,
-            loss=Loss(),
-            diagnostics=Diagnostics(every=100, rows=2),
-            initial=Weights(folder / "model"),
-            train=folder / "train.safetensors",
-            dev=folder / "dev.safetensors",
-            teacher_cache=folder / "cache",
-            vocabulary=VOCABULARY,
-            max_new_tokens=8,
-            max_length=LENGTH,
-            out=folder / "out",
-            micro_batch=ROWS,
-        )
+    job = Job(
+        variant=parse("forward-kl"),
+        seed_key="memory",
+        seed=0,
+        recipe=RECIPE,
+        loss=Loss(),
+        diagnostics=Diagnostics(every=100, rows=2),
+        initial=Weights(folder / "model"),
+        train=folder / "train.safetensors",
+        dev=folder / "dev.safetensors",
+        teacher_cache=folder / "cache",
+        vocabulary=VOCABULARY,
+        max_new_tokens=8,
+        max_length=LENGTH,
+        out=folder / "out",
+        micro_batch=ROWS,
     )
+    with contextlib.suppress(KeyboardInterrupt):  # before the student is saved
+        train(job, _stop_at_the_end)
     model = Model(path=str(folder / "model"))
     suite = load_suite("instruct").model_copy(
         update={"teacher": model, "student": model, "recipe": RECIPE}
     )
     estimate = memory_of(suite, at_most(LENGTH), rows=ROWS, gpu=False)["total"]
     print(json.dumps({"estimate": estimate, "measured": 1024 * (_kilobytes("VmHWM") - before)}))
+
+
+def _stop_at_the_end(row: dict[str, float]) -> None:
+    if row["step"] == row["steps"]:
+        raise KeyboardInterrupt
 
 
 def _random_rows() -> Encoded:

@@ -79,8 +79,8 @@ def engines_in_child(folders: Sequence[Path]) -> int:
     engines = []
     for folder in folders:
         generator.load(folder)
-        if not engines or engines[-1] is not generator._engine:
-            engines.append(generator._engine)
+        if not engines or engines[-1] is not generator.engine:
+            engines.append(generator.engine)
     return len(engines)
 
 

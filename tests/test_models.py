@@ -130,7 +130,7 @@ def test_weights_in_several_files_become_one(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "many", max_shard_size="20KB")
     assert len(weights.weights_files(tmp_path / "many")) > 1
     spec = Model(path=str(tmp_path / "many"))
-    made = build._one_file(tmp_path / "many", tmp_path / "one", spec)
+    made = build.one_file(tmp_path / "many", tmp_path / "one", spec)
     again = load(made, torch.device("cpu"))
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name

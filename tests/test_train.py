@@ -1,5 +1,6 @@
 """The loop: its gradient, its independence of how it is split, resumption, and divergence."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,13 +15,15 @@ import torch
 from transformers import masking_utils
 
 from kdbench.api import divergence
+from kdbench.base.errors import UserError
 from kdbench.config.schema import Lora
 from kdbench.data.batches import batch_rows, collate
 from kdbench.data.encode import Encoded
+from kdbench.head import teacher
 from kdbench.head.teacher import open_cache
 from kdbench.models import model as models
 from kdbench.models.model import head_of, hidden_states, load
-from kdbench.pipeline.artifacts import Artifacts, _content
+from kdbench.pipeline.artifacts import Artifacts, content_of
 from kdbench.pipeline.build import cache_teacher
 from kdbench.train import loop
 from kdbench.train.job import Job
@@ -48,13 +51,13 @@ def test_first_gradient_is_the_token_sum_over_the_global_count(
     data = Encoded.load(job.train)
     rows = batch_rows(len(data), job.recipe.batch, 0, suite=job.seed_key, seed=0)
     student = job.initial.load(CPU)
-    teacher = load(artifacts.model("teacher") / "model", CPU)
+    own = load(artifacts.model("teacher") / "model", CPU)
     total, tokens = torch.zeros(()), 0
     for row in rows.tolist():
         ids = data.tokens[data.starts[row] : data.starts[row + 1]][None]
         prompt = int(data.prompt_lengths[row])
         q = student(input_ids=ids).logits[0, prompt - 1 : -1].log_softmax(-1)
-        p = teacher(input_ids=ids).logits[0, prompt - 1 : -1].log_softmax(-1).detach()
+        p = own(input_ids=ids).logits[0, prompt - 1 : -1].log_softmax(-1).detach()
         total = total + (p.exp() * (p - q)).sum()
         tokens += len(q)
     (total / tokens).backward()
@@ -70,10 +73,10 @@ def test_cached_teacher_equals_live_teacher(artifacts: Artifacts) -> None:
     data = Encoded.load(artifacts.encoded / "train.safetensors")
     rows = torch.tensor([5, 0, 17])
     batch = collate(data, rows)
-    teacher = load(artifacts.model("teacher") / "model", CPU)
+    own = load(artifacts.model("teacher") / "model", CPU)
     with torch.no_grad():
-        hidden = hidden_states(teacher, batch.tokens, batch.positions)
-        live = head_of(teacher, artifacts.vocabulary).logits(hidden)
+        hidden = hidden_states(own, batch.tokens, batch.positions)
+        live = head_of(own, artifacts.vocabulary).logits(hidden)
     cached = open_cache(artifacts.teacher_cache, "train", CPU).batch(data, rows)
     torch.testing.assert_close(cached.head.logits(cached.hidden), live, rtol=1e-5, atol=1e-5)
 
@@ -83,13 +86,13 @@ def test_cache_of_another_teacher_is_not_reused(artifacts: Artifacts) -> None:
     config = artifacts.model("teacher") / "model" / "config.json"
     kept = config.read_text()
     config.write_text(kept.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
-    _content.cache_clear()
+    content_of.cache_clear()
     try:
         assert config.read_text() != kept
         assert replace(artifacts).teacher_cache != before
     finally:
         config.write_text(kept)
-        _content.cache_clear()
+        content_of.cache_clear()
 
 
 def test_a_cache_in_another_precision_is_not_reused(
@@ -124,13 +127,7 @@ def test_killed_training_goes_on_to_the_same_weights(
     whole = make_job(artifacts, tmp_path / "whole")
     train(whole)
     killed = make_job(artifacts, tmp_path / "killed")
-
-    def kill(row: dict[str, float]) -> None:
-        if row["step"] == stop_after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(killed, kill)
+    train_until(killed, stop_after)
     with (killed.out / "train.jsonl").open("a") as file:
         file.write('{"step": 99, "torn')
     train(killed)
@@ -210,15 +207,15 @@ def spoilt(name: str, call: int, spoil: Spoil) -> Iterator[str]:
     """Forward KL under another name, that `spoil(value, student_logp)` changes from a call on."""
     calls = 0
 
-    @divergence(name, source="this test")
     def objective(teacher_logp: torch.Tensor, student_logp: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         value = (teacher_logp.exp() * (teacher_logp - student_logp)).sum(-1)
         return spoil(value, student_logp) if calls >= call else value
 
-    yield name
-    del OBJECTIVES._items[name]
+    with OBJECTIVES.restored():
+        divergence(name, source="this test")(objective)
+        yield name
 
 
 @pytest.fixture
@@ -238,15 +235,7 @@ def test_a_nan_loss_ends_the_trial_and_keeps_its_last_checkpoint(
     assert "nan" in trained["reason"]
     assert all(torch.isfinite(value).all() for value in weights(job).values())
     until_checkpoint = make_job(artifacts, tmp_path / "checkpoint")
-    stopped = {"step": 0.0}
-
-    def stop(row: dict[str, float]) -> None:
-        stopped.update(step=row["step"])
-        if row["step"] == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(until_checkpoint, stop)
+    train_until(until_checkpoint, 4)
     model = until_checkpoint.initial.load(CPU)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     load_checkpoint(until_checkpoint.out / "checkpoint.safetensors", model, optimizer)
@@ -335,46 +324,36 @@ def test_learning_rate_warms_up_and_ends_at_the_minimum(artifacts: Artifacts) ->
     assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
+@pytest.fixture
+def uncached(artifacts: Artifacts) -> Iterator[Path]:
+    """Where the teacher's cache lies, which is put aside for the test."""
+    kept = artifacts.teacher_cache
+    moved = kept.rename(kept.with_name("kept"))
+    yield kept
+    shutil.rmtree(kept, ignore_errors=True)
+    moved.rename(kept)
+
+
 def test_a_teacher_that_is_not_finite_is_noticed_when_its_cache_is_made(
-    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+    artifacts: Artifacts, uncached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench.base.errors import UserError
-
-    real = models.load
-
-    def broken(*args: object, **settings: object) -> object:
-        model = real(*args, **settings)  # type: ignore[arg-type]
+    def broken(*args: Any, **settings: Any) -> Any:
+        model = load(*args, **settings)
         with torch.no_grad():
             model.get_input_embeddings().weight.fill_(float("nan"))
         return model
 
-    kept = artifacts.teacher_cache
-    moved = kept.with_name("kept")
-    kept.rename(moved)
     monkeypatch.setattr(models, "load", broken)
-    try:
-        with pytest.raises(UserError, match="not finite: its weights are bad"):
-            cache_teacher(artifacts)
-    finally:
-        shutil.rmtree(kept, ignore_errors=True)
-        moved.rename(kept)
+    with pytest.raises(UserError, match="not finite: its weights are bad"):
+        cache_teacher(artifacts)
+    assert not uncached.exists()
 
 
 def test_a_broken_cache_is_noticed_when_it_is_made(
-    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+    artifacts: Artifacts, uncached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench.base.errors import UserError
-    from kdbench.head import teacher as teacher_module
-
-    kept = artifacts.teacher_cache
-    moved = kept.with_name("kept")
-    kept.rename(moved)
-    real = teacher_module._all_hidden
-    monkeypatch.setattr(teacher_module, "_all_hidden", lambda *a: real(*a) + 1.0)
-    try:
-        with pytest.raises(UserError, match="is off by"):
-            cache_teacher(artifacts)
-        assert not kept.exists()
-    finally:
-        shutil.rmtree(kept, ignore_errors=True)
-        moved.rename(kept)
+    passes = itertools.count()  # no two of them agree
+    monkeypatch.setattr(teacher, "hidden_states", lambda *a: hidden_states(*a) + next(passes))
+    with pytest.raises(UserError, match="is off by"):
+        cache_teacher(artifacts)
+    assert not uncached.exists()

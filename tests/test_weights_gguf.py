@@ -201,7 +201,7 @@ def test_a_cut_model_is_one_whose_other_layers_do_nothing(
 ) -> None:
     whole().save_pretrained(tmp_path / "whole")
     spec = Model(path=str(tmp_path / "whole"), keep_layers=(0, 2))
-    start = build._one_file(tmp_path / "whole", tmp_path / "cut", spec)
+    start = build.one_file(tmp_path / "whole", tmp_path / "cut", spec)
     cut, silenced = load(start, torch.device("cpu")).eval(), whole().eval()
     for index in (1, 3):
         silence(silenced.get_submodule(f"{layers}.{index}"))

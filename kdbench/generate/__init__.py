@@ -36,10 +36,6 @@ class Generator(Protocol):
     def load(self, model_dir: Path, *, trust_remote_code: bool = False) -> None:
         """Makes the student saved in `model_dir` (with its tokenizer.json) the current one.
 
-        Args:
-            model_dir: the folder.
-            trust_remote_code: run the Python code in it, where it names any.
-
         Raises:
             UserError: the folder is incomplete, or the backend cannot serve such a model.
         """
@@ -74,11 +70,8 @@ class Generator(Protocol):
 def open_generator(backend: Backend, max_length: int, no_repeat_ngram_size: int = 0) -> Generator:
     """A generator for sequences of at most `max_length` tokens, prompt and answer together.
 
-    Args:
-        backend: which of the two.
-        max_length: the most tokens of a prompt and its answer.
-        no_repeat_ngram_size: 0, or n from 2: no n tokens of a prompt and its answer stand in a row
-            twice, but for those that the prompt repeats itself.
+    With `no_repeat_ngram_size` n, from 2, no n tokens of a prompt and its answer stand in a row
+    twice, but for those that the prompt repeats itself; 0 is off.
 
     Raises:
         UserError: the backend is not installed.

@@ -50,11 +50,6 @@ class Student:
 def read_student(path: Path, max_length: int, *, trust_remote_code: bool = False) -> Student:
     """Reads a folder written by `save_pretrained` of a model and of its tokenizer.
 
-    Args:
-        path: the folder.
-        max_length: the most tokens of a prompt and its answer.
-        trust_remote_code: run the Python code in the folder, where it names any.
-
     Raises:
         UserError: a file is missing, or the model has fewer than `max_length` positions.
     """

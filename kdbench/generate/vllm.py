@@ -45,16 +45,16 @@ class VllmGenerator:
         self._max_length = max_length
         self._ngram_size = no_repeat_ngram_size
         self._options = _gpu_options() | (_ngram_options() if no_repeat_ngram_size else {})
-        self._engine: Any = None
+        self.engine: Any = None
         self._student: Student | None = None
 
     def load(self, model_dir: Path, *, trust_remote_code: bool = False) -> None:
         student = read_student(model_dir, self._max_length, trust_remote_code=trust_remote_code)
         if self._student is not None and _swappable(self._student, student):
-            _swap_weights(self._engine, student)
+            _swap_weights(self.engine, student)
         else:
             self.close()
-            self._engine = _engine(student, self._max_length, self._options)
+            self.engine = _engine(student, self._max_length, self._options)
         self._student = student
 
     def generate(
@@ -90,11 +90,11 @@ class VllmGenerator:
             for tokens, seed in zip(room, seeds, strict=True)
         ]
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        outputs = self._engine.generate(requests, params, use_tqdm=False)
+        outputs = self.engine.generate(requests, params, use_tqdm=False)
         return [self._student.answer(output.outputs[0].token_ids) for output in outputs]
 
     def close(self) -> None:
-        self._engine = None
+        self.engine = None
         self._student = None
         _free_gpu()
 
@@ -191,12 +191,8 @@ def gpu_share(asked: str, free: int, total: int) -> float:
     """The share of a card's memory for an engine beside the process that trains.
 
     Half of what is free, where vLLM would take nine tenths of the card: the engine stays while the
-    next student is trained. *Untested on a GPU.*
-
-    Args:
-        asked: the value of KDBENCH_GPU_MEMORY; empty where it is not set.
-        free: bytes.
-        total: bytes.
+    next student is trained. `asked` is KDBENCH_GPU_MEMORY, empty where it is not set; sizes are in
+    bytes. *Untested on a GPU.*
 
     Raises:
         UserError: `asked` is not a number above 0 and up to 1.

@@ -140,17 +140,6 @@ def plain_loss(
     weights: Tensor | None = None,
 ) -> Tensor:
     """The same sum with all logits at once and ordinary autograd: the oracle of the fast path."""
-    return _chunk_sum(per_token, hidden, head, labels, teacher, weights)
-
-
-def _chunk_sum(
-    per_token: PerToken,
-    hidden: Tensor,
-    head: Head,
-    labels: Tensor,
-    teacher: Teacher | None,
-    weights: Tensor | None,
-) -> Tensor:
     student_logits = head.logits(hidden)
     with torch.no_grad():
         teacher_logits = student_logits if teacher is None else teacher.head.logits(teacher.hidden)

@@ -19,9 +19,7 @@ package's own requirements out, so that it has a command of its own."""
 def dequantised(file: str, role: str) -> Path:
     """The folder of a GGUF file's weights in float32, made where it is not there yet.
 
-    Args:
-        file: a path, or `PACKAGE/FILE` of an installed package, which is not imported.
-        role: the field of the suite that describes the model, for messages.
+    `file` is a path, or `PACKAGE/FILE` of an installed package, which is not imported.
 
     Raises:
         UserError: there is no such file or package; what reads it is not installed; or transformers

@@ -84,13 +84,6 @@ def load(
 ) -> Any:
     """A causal language model from a folder, in float32 or, on a GPU, in its own dtype.
 
-    Args:
-        folder: with one `model.safetensors`.
-        device: where it will be.
-        own_dtype: not float32, on a GPU.
-        dtype: in the place of its own.
-        trust_remote_code: run the Python code in the folder, where it names any.
-
     Raises:
         UserError: the folder holds no model that transformers can load from safetensors.
     """
@@ -106,12 +99,6 @@ def read(
     trust_remote_code: bool = False,
 ) -> Any:
     """A causal language model from a folder, as transformers reads it.
-
-    Args:
-        folder: of a checkpoint, in one file or several.
-        dtype: of the weights; "auto" for that of the files.
-        pickle: read pickled weights.
-        trust_remote_code: run the Python code in the folder, where it names any.
 
     Raises:
         UserError: the folder holds no model that transformers can load.
@@ -157,10 +144,6 @@ def layer_list(model: Any) -> tuple[Any, str]:
 
 def keep_layers(model: Any, layers: Sequence[int]) -> None:
     """Leaves only these decoder layers in a model, in place; to generate, save and load it first.
-
-    Args:
-        model: a causal language model whose layers stand in one list.
-        layers: which, counted from 0, in the order in which they will stand.
 
     Raises:
         UserError: the layers cannot be told from other modules.

@@ -26,11 +26,6 @@ def check_computation(model: Any, vocabulary: int, name: str) -> None:
     mask and a cache. A model whose own code does something between body and head, or that takes no
     such arguments, would be trained or sampled from wrongly.
 
-    Args:
-        model: a causal language model of transformers.
-        vocabulary: ids that the tokenizer knows.
-        name: what it is called in messages.
-
     Raises:
         UserError: it does not compute the same, or cannot be called so.
     """

@@ -13,11 +13,6 @@ OWN_MODULES = "transformers_modules."
 def check_code(folder: Path, model: Model, role: str) -> None:
     """Refuses a checkpoint that needs its own code and may not run it, or lacks some of it.
 
-    Args:
-        folder: the checkpoint.
-        model: the suite's description of it.
-        role: the field of the suite that describes it, for messages.
-
     Raises:
         UserError: transformers does not know the architecture, and the suite does not trust the
             code or there is none; a file of it is missing; or it would come from another

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError, first_line
-from kdbench.config.schema import Architecture, Model, Shape
+from kdbench.config.schema import Model, Shape
 from kdbench.models.remote_code import forget_classes
-from kdbench.models.weights import at_hand, checkpoint
+from kdbench.models.weights import at_hand, checkpoint, read_config
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,12 @@ class Size:
 def size_of(model: Model, role: str, vocabulary: int) -> Size:
     """Counts a model: its checkpoint where it is here, else its architecture or its `shape`.
 
-    Args:
-        model: as the suite describes it.
-        role: the field of the suite that describes it, for messages.
-        vocabulary: of an architecture's tokenizer.
-
     Raises:
         UserError: the checkpoint cannot be had, or cannot be counted.
     """
     if model.architecture is not None:
-        size = _of_architecture(model.architecture, vocabulary)
+        fields = model.architecture.model_dump(exclude={"init_std"})
+        size = _of_shape(Shape(**fields, vocabulary=vocabulary))
     elif model.shape is not None and not model.path and (model.gguf or not at_hand(model)):
         size = _of_shape(model.shape)
     else:
@@ -82,45 +78,11 @@ def size_of(model: Model, role: str, vocabulary: int) -> Size:
     return replace(size, lora=size.layers * matrices * model.lora.rank * 2 * size.width)
 
 
-def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """The configuration of a checkpoint's language model, as transformers reads it.
-
-    Args:
-        folder: with a config.json.
-        trust_remote_code: run the Python code in the folder, where config.json names any.
-
-    Raises:
-        UserError: transformers cannot read it.
-    """
-    from transformers import AutoConfig
-
-    try:
-        found = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (ImportError, OSError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'config.json'}: transformers cannot read it: {first_line(error)}"
-        ) from error
-    return found.get_text_config()
-
-
 def head_dim(config: Any) -> int:
     """The dimension of one head of attention; 0 where the configuration does not say it."""
     stated = getattr(config, "head_dim", None)
     width, heads = (getattr(config, key, 0) for key in ("hidden_size", "num_attention_heads"))
     return int(stated or (width // heads if heads else 0))
-
-
-def _of_architecture(given: Architecture, vocabulary: int) -> Size:
-    return _of_shape(
-        Shape(
-            layers=given.layers,
-            width=given.width,
-            mlp=given.mlp,
-            heads=given.heads,
-            vocabulary=vocabulary,
-            tied=given.tied,
-        )
-    )
 
 
 def _of_shape(shape: Shape) -> Size:

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from kdbench.base.errors import UserError, first_line
 from kdbench.base.store import read_json
@@ -21,10 +22,6 @@ def checkpoint(model: Model, role: str) -> Path:
 
     The hub's library keeps what it downloads in its own cache; files that are missing there are
     fetched, and those that are there are not asked for again.
-
-    Args:
-        model: with a `path`, a `gguf` or a `hub`.
-        role: the field of the suite that describes it, for messages.
 
     Raises:
         UserError: the folder is no checkpoint, or the model cannot be had; it holds pickled
@@ -48,6 +45,23 @@ def at_hand(model: Model) -> bool:
     if not model.hub or model.path:
         return True
     return _cached(model) is not None
+
+
+def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The configuration of a checkpoint's language model, as transformers reads it.
+
+    Raises:
+        UserError: transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'config.json'}: transformers cannot read it: {first_line(error)}"
+        ) from error
+    return found.get_text_config()
 
 
 def weights_files(folder: Path, *, pickle: bool = False) -> list[Path]:
@@ -85,8 +99,8 @@ def _check_whole(folder: Path, name: str) -> None:
 
 def _check_layers(folder: Path, model: Model, role: str) -> None:
     if model.keep_layers:
-        config = read_json(folder / "config.json")
-        layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 0)
+        config = read_config(folder, trust_remote_code=model.trust_remote_code)
+        layers = int(getattr(config, "num_hidden_layers", None) or 0)
         if not layers:
             raise UserError(f"{role}.keep_layers: {folder}: config.json names no number of layers")
         if model.keep_layers[-1] >= layers:

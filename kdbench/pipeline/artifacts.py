@@ -108,7 +108,7 @@ class Artifacts:
         """
         spec = self.spec_of(role)
         given = self.checkpoint(role)
-        weights = {} if given is None else _content(given, code=spec.trust_remote_code)
+        weights = {} if given is None else content_of(given, code=spec.trust_remote_code)
         name = self.suite.name  # seeds the initial weights and the order of the fit
         encoded = self.encoded.name if spec.fit else ""
         key = digest(role, name, init_seed, spec, weights, self.tokenizer_key, encoded)
@@ -132,7 +132,7 @@ class Artifacts:
         from kdbench.models.model import pick_device
 
         spec = self.suite.teacher
-        content = _content(self.model("teacher") / "model", code=spec.trust_remote_code)
+        content = content_of(self.model("teacher") / "model", code=spec.trust_remote_code)
         # On a CPU everything runs in float32.
         return [content] if pick_device().type == "cpu" else [content, spec.dtype or "own"]
 
@@ -234,7 +234,7 @@ class Artifacts:
 
 
 @cache
-def _content(folder: Path, *, code: bool = False) -> dict[str, str]:
+def content_of(folder: Path, *, code: bool = False) -> dict[str, str]:
     """Digests of all that a checkpoint's behaviour depends on: weights, settings, tokenizer.
 
     Args:

@@ -64,7 +64,7 @@ def make_model(
             start = folder / "start"
             _build(artifacts, role, init_seed, start)
         else:
-            start = _one_file(given, folder / "start", spec)
+            start = one_file(given, folder / "start", spec)
             _check_computation(artifacts, start, role)
         if spec.fit is None:
             shutil.copytree(start, folder / "model", dirs_exist_ok=True)
@@ -74,10 +74,10 @@ def make_model(
         _copy_tokenizer(artifacts.tokenizer, folder / "model")
         seal.seal(folder / "model")
         digest_file = artifacts.weights_digest(role, init_seed)
-        store.write_text(digest_file, _weights_digest(folder / "model", spec))
+        store.write_text(digest_file, digest_of_weights(folder / "model", spec))
 
 
-def _weights_digest(folder: Path, spec: Model) -> str:
+def digest_of_weights(folder: Path, spec: Model) -> str:
     """What a trial records of the model: its weights, and the code of its own that runs."""
     weights = store.file_digest(folder / "model.safetensors")
     if not spec.trust_remote_code:
@@ -101,7 +101,7 @@ def _check_computation(artifacts: Artifacts, folder: Path, role: Role) -> None:
     check_computation(model.eval(), artifacts.vocabulary, role)
 
 
-def _one_file(given: Path, folder: Path, spec: Model) -> Path:
+def one_file(given: Path, folder: Path, spec: Model) -> Path:
     """The checkpoint itself, or a copy where it is cut, in several files or pickled.
 
     Every later stage reads one `model.safetensors`.

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Model
-from kdbench.models.size import head_dim, read_config
+from kdbench.models.size import head_dim
+from kdbench.models.weights import read_config
 from kdbench.pipeline.artifacts import Artifacts, Role
 
 

@@ -19,13 +19,8 @@ from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
 from kdbench.head.passes import HeldOut, explain_non_finite, measure
 from kdbench.head.teacher import open_cache
-from kdbench.models.model import (
-    hidden_states,
-    mixed_precision,
-    pick_device,
-)
-from kdbench.train.batch import GlobalBatch, Portion
-from kdbench.train.gold import Sequences
+from kdbench.models.model import hidden_states, mixed_precision, pick_device
+from kdbench.train.batch import GlobalBatch, Portion, Sequences
 from kdbench.train.job import Job
 from kdbench.train.sequences import open_sequences
 from kdbench.train.state import TrainState, initial_state, load_checkpoint, save_checkpoint
@@ -191,7 +186,7 @@ def _read(job: Job, state: TrainState, launched: _Launched, device: torch.device
 def _backward(
     state: TrainState, portion: Portion, batch: MicroBatch, normaliser: float, device: torch.device
 ) -> torch.Tensor:
-    teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
+    teacher = portion.teacher_side(batch)
     batch = batch.to(device)
     with mixed_precision(device):
         hidden = hidden_states(state.model, batch.tokens, batch.positions)
@@ -201,35 +196,24 @@ def _backward(
 
 
 def _explain(state: TrainState, batch: GlobalBatch, micro_batch: int, device: torch.device) -> str:
-    places = (
-        _explain_part(state, portion, part, device)
-        for portion in batch.portions
-        for part in micro_batches(portion.data, portion.rows, micro_batch)
-    )
-    return next((place for place in places if place), "in the gradient")
-
-
-def _explain_part(
-    state: TrainState, portion: Portion, batch: MicroBatch, device: torch.device
-) -> str | None:
-    batch = batch.to(device)
-    with torch.no_grad(), mixed_precision(device):
-        hidden = hidden_states(state.model, batch.tokens, batch.positions)
-    teacher = None if portion.teacher is None else portion.teacher.batch(portion.data, batch.rows)
-    return explain_non_finite(portion.per_token, hidden, state.head, batch.labels, teacher)
-
-
-def _memory(state: TrainState, sequences: Sequences) -> dict[str, torch.Tensor]:
-    objective = {} if state.objective is None else state.objective.state_dict()
-    numbers = {
-        f"objective.{key}": torch.tensor(value, dtype=torch.float64)
-        for key, value in objective.items()
-    }
-    return numbers | {f"sequences.{key}": value for key, value in sequences.state().items()}
+    for portion in batch.portions:
+        for part in micro_batches(portion.data, portion.rows, micro_batch):
+            moved, teacher = part.to(device), portion.teacher_side(part)
+            with torch.no_grad(), mixed_precision(device):
+                hidden = hidden_states(state.model, moved.tokens, moved.positions)
+            place = explain_non_finite(portion.per_token, hidden, state.head, moved.labels, teacher)
+            if place:
+                return place
+    return "in the gradient"
 
 
 def _save(path: Path, state: TrainState, sequences: Sequences) -> None:
-    memory = _memory(state, sequences)
+    objective = {} if state.objective is None else state.objective.state_dict()
+    memory = {
+        f"objective.{key}": torch.tensor(value, dtype=torch.float64)
+        for key, value in objective.items()
+    }
+    memory |= {f"sequences.{key}": value for key, value in sequences.state().items()}
     save_checkpoint(path, state.model, state.optimizer, state.step, memory)
 
 

@@ -10,8 +10,7 @@ from kdbench.data.batches import MicroBatch, collate
 from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher, chunked_loss, label_logp
 from kdbench.models.model import Head, hidden_states, mixed_precision
-from kdbench.train.batch import GlobalBatch, Portion
-from kdbench.train.gold import Sequences
+from kdbench.train.batch import GlobalBatch, Portion, Sequences
 from kdbench.train.job import Job
 from kdbench.train.state import TrainState
 

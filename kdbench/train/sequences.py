@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench.data.encode import Encoded
-from kdbench.train.batch import GlobalBatch, Portion
-from kdbench.train.gold import Sequences
+from kdbench.train.batch import GlobalBatch, Portion, Sequences
 from kdbench.train.job import Job
 from kdbench.train.policy import PolicyGradient
 from kdbench.train.state import TrainState
