@@ -353,14 +353,6 @@ def test_an_objective_that_averages_is_refused_and_the_board_of_the_others_stand
     assert {row["variant"]: row["state"] for row in rows}["averaging"] == "failed"
 
 
-def test_two_commands_on_one_run_do_not_mix(micro: Path, cli_process: Cli, tmp_path: Path) -> None:
-    from kdbench.base import store
-
-    with store.locked(tmp_path / "results" / "micro" / ".lock"):
-        result = cli_process(*RUN, "--objectives", "sft", check=2)
-    assert "another command is working on this run" in result.stderr
-
-
 def test_vllm_serves_a_whole_run(micro: Path, cli: Cli, tmp_path: Path) -> None:
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vllm is not installed")

@@ -22,7 +22,7 @@ from kdbench.models.model import load
 from kdbench.models.probe import check_computation
 from kdbench.models.weights import checkpoint
 from kdbench.pipeline.artifacts import Artifacts
-from kdbench.pipeline.build import _weights_digest
+from kdbench.pipeline.build import recorded_digest
 from kdbench.pipeline.checks import check_models
 from tests.conftest import Cli
 from tests.generate_models import MAX_LENGTH, gpt2, llama, prompts, save
@@ -273,9 +273,9 @@ def test_an_id_that_never_comes_is_no_difference() -> None:
 def test_a_finished_trial_records_the_code_beside_the_weights(tmp_path: Path) -> None:
     folder = save_twice(tmp_path / "own", 0)
     plain, trusted = (Model(path="x", trust_remote_code=trust) for trust in (False, True))
-    before = [_weights_digest(folder, spec) for spec in (plain, trusted)]
+    before = [recorded_digest(folder, spec) for spec in (plain, trusted)]
     (folder / "modeling_twice.py").write_text(CODE.replace("2 *", "3 *"))
-    after = [_weights_digest(folder, spec) for spec in (plain, trusted)]
+    after = [recorded_digest(folder, spec) for spec in (plain, trusted)]
     assert before[0] == after[0] == file_digest(folder / "model.safetensors")
     assert before[1] != after[1]
 
@@ -289,7 +289,7 @@ def test_another_code_is_another_model(tmp_path: Path) -> None:
         # A fresh process would find what a folder holds now.
         from kdbench.pipeline import artifacts
 
-        artifacts._content.cache_clear()
+        artifacts.content_digests.cache_clear()
         return Artifacts(suite, tmp_path).model("teacher").name
 
     trusted = key(trusted=True)

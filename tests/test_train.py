@@ -19,7 +19,7 @@ from kdbench.data.encode import Encoded
 from kdbench.head.teacher import open_cache
 from kdbench.models import model as models
 from kdbench.models.model import head_of, hidden_states, load
-from kdbench.pipeline.artifacts import Artifacts, _content
+from kdbench.pipeline.artifacts import Artifacts, content_digests
 from kdbench.pipeline.build import cache_teacher
 from kdbench.train import loop
 from kdbench.train.job import Job
@@ -83,13 +83,13 @@ def test_cache_of_another_teacher_is_not_reused(artifacts: Artifacts) -> None:
     config = artifacts.model("teacher") / "model" / "config.json"
     kept = config.read_text()
     config.write_text(kept.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
-    _content.cache_clear()
+    content_digests.cache_clear()
     try:
         assert config.read_text() != kept
         assert replace(artifacts).teacher_cache != before
     finally:
         config.write_text(kept)
-        _content.cache_clear()
+        content_digests.cache_clear()
 
 
 def test_a_cache_in_another_precision_is_not_reused(
