@@ -13,7 +13,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
 from kdbench.cli.plan import show
 from kdbench.cli.status import command as status
-from kdbench.pipeline.plan import Request, make_plan
+from kdbench.pipeline.plan import Request, make_plan, write_spec
 from kdbench.runs.folder import Run, TrialFiles
 from tests.conftest import KDBENCH, MICRO_SUITE
 
@@ -88,8 +88,6 @@ def test_main_run_trains_the_chosen_and_its_neighbours_with_their_own_rates(run:
     assert {files.spec.seed for files in trained(run)} == {0}
     assert {files.spec.seed for files in trained(Run(run.path / "tuning"))} == {1000}
 
-
-def test_training_log_shows_the_rate_of_the_trial(run: Run) -> None:
     for files in trained(run):
         first = files.train_log.read_text().splitlines()[1]  # the warm-up has two steps
         assert yaml.safe_load(first)["lr"] == pytest.approx(files.spec.lr or 0.003)
@@ -123,8 +121,6 @@ def test_a_tuned_run_is_not_extended_with_another_budget(folder: Path, asked: in
 
 
 def test_a_fixed_run_is_not_extended_with_tuning(tmp_path: Path) -> None:
-    from kdbench.pipeline.plan import write_spec
-
     (tmp_path / "micro.yaml").write_text(MICRO_SUITE)
     write_spec(make_plan(request(tmp_path)))
     with pytest.raises(UserError, match=r"made with --tuning fixed .* --tuning 2:"):

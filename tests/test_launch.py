@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 
 from kdbench.base.errors import UserError
 from kdbench.launch.local import Failure, Task, early_worker, execute
-from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.select import load_plugin
 from kdbench.variants.variant import Variant, parse
 
@@ -42,17 +42,19 @@ def meet(mine: Path, other: Path) -> None:
 
 
 def run(
-    tasks: list[Task], lanes: int = 1, plugins: tuple[Path, ...] = ()
+    tasks: list[Task],
+    lanes: int = 1,
+    plugins: tuple[Path, ...] = (),
+    after: Callable[[Task], None] = lambda task: None,
 ) -> tuple[list[Failure], list[str]]:
     done: list[str] = []
-    failures = execute(
-        tasks,
-        lanes=lanes,
-        plugins=plugins,
-        on_event=lambda name, row: None,
-        on_done=lambda task, seconds: done.append(task.name),
-    )
-    return failures, done
+
+    def on_done(task: Task, seconds: float) -> None:
+        done.append(task.name)
+        after(task)
+
+    options: Any = {"on_event": lambda name, row: None, "on_done": on_done}
+    return execute(tasks, lanes=lanes, plugins=plugins, **options), done
 
 
 def test_tasks_wait_for_what_they_need(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_failure_drops_only_what_needs_it(tmp_path: Path, call: object) -> Non
 def test_a_worker_that_died_idle_is_replaced(tmp_path: Path) -> None:
     killed = tmp_path / "killed"
 
-    def kill_the_idle_worker(task: Task, seconds: float) -> None:
+    def kill_the_idle_worker(task: Task) -> None:
         if task.name == "first":
             for process in multiprocessing.active_children():
                 process.kill()
@@ -103,15 +105,7 @@ def test_a_worker_that_died_idle_is_replaced(tmp_path: Path) -> None:
         Task("first", "work", touch, (tmp_path / "first",)),
         Task("second", "work", touch_after, (tmp_path / "second", killed), needs=("first",)),
     ]
-    failures = execute(
-        tasks,
-        lanes=1,
-        plugins=(),
-        on_event=lambda name, row: None,
-        on_done=kill_the_idle_worker,
-    )
-    assert failures == []
-    assert (tmp_path / "second").exists()
+    assert run(tasks, after=kill_the_idle_worker) == ([], ["first", "second"])
 
 
 def write_pid(path: Path) -> None:
@@ -121,8 +115,8 @@ def write_pid(path: Path) -> None:
 def test_a_worker_that_was_started_early_does_the_first_task(tmp_path: Path) -> None:
     with early_worker():
         (started,) = multiprocessing.active_children()
-        failures, _ = run([Task("pid", "work", write_pid, (tmp_path / "pid",))])
-    assert failures == []
+        assert run([]) == ([], [])  # a run with nothing to do leaves it for the next
+        assert run([Task("pid", "work", write_pid, (tmp_path / "pid",))]) == ([], ["pid"])
     assert (tmp_path / "pid").read_text() == str(started.pid)
 
 
@@ -132,14 +126,6 @@ def test_a_worker_that_nobody_needs_is_ended_with_the_command() -> None:
         (started,) = multiprocessing.active_children()
         assert dict(os.environ) == before
     assert started.exitcode is not None
-
-
-def test_a_run_with_nothing_to_do_leaves_it_for_the_next(tmp_path: Path) -> None:
-    with early_worker():
-        (started,) = multiprocessing.active_children()
-        assert run([]) == ([], [])
-        run([Task("pid", "work", write_pid, (tmp_path / "pid",))])
-    assert (tmp_path / "pid").read_text() == str(started.pid)
 
 
 PLUGIN = """
@@ -155,16 +141,14 @@ def write_name(path: Path, variant: Variant) -> None:
     path.write_text(variant.name)
 
 
+@pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize("worker", ["work", "generate"])
 def test_a_workers_first_task_may_be_of_a_plugins_objective(tmp_path: Path, worker: Any) -> None:
     plugin, name = tmp_path / "plugin.py", f"launched-{worker}"
     plugin.write_text(PLUGIN.replace("NAME", name))
     load_plugin(plugin)
-    try:
-        task = Task("a", worker, write_name, (tmp_path / "name", parse(name)))
-        assert run([task], plugins=(plugin,)) == ([], ["a"])
-    finally:
-        del OBJECTIVES._items[name]
+    task = Task("a", worker, write_name, (tmp_path / "name", parse(name)))
+    assert run([task], plugins=(plugin,)) == ([], ["a"])
     assert (tmp_path / "name").read_text() == name
 
 

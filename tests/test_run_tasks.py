@@ -1,11 +1,13 @@
 """Which work a run hands out: what lies in the cache is no task."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from kdbench.base.errors import UserError
 from kdbench.base.seal import quick_digest
-from kdbench.base.store import write_json
+from kdbench.base.store import locked, write_json
 from kdbench.cli.progress import print_failures
 from kdbench.config.identity import Shared
 from kdbench.launch.local import Failure, Task
@@ -45,7 +47,7 @@ def plan(artifacts: Artifacts, tmp_path: Path) -> Plan:
 
 def shared_tasks(plan: Plan) -> set[str]:
     """The tasks that belong to no trial."""
-    names = {task.name for task in run._tasks(plan, plan.trials)}
+    names = {task.name for task in run.open_tasks(plan, plan.trials)}
     return {name for name in names if name.split()[0] not in ("train", "generate", "score")}
 
 
@@ -53,40 +55,44 @@ def test_all_that_trials_share_is_made_where_nothing_is_cached(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "empty"))
-    assert run._made(plan) == set()
-    made = {
-        "prepare",
-        "teacher",
-        "initial student",
-        "teacher cache",
-        "teacher's answers",
-        run.ANSWERS,
-    }
-    assert shared_tasks(plan) == made
+    models = {"teacher", "initial student", "teacher cache", "teacher's answers", run.ANSWERS}
+    assert shared_tasks(plan) == {"prepare", *models}
 
 
-def test_what_is_cached_is_not_made_again(plan: Plan) -> None:
-    assert run._made(plan) >= shared_tasks(plan)
-
-
-def test_hidden_states_that_are_gone_are_made_again(plan: Plan) -> None:
+def test_only_hidden_states_that_are_gone_are_made_again(plan: Plan) -> None:
+    assert shared_tasks(plan) == set()
     kept = plan.artifacts.teacher_cache
     moved = kept.rename(kept.with_name("moved"))
     try:
-        assert shared_tasks(plan) - run._made(plan) == {"teacher cache"}
+        assert shared_tasks(plan) == {"teacher cache"}
     finally:
         moved.rename(kept)
+
+
+def test_hidden_states_on_other_records_are_others(artifacts: Artifacts, tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    shutil.copytree(artifacts.data_folder, folder)
+    assert Artifacts(artifacts.suite, folder).teacher_cache == artifacts.teacher_cache
+    records = folder / artifacts.suite.data.train.path
+    first, rest = records.read_text().split("\n", 1)
+    records.write_text(f"{rest}{first}\n")
+    teacher = artifacts.model("teacher")
+    with pytest.MonkeyPatch.context() as patch:  # the same teacher, as one that is given
+        patch.setattr(Artifacts, "model", lambda self, role, init_seed=0: teacher)
+        other = Artifacts(artifacts.suite, folder)
+        assert other.teacher_cache != artifacts.teacher_cache
+        answers = [each.teacher_answers("transformers", "1") for each in (other, artifacts)]
+    assert answers[0] != answers[1]
 
 
 def test_a_trial_that_failed_says_where_its_traceback_is(
     plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tasks = {task.name: task for task in run._tasks(plan, plan.trials)}
-    failures = [
-        Failure(tasks[name], ValueError("boom"))
-        for name in ("train seqkd seed 0", "initial student")
-    ]
-    print_failures(failures)
+    tasks = {task.name: task for task in run.open_tasks(plan, plan.trials)}
+    shared_task = Task("initial student", "work", print, ())
+    print_failures(
+        [Failure(task, ValueError("boom")) for task in (tasks["train seqkd seed 0"], shared_task)]
+    )
     trial, shared = capsys.readouterr().err.splitlines()
     place = plan.run.path / "trials/seqkd/seed-0/FAILED.json"
     assert trial == f"Failed: train seqkd seed 0: ValueError: boom (traceback in {place})"
@@ -121,6 +127,18 @@ def test_a_run_hands_out_trials_alone_where_all_else_is_cached(
     monkeypatch.setattr(run, "execute", execute)
     run.run(plan, Said())
     assert set(handed) == {"train", "generate", "score"}
+
+
+def test_a_run_that_another_command_works_on_is_left_alone(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "execute", lambda *arguments, **options: [])
+    with (
+        locked(plan.run.path / ".lock"),
+        pytest.raises(UserError, match="another command is working on this run"),
+    ):
+        run.run(plan, Said())
+    assert not plan.run.is_begun
 
 
 def test_a_cached_student_that_finished_trials_did_not_start_from_is_warned_of(

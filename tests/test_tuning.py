@@ -84,11 +84,8 @@ def test_an_objective_cannot_declare_a_parameter_named_lr() -> None:
     assert "own-rate" not in OBJECTIVES
 
 
-def test_objective_is_never_told_the_learning_rate() -> None:
+def test_a_trial_alone_says_the_learning_rate_and_only_where_it_has_one() -> None:
     assert parse("amid[lr=0.002]").params == parse("amid").params
-
-
-def test_a_trial_says_its_learning_rate_only_where_it_has_one() -> None:
     assert Trial(parse("sft[lr=0.004]")).spec.lr == 0.004
     assert Trial(parse("sft")).spec.lr is None
 
@@ -116,10 +113,7 @@ def test_candidates_are_as_many_as_asked_for_all_different_and_begin_untuned(
     names = tried(expression, 7)
     assert len(set(names)) == 7
     assert names[0] == parse(expression).name
-
-
-def test_more_candidates_begin_with_the_fewer() -> None:
-    assert tried("amid", 8)[:3] == tried("amid", 3)
+    assert names[:3] == tried(expression, 3)
 
 
 def test_what_is_written_is_not_tuned() -> None:
@@ -141,6 +135,7 @@ def test_search_space_is_grids_choices_and_finite_ranges_beside_the_learning_rat
     assert found["order"] == ("pr", "qr", "rp", "rq")
     assert found["teacher_weight"] == Range(0, 1)
     assert set(found) == {"lr", "alpha", "order", "teacher_weight"}
+    assert set(space("amid-paper")) <= {"lr", "detach_assistant"}  # a preset fixes what it names
 
 
 def test_an_objective_without_parameters_tunes_its_learning_rate() -> None:
@@ -148,10 +143,6 @@ def test_an_objective_without_parameters_tunes_its_learning_rate() -> None:
     assert all(LR / 4 <= rate <= 4 * LR for rate in rates)
     # Sixteen Sobol points fall into sixteen equal cells of the logarithm, one in most of them.
     assert sum(rate < LR for rate in rates) in (7, 8, 9)
-
-
-def test_a_preset_fixes_all_that_it_names() -> None:
-    assert set(space("amid-paper")) <= {"lr", "detach_assistant"}
 
 
 def test_a_number_is_searched_where_it_says_and_else_where_it_is_finite() -> None:
@@ -162,24 +153,23 @@ def test_a_number_is_searched_where_it_says_and_else_where_it_is_finite() -> Non
         declare(Number(0.2, search="-1 to 1"))
 
 
-def test_families_leave_a_grid_open_and_hold_every_objective_once() -> None:
+def test_families_hold_every_objective_once_and_again_where_a_parameter_is_written() -> None:
     labels = [family.label for family in families("all,sft,amid")]
     assert labels == [*OBJECTIVES, *METHODS]
-
-
-def test_an_objective_is_another_family_where_a_parameter_is_written() -> None:
     labels = [family.label for family in families("amid, amid[alpha=-5], amid-paper, amid*")]
     assert labels[:3] == ["amid", "amid[alpha=-5]", "amid-paper"]
 
 
-def test_nothing_left_to_tune_is_refused() -> None:
-    with pytest.raises(UserError, match="nothing is left to tune"):
-        tried("sft[lr=0.002]")
-
-
-def test_more_candidates_than_there_are_is_refused() -> None:
-    with pytest.raises(UserError, match="only 9 different candidates"):
-        tried("concrete-score[lr=0.002]", 10)
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("sft[lr=0.002]", "nothing is left to tune"),
+        ("concrete-score[lr=0.002]", "only 9 different candidates"),
+    ],
+)
+def test_more_candidates_than_there_are_is_refused(expression: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tried(expression, 10)
 
 
 def test_missing_optuna_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

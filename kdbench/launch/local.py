@@ -27,6 +27,7 @@ Worker = Literal["work", "generate"]
 Event = tuple[str, Mapping[str, float]]
 """A task's name and what it reports about its progress."""
 
+SPAWN = multiprocessing.get_context("spawn")
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # two threads on two busy cores are ten times slower than one
     # Large buffers stay with the process: the system would clear fresh pages for each of them.
@@ -81,7 +82,7 @@ class _Lane:
         if kind not in self._workers:
             self._workers[kind] = ProcessPoolExecutor(
                 max_workers=1,
-                mp_context=multiprocessing.get_context("spawn"),
+                mp_context=SPAWN,
                 initializer=_start_worker,
                 initargs=(self.events, os.getpid()),
             )
@@ -117,7 +118,7 @@ def early_worker() -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(WORKER_ENVIRONMENT)
     try:
-        _early = _Lane(_new_events())
+        _early = _Lane(SPAWN.Queue())
         _early.start()
     finally:  # this process keeps its own, such as the progress bars of downloads
         for name in WORKER_ENVIRONMENT.keys() - before.keys():
@@ -142,10 +143,6 @@ def _take_early() -> "_Lane | None":
     return lane
 
 
-def _new_events() -> "Queue[Event]":
-    return multiprocessing.get_context("spawn").Queue()
-
-
 def execute(
     tasks: Sequence[Task],
     *,
@@ -157,22 +154,16 @@ def execute(
     """Runs tasks in the order given, as far as what they need is done.
 
     Later stages of a trial should stand before the first stages of the next, so that a student is
-    scored soon after it is trained.
+    scored soon after it is trained. Names are unique; what a task needs and is not among the tasks
+    counts as done. Every worker imports the plugins. `on_event` gets what tasks report, `on_done`
+    every task that ended well and its seconds, both in this process.
 
-    Args:
-        tasks: their names are unique; what a task needs and is not among them counts as done.
-        lanes: how many run side by side, one thread each.
-        plugins: files to import in every worker, so that their objectives exist there.
-        on_event: called in this process with what tasks report.
-        on_done: called with every task that ended well and its seconds.
-
-    Returns:
-        The tasks that raised; those that needed them were left out.
+    Returns the tasks that raised; those that needed them were left out.
     """
     if not tasks:
         return []
     os.environ.update(WORKER_ENVIRONMENT)
-    first = _take_early() or _Lane(_new_events())
+    first = _take_early() or _Lane(SPAWN.Queue())
     events = first.events
     pool = [first, *(_Lane(events) for _ in range(1, lanes))]
     free, running = list(pool), dict[Future[None], tuple[Task, _Lane, float]]()
@@ -180,14 +171,16 @@ def execute(
     failures: list[Failure] = []
     try:
         while waiting or running:
-            for task in _ready(waiting, {task.name for task, _, _ in running.values()}):
-                if not free:
-                    break
+            unfinished = waiting.keys() | {task.name for task, _, _ in running.values()}
+            ready = [task for task in waiting.values() if not unfinished & set(task.needs)]
+            for task in ready[: len(free)]:
                 lane = free.pop(0)
                 running[lane.submit(task, plugins)] = (task, lane, time.monotonic())
                 del waiting[task.name]
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            _drain(events, on_event)
+            with suppress(queue.Empty):
+                while True:
+                    on_event(*events.get_nowait())
             for future in finished:
                 task, lane, begun = running.pop(future)
                 free.append(lane)
@@ -207,22 +200,11 @@ def execute(
             lane.close()
 
 
-def _ready(waiting: Mapping[str, Task], running: set[str]) -> list[Task]:
-    open_names = waiting.keys() | running
-    return [task for task in waiting.values() if not open_names & set(task.needs)]
-
-
 def _drop_dependents(waiting: dict[str, Task], failed: str) -> None:
     lost = [task.name for task in waiting.values() if failed in task.needs]
     for name in lost:
         del waiting[name]
         _drop_dependents(waiting, name)
-
-
-def _drain(events: "Queue[Event]", on_event: Callable[[str, Mapping[str, float]], None]) -> None:
-    with suppress(queue.Empty):
-        while True:
-            on_event(*events.get_nowait())
 
 
 _events: "Queue[Event] | None" = None

@@ -66,7 +66,11 @@ def judge(plan: Plan, board: Path) -> Offer:
     Raises:
         UserError: the board was made with other settings; naming every field that differs.
     """
-    _check_settings(plan, board)
+    if changed := differences(Run(board).spec.identity, plan.spec.identity):
+        raise UserError(
+            f"{board} was made with other settings, so none of its trials can be accepted:\n  "
+            + "\n  ".join(changed)
+        )
     offered = unpack(board / ARCHIVE)
     fitting, left = [], []
     for trial in plan.trials:
@@ -100,12 +104,7 @@ def accept(plan: Plan, offer: Offer) -> None:
 
 
 def unlike(plan: Plan, name: str) -> str | None:
-    """A warning where finished trials were made with another teacher or initial student.
-
-    Args:
-        plan: whose shared models are made as far as is known.
-        name: `teacher`, or what the initial student is called.
-    """
+    """A warning where finished trials were made with another teacher or initial student `name`."""
     here = provenance.weights(plan).get(name)
     others = {
         trial.label: digest
@@ -123,14 +122,6 @@ def unlike(plan: Plan, name: str) -> str | None:
         "runs from here on is NOT PAIRED with them, and tiers and comparisons between the two do "
         "not hold. Copy the other machine's cache (KDBENCH_CACHE), or run all trials on one machine"
     )
-
-
-def _check_settings(plan: Plan, board: Path) -> None:
-    if changed := differences(Run(board).spec.identity, plan.spec.identity):
-        raise UserError(
-            f"{board} was made with other settings, so none of its trials can be accepted:\n  "
-            + "\n  ".join(changed)
-        )
 
 
 def _unfit(plan: Plan, trial: Trial, held: Files) -> str:
@@ -185,12 +176,12 @@ def _wrong_scores(plan: Plan, content: bytes) -> str:
 
 def _expected(plan: Plan, trial: Trial) -> list[str]:
     suite = plan.shared.suite
-    kinds = ("", ".greedy") if suite.decoding.greedy else ("",)
-    answers = [
-        f"generations/{name}{kind}.jsonl" for name in suite.data.evaluation for kind in kinds
-    ]
     named = [name for name in FILES if name != "train.jsonl" or trial.variant is not None]
-    return [*named, *answers]
+    for name in suite.data.evaluation:
+        named.append(f"generations/{name}.jsonl")
+        if suite.decoding.greedy:
+            named.append(f"generations/{name}.greedy.jsonl")
+    return named
 
 
 def _object(content: bytes) -> dict[str, Any]:

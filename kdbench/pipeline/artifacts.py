@@ -56,11 +56,7 @@ class Artifacts:
         return self.checkpoint("teacher") or self.checkpoint("student")
 
     def checkpoint(self, role: Role) -> Path | None:
-        """The folder of a model that is given, downloaded where need be; None for from scratch.
-
-        Raises:
-            UserError: it cannot be had.
-        """
+        """The folder of a model that is given, downloaded where need be; None for from scratch."""
         spec = self.spec_of(role)
         return checkpoint(spec, role) if spec.given else None
 
@@ -88,26 +84,18 @@ class Artifacts:
             name: [split.limit, split.max_prompt_chars, split.max_output_chars]
             for name, split in splits_of(data).items()
         }
-        key = digest(
-            "encoded",
-            self.data_key,
-            self.tokenizer_key,
-            chosen,
-            [data.max_prompt, data.max_length, data.truncation],
-            [data.template, data.template_options],
-        )
+        lengths = [data.max_prompt, data.max_length, data.truncation]
+        template = [data.template, data.template_options]
+        key = digest("encoded", self.data_key, self.tokenizer_key, chosen, lengths, template)
         return store.cache_dir() / "encoded" / key
 
     def model(self, role: Role, init_seed: int = 0) -> Path:
         """The folder that holds `model/` of the teacher or of an initial student.
 
-        Args:
-            role: which of the two.
-            init_seed: of the initial student; 0 is the suite's own, the others differ from it in
-                their random weights and in the order of their fit.
+        Initial student 0 is the suite's own; the others differ from it in their random weights and
+        in the order of their fit.
         """
-        spec = self.spec_of(role)
-        given = self.checkpoint(role)
+        spec, given = self.spec_of(role), self.checkpoint(role)
         weights = {} if given is None else content_of(given, code=spec.trust_remote_code)
         name = self.suite.name  # seeds the initial weights and the order of the fit
         encoded = self.encoded.name if spec.fit else ""
@@ -147,9 +135,8 @@ class Artifacts:
 
         The folder gets `train.safetensors`, and `cache` with the hidden states on them.
         """
-        data, room = self.suite.data, self.suite.decoding.max_new_tokens
-        parts = [*self._teacher_parts, self.encoded.name, backend, version, data.max_length, room]
-        key = digest("answers", *parts)
+        limits = self.suite.data.max_length, self.suite.decoding.max_new_tokens
+        key = digest("answers", *self._teacher_parts, self.encoded.name, backend, version, *limits)
         return store.cache_dir() / "answers" / key
 
     def spec_of(self, role: Role) -> Model:
@@ -237,12 +224,7 @@ class Artifacts:
 def content_of(folder: Path, *, code: bool = False) -> dict[str, str]:
     """Digests of all that a checkpoint's behaviour depends on: weights, settings, tokenizer.
 
-    Args:
-        folder: the checkpoint.
-        code: the Python files that come with it run, and count too.
-
-    Raises:
-        UserError: the folder is not a checkpoint.
+    With `code`, the Python files that come with it run, and count too.
     """
     paths = [*weights_files(folder, pickle=True), *sorted(folder.glob("*.json"))]
     paths += sorted(folder.glob("*.py")) if code else []

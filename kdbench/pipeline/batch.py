@@ -23,13 +23,7 @@ class Sequence:
 
 
 def batch_of(run: Run, artifacts: Artifacts, seed: int, step: int) -> list[Sequence]:
-    """The global batch of a step, the same for all variants and initial students.
-
-    Args:
-        run: whose suite and data `artifacts` are.
-        artifacts: the suite's shared files.
-        seed: a training seed.
-        step: as `train.jsonl` counts them, from 1.
+    """The global batch of a step (from 1), the same for all variants and initial students.
 
     Raises:
         UserError: no such step, or the records or their encoding are not those of the run.

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from kdbench.base import seal, store
 from kdbench.base.seeds import derive
@@ -54,6 +55,8 @@ def make_model(
     artifacts: Artifacts, role: Role, init_seed: int, micro_batch: int, progress: Progress
 ) -> None:
     """Makes the teacher or an initial student: loaded or built, then fitted on gold responses."""
+    from kdbench.models.probe import check_computation
+
     folder = artifacts.model(role, init_seed)
     with store.locked(folder.with_suffix(".lock")):
         if artifacts.weights_digest(role, init_seed).exists():
@@ -65,7 +68,7 @@ def make_model(
             _build(artifacts, role, init_seed, start)
         else:
             start = one_file(given, folder / "start", spec)
-            _check_computation(artifacts, start, role)
+            check_computation(_load(start, spec).eval(), artifacts.vocabulary, role)
         if spec.fit is None:
             shutil.copytree(start, folder / "model", dirs_exist_ok=True)
         else:
@@ -86,19 +89,16 @@ def digest_of_weights(folder: Path, spec: Model) -> str:
     return digest(weights, code)
 
 
-def _check_computation(artifacts: Artifacts, folder: Path, role: Role) -> None:
+def _load(folder: Path, spec: Model) -> Any:
     from kdbench.models.model import load, pick_device
-    from kdbench.models.probe import check_computation
 
-    spec = artifacts.spec_of(role)
-    model = load(
+    return load(
         folder,
         pick_device(),
         own_dtype=True,
         dtype=spec.dtype,
         trust_remote_code=spec.trust_remote_code,
     )
-    check_computation(model.eval(), artifacts.vocabulary, role)
 
 
 def one_file(given: Path, folder: Path, spec: Model) -> Path:
@@ -133,11 +133,7 @@ def cache_teacher(artifacts: Artifacts) -> None:
     with store.locked(folder.with_suffix(".lock")):
         if folder.exists():
             return
-        splits = {
-            name: Encoded.load(artifacts.encoded / f"{name}.safetensors")
-            for name in ("train", "dev")
-        }
-        _fill_cache(artifacts, splits, folder)
+        _fill_cache(artifacts, artifacts.encoded, ["train", "dev"], folder)
 
 
 def answer_with_teacher(artifacts: Artifacts, shared: Shared) -> None:
@@ -146,27 +142,24 @@ def answer_with_teacher(artifacts: Artifacts, shared: Shared) -> None:
     with store.locked(folder.with_suffix(".lock")):
         if folder.exists():
             return
+        suite, teacher = artifacts.suite, artifacts.model("teacher") / "model"
         generator = open_generator(shared.backend, artifacts.sequence_length)
-        generator.load(
-            artifacts.model("teacher") / "model",
-            trust_remote_code=artifacts.suite.teacher.trust_remote_code,
-        )
+        generator.load(teacher, trust_remote_code=suite.teacher.trust_remote_code)
         gold = Encoded.load(artifacts.encoded / "train.safetensors")
         prompts = [gold.prompt(row) for row in range(len(gold))]
-        longest, room = artifacts.suite.data.max_length, artifacts.suite.decoding.max_new_tokens
         end = end_id(artifacts.tokenizer)
         answers = generator.generate(
             prompts,
             temperature=1.0,
             top_p=1.0,
-            max_new_tokens=room,
+            max_new_tokens=suite.decoding.max_new_tokens,
             seeds=[derive("teacher answers", row) for row in range(len(prompts))],
         )
         generator.close()
         rows = []
         for prompt, answer in zip(prompts, answers, strict=True):
             ids = [*answer.token_ids, *([end] if answer.finish == "stop" else [])]
-            rows.append((prompt, ids[: longest - len(prompt)]))
+            rows.append((prompt, ids[: suite.data.max_length - len(prompt)]))
         with seal.sealed_folder(folder) as temporary:
             Encoded.of(rows).save(temporary / "train.safetensors")
 
@@ -176,21 +169,15 @@ def cache_answers(artifacts: Artifacts, shared: Shared) -> None:
     folder = artifacts.teacher_answers(shared.backend, shared.backend_version)
     with store.locked(folder.with_suffix(".lock")):
         if not (folder / "cache").exists():
-            splits = {"train": Encoded.load(folder / "train.safetensors")}
-            _fill_cache(artifacts, splits, folder / "cache")
+            _fill_cache(artifacts, folder, ["train"], folder / "cache")
 
 
-def _fill_cache(artifacts: Artifacts, splits: dict[str, Encoded], folder: Path) -> None:
+def _fill_cache(artifacts: Artifacts, source: Path, names: list[str], folder: Path) -> None:
+    """Keeps the teacher's hidden states on `<name>.safetensors` in the folder `source`."""
     from kdbench.head.teacher import fill
-    from kdbench.models.model import load, pick_device
 
-    model = load(
-        artifacts.model("teacher") / "model",
-        pick_device(),
-        own_dtype=True,
-        dtype=artifacts.suite.teacher.dtype,
-        trust_remote_code=artifacts.suite.teacher.trust_remote_code,
-    )
+    model = _load(artifacts.model("teacher") / "model", artifacts.suite.teacher)
+    splits = {name: Encoded.load(source / f"{name}.safetensors") for name in names}
     fill(model, artifacts.vocabulary, splits, folder)
 
 

@@ -25,25 +25,24 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
     if artifacts.tokenizer_source is not None:
         _vocabulary(artifacts.tokenizer_source)
     paths = {}
-    roles: tuple[tuple[Role, str], ...] = (("teacher", "teacher"), ("student", "student"))
-    for role, label in roles:
-        spec = artifacts.spec_of(role)
+    roles: tuple[Role, ...] = ("teacher", "student")
+    for role in roles:
         given = artifacts.checkpoint(role)
         if given is not None:
-            paths[label] = given
+            paths[role] = given
             _check_end_token(given, artifacts.tokenizer_source)
         try:
             if backend == "vllm":
-                check_head_dim(_head_dim(spec, given))
+                check_head_dim(_head_dim(artifacts.spec_of(role), given))
         except UserError as error:
-            raise UserError(f"{label}: {error}") from error
+            raise UserError(f"{role}: {error}") from error
     if len(paths) == 2:
         check_same_vocabulary(paths["teacher"], paths["student"])
     if suite.tokenizer.path:
-        for label, path in paths.items():
+        for role, path in paths.items():
             if _vocabulary(path) != _vocabulary(Path(suite.tokenizer.path)):
                 raise UserError(
-                    f"{label} {path} and tokenizer.path {suite.tokenizer.path} have different "
+                    f"{role} {path} and tokenizer.path {suite.tokenizer.path} have different "
                     "tokens; leave tokenizer.path out, or give the models' own"
                 )
     if artifacts.tokenizer_source is not None:
@@ -51,11 +50,7 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
 
 
 def _check_end_token(folder: Path, tokenizer: Path | None) -> None:
-    """Refuses a model that stops generating at another token than its responses end with.
-
-    Raises:
-        UserError: the model's end-of-sequence token is not the tokenizer's.
-    """
+    """Refuses a model that stops generating at another token than its responses end with."""
     from kdbench.data.tokenizer import end_id, stated_ends
 
     ends = stated_ends(folder)
@@ -78,11 +73,7 @@ def _head_dim(spec: Model, folder: Path | None) -> int:
 
 
 def check_same_vocabulary(teacher: Path, student: Path) -> None:
-    """Refuses two tokenizers that do not give every token the same id.
-
-    Raises:
-        UserError: naming a token that tells them apart.
-    """
+    """Refuses two tokenizers that do not give every token the same id, naming one token."""
     first, second = _vocabulary(teacher), _vocabulary(student)
     if first != second:
         raise UserError(

@@ -40,12 +40,7 @@ def cuts(artifacts: Artifacts, rows: int, drop: int) -> Iterator[Cut]:
     """The whole checkpoint, then without each layer in turn, then without one more after another.
 
     Of the least influential layers, the one is left out each time whose loss costs least: layers
-    that are weak alone may stand in for one another.
-
-    Args:
-        artifacts: of the suite.
-        rows: training rows to measure on, at most.
-        drop: how many layers to leave out.
+    that are weak alone may stand in for one another. At most `rows` training rows measure it.
 
     Raises:
         UserError: the student is made from scratch, or has not so many layers.

@@ -11,7 +11,7 @@ from kdbench.head.chunked import BLOCK_ELEMENTS, CHUNK_ELEMENTS
 from kdbench.models.size import Size, size_of
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.pipeline.plan import Plan, Request
-from kdbench.pipeline.trial import Trial
+from kdbench.pipeline.trial import Trial, initial_student, weights_of
 
 EFFICIENCY = 0.5
 """Share of the speed of a plain matrix product that models reach here: 0.4 to 0.6 in the trainings
@@ -38,12 +38,7 @@ class Counts:
 
 
 def cost(plan: Plan, accepted: Collection[Trial] = ()) -> dict[str, Any]:
-    """Everything `kdbench plan` shows of a run, as JSON values.
-
-    Args:
-        plan: what is to run.
-        accepted: trials that a board has already.
-    """
+    """Everything `kdbench plan` shows of a run, as JSON values, but for trials of a board."""
     suite, artifacts = plan.artifacts.suite, plan.artifacts
     todo = [t for t in plan.trials if t.files(plan.run).done is None and t not in accepted]
     trainings = [trial.variant for trial in todo if trial.variant is not None]
@@ -52,10 +47,9 @@ def cost(plan: Plan, accepted: Collection[Trial] = ()) -> dict[str, Any]:
     answers = len(todo) * prompts * (len(suite.decoding.seeds) + suite.decoding.greedy)
     sampling = sum(variant.sequences.samples for variant in trainings)
     sampled = sampling * _sequences(suite.recipe)
-    models = {"teacher": artifacts.weights_digest("teacher").exists()}
-    for seed in range(plan.init_seeds):
-        name = f"initial student {seed}" if seed else "initial student"
-        models[name] = artifacts.weights_digest("student", seed).exists()
+    made = weights_of(artifacts, range(plan.init_seeds))
+    names = ["teacher", *map(initial_student, range(plan.init_seeds))]
+    models = {name: name in made for name in names}
     memory = memory_of(suite, counts, rows=plan.micro_batch, gpu=_has_gpu())
     seconds = _seconds(plan, counts, memory["flops"], len(trainings), answers + sampled, models)
     hidden_states = models["teacher"] and artifacts.teacher_cache.exists()
@@ -82,12 +76,8 @@ def cost(plan: Plan, accepted: Collection[Trial] = ()) -> dict[str, Any]:
 def cost_on_paper(request: Request, suite: Suite, missing: list[str]) -> dict[str, Any]:
     """What can be said while some of the models are not here, as JSON values.
 
-    Records are guessed from where they lie; without them every row counts as the longest.
-
-    Args:
-        request: what is asked for.
-        suite: its models are here, or state their `shape`.
-        missing: the models that are not here.
+    Those that are missing state their `shape`. Records are guessed from where they lie; without
+    them every row counts as the longest.
     """
     from kdbench.data.files import place
 
@@ -95,9 +85,8 @@ def cost_on_paper(request: Request, suite: Suite, missing: list[str]) -> dict[st
     known = all((folder / split.path).is_file() for split in (suite.data.train, suite.data.dev))
     counts = guess_counts(suite, folder) if known else at_most(longest)
     rows = _sequences(suite.recipe)
-    memory = memory_of(
-        suite, counts, rows=request.micro_batch or suite.recipe.batch, gpu=_has_gpu()
-    )
+    micro_batch = request.micro_batch or suite.recipe.batch
+    memory = memory_of(suite, counts, rows=micro_batch, gpu=_has_gpu())
     figures = {
         "suite": suite.name,
         "not_here": missing,
@@ -153,12 +142,7 @@ def memory_of(suite: Suite, counts: Counts, *, rows: int, gpu: bool) -> dict[str
 
 
 def device_memory(memory: Mapping[str, float], processes: int) -> dict[str, Any]:
-    """Whether the trainings, and the teacher's own, fit into the device, with a tenth left over.
-
-    Args:
-        memory: as `memory_of` gives it.
-        processes: trainings at one time.
-    """
+    """Whether so many trainings, and the teacher's own, fit into the device with a tenth left."""
     import psutil
     import torch
 
@@ -250,12 +234,7 @@ def at_most(length: int) -> Counts:
 
 
 def guess_counts(suite: Suite, folder: Path) -> Counts:
-    """Token counts of training rows from their words, before any tokenizer is here.
-
-    Args:
-        suite: whose rows.
-        folder: below which its records lie.
-    """
+    """Token counts of training rows from their words, before any tokenizer is here."""
     from kdbench.data.records import read_split
     from kdbench.data.template import prompt_text
 
@@ -297,15 +276,9 @@ def _seconds(
     answers: int,
     models: Mapping[str, bool],
 ) -> float:
-    """A rough estimate: from finished trials, or else from operations.
+    """A rough estimate: from finished trials, or else from the `flops` of one training.
 
-    Args:
-        plan: what is to run.
-        counts: of the suite's tokens.
-        flops: of one training.
-        trainings: to do.
-        answers: to generate, and to sample in training.
-        models: whether each of them is made.
+    `answers` counts those to generate and to sample in training; `models`, what is made of them.
     """
     if trainings == 0 and answers == 0:
         return 0.0
@@ -328,13 +301,9 @@ def _seconds(
 
 
 def answer_seconds(student: Size, counts: Counts, new: float, speed: float) -> float:
-    """Seconds of one answer: the body reads a prompt, too; the head sees the answer alone.
+    """Seconds of an answer of `new` tokens at `speed` operations a second.
 
-    Args:
-        student: who answers.
-        counts: a prompt is about as long as one of training's.
-        new: tokens of the answer.
-        speed: operations a second.
+    The body reads a prompt, too, about as long as one of training's; the head the answer alone.
     """
     read = counts.mean_length - counts.mean_response + new
     operations = 2.0 * (student.body * read + student.head * new)

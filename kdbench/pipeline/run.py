@@ -53,16 +53,10 @@ class Display(Protocol):
 
 
 def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure]:
-    """Runs what is not done yet and records where the results come from.
+    """Runs what is not done yet, and what a published board lacks where one is given.
 
-    Args:
-        plan: what to run.
-        display: shows how it goes.
-        board: a published board whose trials count as done where they are those of the plan.
-
-    Returns:
-        The tasks that failed for a reason that is not the user's to mend; the trials that needed
-        them stay open, and their folders say why in FAILED.json.
+    Returns the tasks that failed for a reason that is not the user's to mend; the trials that
+    needed them stay open, and their folders say why in FAILED.json.
 
     Raises:
         UserError: another command is working on the same run; the disk is full; or a model or a
@@ -96,8 +90,7 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
                 unread = foreign(name, records) if name in data.evaluation else []
                 for text in [*unread, *framed(name, records)]:
                     display.say(text, warning=True)
-        made = _made(plan) if todo else set()
-        tasks = [task for task in _tasks(plan, todo) if task.name not in made]
+        tasks = open_tasks(plan, todo)
         display.begin(len(tasks))
 
         def warn_if_unlike(name: str) -> None:
@@ -109,10 +102,9 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
             if task.call is make_model:
                 warn_if_unlike(task.name)
 
-        for name, _, _ in _models(plan) if todo else ():
-            if name in made:
+        for name, role, init_seed in _models(plan) if todo else ():
+            if plan.artifacts.weights_digest(role, init_seed).exists():
                 warn_if_unlike(name)
-
         failures = execute(
             tasks,
             lanes=plan.jobs,
@@ -141,7 +133,8 @@ def _mend(plan: Plan) -> Iterator[str]:
         yield from mend_trial(files)
 
 
-def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
+def open_tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
+    """The tasks of some trials, and of what they share as far as the cache lacks it."""
     if not todo:
         return []
     artifacts, micro_batch = plan.artifacts, plan.micro_batch
@@ -154,17 +147,13 @@ def _tasks(plan: Plan, todo: list[Trial]) -> list[Task]:
     # Every trial needs it, sft too: all logs hold the same distances to the teacher.
     tasks.append(Task("teacher cache", "work", cache_teacher, (artifacts,), ("teacher",)))
     if any(_needs_answers(trial) for trial in todo):
-        answering = (artifacts, plan.shared)
+        name, arguments = "teacher's answers", (artifacts, plan.shared)
         tasks += [
-            Task(
-                "teacher's answers",
-                _answering(plan),
-                answer_with_teacher,
-                answering,
-                ("teacher",),
-            ),
-            Task(ANSWERS, "work", cache_answers, answering, ("teacher's answers",)),
+            Task(name, _answering(plan), answer_with_teacher, arguments, ("teacher",)),
+            Task(ANSWERS, "work", cache_answers, arguments, (name,)),
         ]
+    made = _made(plan)
+    tasks = [task for task in tasks if task.name not in made]
     trials = [trial for trial in todo if trial.variant is not None]
     references = [trial for trial in todo if trial.variant is None]
     # Not first: generation is slow to start, and training would wait for it.
@@ -210,26 +199,21 @@ def _needs_answers(trial: Trial) -> bool:
 
 
 def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
-    artifacts, place = plan.artifacts, plan.run
+    name = student = trial.label
+    answers, given = f"generate {name}", (plan.artifacts, trial, plan.run)
     tasks = []
-    if trial.variant is None:
-        name = student = trial.label
-    else:
-        name = trial.label
+    if trial.variant is not None:
         student = f"train {name}"
-        arguments = (artifacts, trial, place, plan.shared, plan.micro_batch, plan.compile)
-        made = (
-            initial_student(trial.init_seed),
-            "teacher cache",
-            *((ANSWERS,) if _needs_answers(trial) else ()),
-        )
-        tasks.append(Task(student, "work", train_trial, arguments, made, reports=True))
-    answers = f"generate {name}"
-    generating = (artifacts, trial, place, plan.shared)
-    tasks.append(Task(answers, _answering(plan), generate_answers, generating, (student,)))
-    scoring = (artifacts, trial, place)
-    tasks.append(Task(f"score {name}", "work", score_answers, scoring, (answers,)))
-    return tasks
+        own = (ANSWERS,) if _needs_answers(trial) else ()
+        needs = (initial_student(trial.init_seed), "teacher cache", *own)
+        arguments = (*given, plan.shared, plan.micro_batch, plan.compile)
+        tasks.append(Task(student, "work", train_trial, arguments, needs, reports=True))
+    generating = (*given, plan.shared)
+    return [
+        *tasks,
+        Task(answers, _answering(plan), generate_answers, generating, (student,)),
+        Task(f"score {name}", "work", score_answers, given, (answers,)),
+    ]
 
 
 def _explain(plan: Plan, todo: list[Trial], failures: list[Failure]) -> None:
@@ -260,11 +244,8 @@ def write_samples(run: Run, artifacts: Artifacts) -> None:
     for name, split in artifacts.suite.data.evaluation.items():
         path = samples_file(run, name)
         if not path.exists():
-            records = artifacts.records(split)
-            store.write_jsonl(
-                path,
-                (
-                    {"text": [record.instruction, record.input], "references": record.outputs}
-                    for record in records
-                ),
-            )
+            rows = [
+                {"text": [record.instruction, record.input], "references": record.outputs}
+                for record in artifacts.records(split)
+            ]
+            store.write_jsonl(path, rows)

@@ -1,5 +1,6 @@
 """The stages of one trial: train -> generate -> score. Each ends in a file and can be resumed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from kdbench.base import seal, store
 from kdbench.base.errors import UserError
 from kdbench.base.registry import INITIAL_STUDENT, TEACHER
 from kdbench.config.identity import Shared, TrialSpec, differences
-from kdbench.config.schema import Lora
+from kdbench.config.schema import Lora, Suite
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.pipeline.artifacts import Artifacts, Role
 from kdbench.runs.folder import Run, TrialFiles
@@ -157,16 +158,7 @@ def job_of(
     micro_batch: int,
     compile_objective: bool = False,
 ) -> "Job":
-    """What a trial trains: the suite's student, with all that the variant's sequences need.
-
-    Args:
-        artifacts: of the suite; all of them made.
-        trial: which variant, from which initial student, with which seed.
-        run: whose folder gets the log, the checkpoint and the student.
-        shared: says whose answers are the teacher's own.
-        micro_batch: rows of a forward and backward pass.
-        compile_objective: with torch.compile.
-    """
+    """What a trial trains: the suite's student, with all that the variant's sequences need."""
     from kdbench.train.job import Job, Weights
 
     suite, variant = artifacts.suite, trial.variant
@@ -213,7 +205,7 @@ def generate_answers(artifacts: Artifacts, trial: Trial, run: Run, shared: Share
     """Writes every (set, decoding) file of a student that is not there yet."""
     files, decoding = trial.files(run), artifacts.suite.decoding
     with store.locked(files.path / ".lock"):
-        missing = _missing_generations(artifacts, files)
+        missing = _missing_generations(artifacts.suite, files)
         if not missing:
             return
         if shared.backend not in _generators:
@@ -222,7 +214,9 @@ def generate_answers(artifacts: Artifacts, trial: Trial, run: Run, shared: Share
             )
         generator = _generators[shared.backend]
         spec = artifacts.spec_of(trial.role)
-        model = model_of(artifacts, trial, files)
+        model = files.model
+        if trial.variant is None:
+            model = artifacts.model(trial.role, trial.init_seed) / "model"
         seal.check_folder(model)
         generator.load(model, trust_remote_code=spec.trust_remote_code)
         prompts = artifacts.prompts()
@@ -251,44 +245,26 @@ def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
             for path in (files.path / "generations").glob("*.jsonl"):
                 seal.check_sealed(path)
             score_trial(files, artifacts.references())
-        source = files.trained
+        source, dropout = files.trained, 0.0
         if trial.variant is None:
-            source = _reference(artifacts, trial) / "trained.json"
-        trained = store.read_json(source) if source.exists() else UNTRAINED
-        dropout = 0.0
-        if trial.variant is not None:
+            source = artifacts.model(trial.role, trial.init_seed) / "trained.json"
+        else:
             dropout = dropout_of(files.model, artifacts.suite.student.lora)
-        store.write_json(
-            files.path / "DONE.json",
-            {
-                "status": "done" if trained["diverged_at"] is None else "diverged",
-                **trained,
-                "weights": _weights(artifacts, trial),
-                "dropout": dropout,
-                "digests": {
-                    path.name: seal.quick_digest(path)
-                    for path in (files.scores_path, files.train_log)
-                    if path.exists()
-                },
-            },
-        )
+        trained = store.read_json(source) if source.exists() else UNTRAINED
+        vouched = (files.scores_path, files.train_log)
+        done = {
+            "status": "done" if trained["diverged_at"] is None else "diverged",
+            **trained,
+            "weights": _weights(artifacts, trial),
+            "dropout": dropout,
+            "digests": {path.name: seal.quick_digest(path) for path in vouched if path.exists()},
+        }
+        store.write_json(files.path / "DONE.json", done)
         (files.path / "FAILED.json").unlink(missing_ok=True)
 
 
-def model_of(artifacts: Artifacts, trial: Trial, files: TrialFiles) -> Path:
-    """The folder of the weights that a trial's answers come from."""
-    if trial.variant is not None:
-        return files.model
-    return _reference(artifacts, trial) / "model"
-
-
 def dropout_of(model: Path, lora: Lora | None) -> float:
-    """The largest probability with which something is dropped in training; 0 for none.
-
-    Args:
-        model: folder of the student, whose config.json says what its own layers drop.
-        lora: the adapters it was trained with.
-    """
+    """The largest probability of dropout in a student's layers and adapters; 0 for none."""
     named = store.read_json(model / "config.json").items()
     own = [
         float(value)
@@ -302,26 +278,25 @@ def dropout_of(model: Path, lora: Lora | None) -> float:
 
 def _weights(artifacts: Artifacts, trial: Trial) -> dict[str, str]:
     """Digests of the shared models that a trial depends on, as far as they are known."""
-    paths = {"teacher": artifacts.weights_digest("teacher")}
-    if trial.role == "student":
-        paths[initial_student(trial.init_seed)] = artifacts.weights_digest(
-            "student", trial.init_seed
-        )
+    students = [trial.init_seed] if trial.role == "student" else []
+    digests = weights_of(artifacts, students)
     if trial.reference == INITIAL_STUDENT:
-        del paths["teacher"]
+        digests.pop("teacher", None)
+    return digests
+
+
+def weights_of(artifacts: Artifacts, init_seeds: Iterable[int]) -> dict[str, str]:
+    """Digests of the teacher and of some initial students, as far as they exist."""
+    paths = {"teacher": artifacts.weights_digest("teacher")}
+    for seed in init_seeds:
+        paths[initial_student(seed)] = artifacts.weights_digest("student", seed)
     return {name: path.read_text() for name, path in paths.items() if path.exists()}
 
 
-def _reference(artifacts: Artifacts, trial: Trial) -> Path:
-    return artifacts.model(trial.role, trial.init_seed)
-
-
-def _missing_generations(artifacts: Artifacts, files: TrialFiles) -> list[tuple[str, bool]]:
-    suite = artifacts.suite
-    kinds = (False, True) if suite.decoding.greedy else (False,)
-    wanted = [(name, greedy) for name in suite.data.evaluation for greedy in kinds]
+def _missing_generations(suite: Suite, files: TrialFiles) -> list[tuple[str, bool]]:
     return [
         (name, greedy)
-        for name, greedy in wanted
+        for name in suite.data.evaluation
+        for greedy in ((False, True) if suite.decoding.greedy else (False,))
         if not seal.is_sealed(files.generations(name, greedy))
     ]

@@ -66,19 +66,12 @@ Space = Mapping[str, Range | tuple[Value, ...]]
 
 
 def tuning_of(objectives: str, trials: int, seeds: int, suite: Suite) -> Tuning:
-    """The candidates for a list of objectives.
-
-    Raises:
-        UserError: see `candidates` and `kdbench.variants.select.families`.
-    """
-    return Tuning(
-        trials,
-        seeds,
-        {
-            family.label: candidates(family, trials, suite=suite.name, lr=suite.recipe.lr)
-            for family in families(objectives)
-        },
-    )
+    """The candidates for a list of objectives."""
+    found = {
+        family.label: candidates(family, trials, suite=suite.name, lr=suite.recipe.lr)
+        for family in families(objectives)
+    }
+    return Tuning(trials, seeds, found)
 
 
 def with_neighbours(variants: list[Variant], lr: float) -> list[Variant]:
@@ -96,11 +89,7 @@ def search_space(family: Family, lr: float) -> Space:
 
     Declared are values in the objective's `grid`, the words of a choice, and numbers with finite
     bounds or a `search` of their own. Switches, divergences inside the objective, and parameters of
-    the source of sequences say which method it is, and stay.
-
-    Args:
-        family: the objective as it was asked for.
-        lr: the suite's learning rate.
+    the source of sequences say which method it is, and stay. `lr` is the suite's learning rate.
     """
     space: dict[str, Range | tuple[Value, ...]] = {}
     if LR not in family.fixed:
@@ -119,17 +108,9 @@ def search_space(family: Family, lr: float) -> Space:
 
 
 def candidates(family: Family, trials: int, *, suite: str, lr: float) -> list[Variant]:
-    """The first is the objective as it was asked for; the same call gives the same, and more of
-    them begin with the fewer.
+    """So many different variants, first the objective as it was asked for.
 
-    Args:
-        family: the objective as it was asked for.
-        trials: how many.
-        suite: its name seeds the draws.
-        lr: the suite's learning rate.
-
-    Returns:
-        [trials], all different.
+    The suite's name seeds the draws: the same call gives the same, and more begin with the fewer.
 
     Raises:
         UserError: nothing is left to tune, or there are not so many different candidates; optuna

@@ -13,7 +13,6 @@ from kdbench.base.store import read_jsonl
 from kdbench.config.identity import RunSpec, TrialSpec, canonical
 from kdbench.config.schema import DEV
 from kdbench.report.table import Board, build_board, stability_frame, to_frame
-from kdbench.runs.archive import finished
 from kdbench.runs.folder import Run, TrialFiles, find_run
 from kdbench.runs.samples import read_samples
 
@@ -93,7 +92,7 @@ class RunFrames(_Frames):
     def scores(self) -> pd.DataFrame:
         """One row per (trial, set, sample, decoding seed, metric)."""
         return _stack(
-            ((trial, pd.read_parquet(trial.scores_path)) for trial in finished(self.run)), SCORES
+            ((trial, pd.read_parquet(trial.scores_path)) for trial in self.run.finished()), SCORES
         )
 
     @cached_property
@@ -102,7 +101,7 @@ class RunFrames(_Frames):
         return _stack(
             (
                 (trial, pd.DataFrame(_answers(trial, name)).assign(set=name))
-                for trial in finished(self.run)
+                for trial in self.run.finished()
                 for name in (*self.sets, DEV)
             ),
             GENERATIONS,

@@ -11,7 +11,7 @@ from pathlib import Path
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, differences
-from kdbench.runs.archive import ARCHIVE, finished, key_of, pack, unpack
+from kdbench.runs.archive import ARCHIVE, key_of, pack, unpack
 from kdbench.runs.folder import Run, TrialFiles
 
 TABLES = (
@@ -61,7 +61,7 @@ def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
     archive = target / ARCHIVE
     if not archive.exists():
         return f"published to {target}"
-    count = sum(1 for _ in finished(run))
+    count = len(run.finished())
     size = archive.stat().st_size / 1e6
     return f"published to {target}, {count} trials in {ARCHIVE} ({size:.2f} MB)"
 
@@ -129,7 +129,7 @@ def check_nothing_is_lost(
     board = Run(target)
     if not (target / ARCHIVE).exists() or differences(board.spec.shared, shared):
         return
-    kept = {key_of(trial) for trial in (*finished(run), *coming)} if trials else set()
+    kept = {key_of(trial) for trial in (*run.finished(), *coming)} if trials else set()
     if lost := sorted(unpack(target / ARCHIVE).keys() - kept):
         advice = (
             f"`kdbench run ... --accept {target}` takes those it is asked for into the run"

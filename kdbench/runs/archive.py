@@ -7,7 +7,6 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from kdbench.base.errors import UserError
@@ -31,7 +30,7 @@ def pack(run: Run) -> bytes:
     """The archive of a run's finished trials."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for trial in finished(run):
+        for trial in run.finished():
             for path in _contents(trial):
                 info = zipfile.ZipInfo(path.relative_to(run.path).as_posix(), _EPOCH)
                 info.create_system, info.external_attr = 3, 0o644 << 16  # on every system
@@ -65,11 +64,6 @@ def unpack(path: Path) -> dict[str, Files]:
 def key_of(trial: TrialFiles) -> str:
     """What a trial is called in an archive: `<slug>/seed-<n>`."""
     return f"{trial.path.parent.name}/{trial.path.name}"
-
-
-def finished(run: Run) -> Iterable[TrialFiles]:
-    """The trials of a run that have ended and been scored, in the order of their paths."""
-    return (trial for trial in run.trials() if trial.done and trial.scores_path.exists())
 
 
 def _contents(trial: TrialFiles) -> list[Path]:

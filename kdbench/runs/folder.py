@@ -126,6 +126,10 @@ class Run:
         """The trials that have been started, in the order of their paths."""
         return [TrialFiles(p.parent) for p in sorted(self.path.glob("trials/*/seed-*/spec.json"))]
 
+    def finished(self) -> list[TrialFiles]:
+        """The trials that have ended and been scored, in the order of their paths."""
+        return [trial for trial in self.trials() if trial.done and trial.scores_path.exists()]
+
 
 def find_run(name: str, out: Path) -> Run:
     """A run by its name below `out`, or by the path of its folder.

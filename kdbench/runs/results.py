@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -29,18 +29,6 @@ DIAGNOSTICS = {
 """What trials log about themselves on the dev batch, and how it is called."""
 
 
-COLUMNS = (
-    "variant",
-    "n_seeds",
-    "train_seconds",
-    "train_seconds_min",
-    "train_seconds_max",
-    "tokens",
-    "teacher_passes",
-    "generated_tokens",
-)
-
-
 @dataclass(frozen=True)
 class Cost:
     """What one training took, or the mean of several.
@@ -65,7 +53,7 @@ def read_cost(done: Done) -> Cost:
 
 def mean_cost(costs: Sequence[Cost]) -> Cost:
     """The mean over trials, of each figure."""
-    return Cost(*(float(np.mean(figures)) for figures in zip(*map(_figures, costs), strict=True)))
+    return Cost(*(float(np.mean(figures)) for figures in zip(*map(astuple, costs), strict=True)))
 
 
 def cost_frame(costs: dict[str, list[Cost]]) -> pd.DataFrame:
@@ -75,12 +63,10 @@ def cost_frame(costs: dict[str, list[Cost]]) -> pd.DataFrame:
         seconds = [cost.train_seconds for cost in group]
         mean = mean_cost(group)
         low, high = min(seconds), max(seconds)
-        rows.append((variant, len(group), mean.train_seconds, low, high, *_figures(mean)[1:]))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _figures(cost: Cost) -> tuple[float, ...]:
-    return cost.train_seconds, cost.tokens, cost.teacher_passes, cost.generated_tokens
+        rows.append((variant, len(group), mean.train_seconds, low, high, *astuple(mean)[1:]))
+    seconds_of = [f"train_seconds{end}" for end in ("", "_min", "_max")]
+    rest = [field.name for field in fields(Cost)[1:]]
+    return pd.DataFrame(rows, columns=["variant", "n_seeds", *seconds_of, *rest])
 
 
 @dataclass(frozen=True)
@@ -142,14 +128,11 @@ def finished_trials(run: Run) -> list[TrialResult]:
     Raises:
         UserError: trials were scored on different sets, samples or metrics.
     """
-    trials = [
-        read_trial(files)
-        for files in run.trials()
-        if files.done is not None and files.scores_path.exists()
-    ]
+    trials = [read_trial(files) for files in run.finished()]
     trials.sort(key=lambda trial: (trial.variant, trial.seed, trial.init_seed))
-    for trial in trials[1:]:
-        if _shape(trial) != _shape(trials[0]):
+    shapes = [{key: len(values) for key, values in trial.values.items()} for trial in trials]
+    for trial, shape in zip(trials, shapes, strict=True):
+        if shape != shapes[0]:
             raise UserError(
                 f"{trial.files.scores_path} and {trials[0].files.scores_path} hold different sets, "
                 "samples or metrics, so they cannot stand in one table; delete both and run again"
@@ -239,7 +222,3 @@ def _vouched(path: Path, done: Done) -> Path:
         what = "the trial's folder" if path.suffix == ".jsonl" else "DONE.json beside it"
         raise UserError(f"{error}; delete {what}, and give the run's command to {again}") from error
     return path
-
-
-def _shape(trial: TrialResult) -> dict[tuple[str, str], int]:
-    return {key: len(values) for key, values in trial.values.items()}
