@@ -16,10 +16,11 @@ from kdbench.report.evidence_data import (
     comparisons_frame,
     ranks_frame,
 )
-from kdbench.report.evidence_plots import Profile, draw_evidence, profile_of, write_plots
+from kdbench.report.evidence_plots import Profile, draw_evidence, profile_of
 from kdbench.report.evidence_variance import gains_frame, init_share, variance_frame
+from kdbench.report.plots import write_plots
 from kdbench.report.stability import write_stability
-from kdbench.report.table import AVERAGE, Board
+from kdbench.report.table import AVERAGE, Board, write_csv
 from kdbench.runs.folder import Run
 from kdbench.stats.paired import smallest_sign_flip_p
 from kdbench.stats.tiers import LEVEL
@@ -27,19 +28,15 @@ from kdbench.stats.tiers import LEVEL
 SHOWN = 12
 """Comparisons that evidence.md shows; comparisons.csv has all."""
 
+TABLES = {"ranks": ranks_frame, "comparisons": comparisons_frame, "variance": variance_frame}
+"""By file name without suffix."""
+
 Frames = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
 class Written:
-    """A run's evidence as it was written.
-
-    Attributes:
-        evidence: what it rests on.
-        comparisons: the `comparisons_frame`.
-        profile: the performance profiles.
-        text: of evidence.md.
-    """
+    """A run's evidence as it was written; `text` is that of evidence.md."""
 
     evidence: Evidence
     comparisons: pd.DataFrame
@@ -51,25 +48,22 @@ def write_evidence(run: Run, board: Board) -> Written | None:
     """Writes `stability.md` and its tables, and, where variants can be compared, the evidence.
 
     That is `evidence.md`, `{ranks,comparisons,variance}.csv` and `plots/{ranks,profiles}`; it takes
-    two ranked variants that share a training seed. The tables hold both decodings.
-
-    Args:
-        run: where to.
-        board: the run's, with at least one finished trial.
-
-    Returns:
-        The evidence; None where there is nothing to compare.
+    two ranked variants that share a training seed, else None is returned. The tables hold both
+    decodings.
     """
     write_stability(run, board)
     evidence = collect(board, METRIC)
     if evidence is None:
         return None
-    tables = {METRIC: frames_of(evidence)}
-    if greedy := collect(board, GREEDY):
-        tables[GREEDY] = frames_of(greedy)
-    for name in tables[METRIC]:
+    every = {METRIC: evidence, GREEDY: collect(board, GREEDY)}
+    tables = {
+        metric: {name: frame_of(found) for name, frame_of in TABLES.items()}
+        for metric, found in every.items()
+        if found is not None
+    }
+    for name in TABLES:
         frame = pd.concat([frames[name] for frames in tables.values()], ignore_index=True)
-        write_text(run.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        write_csv(run.path / f"{name}.csv", frame)
     text = evidence_markdown(evidence, tables)
     write_text(run.path / "evidence.md", text)
     profile = profile_of(evidence)
@@ -77,22 +71,8 @@ def write_evidence(run: Run, board: Board) -> Written | None:
     return Written(evidence, tables[METRIC]["comparisons"], profile, text)
 
 
-def frames_of(evidence: Evidence) -> dict[str, pd.DataFrame]:
-    """The tables of one metric, by file name without suffix."""
-    return {
-        "ranks": ranks_frame(evidence),
-        "comparisons": comparisons_frame(evidence),
-        "variance": variance_frame(evidence),
-    }
-
-
 def evidence_markdown(evidence: Evidence, tables: Mapping[str, Frames]) -> str:
-    """The evidence of a run as Markdown, on the average over its sets.
-
-    Args:
-        evidence: of the run.
-        tables: its frames by metric, those of greedy decoding where the run has it.
-    """
+    """The evidence as Markdown, on the average over the sets; `tables` are its frames by metric."""
     shown = {name: _average(frame) for name, frame in tables[METRIC].items()}
     pairs, variance = shown["comparisons"], shown["variance"]
     against_best = pairs[pairs["variant"] == evidence.variants[0]]

@@ -1,18 +1,15 @@
 """Plots of a run's evidence: the distribution of ranks, and performance profiles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdbench.base.store import write_bytes
 from kdbench.report.evidence_data import METRIC, Evidence
-from kdbench.report.plots import to_bytes
 from kdbench.report.style import SETTINGS, colours_of, shortened
 from kdbench.report.table import AVERAGE, Board
-from kdbench.runs.folder import Run
 from kdbench.stats.bootstrap import Resampled
 from kdbench.stats.intervals import Floats
 from kdbench.stats.ranking import Limits, performance_profile
@@ -34,13 +31,6 @@ class Profile:
     levels: Floats
     shares: Limits
     label: str
-
-
-def write_plots(run: Run, figures: Mapping[str, Figure]) -> None:
-    """Writes plots by file name without suffix, each as PNG and SVG."""
-    for name, figure in figures.items():
-        for suffix in ("png", "svg"):
-            write_bytes(run.path / "plots" / f"{name}.{suffix}", to_bytes(figure, suffix))
 
 
 def draw_evidence(evidence: Evidence, profile: Profile) -> dict[str, Figure]:
