@@ -33,13 +33,9 @@ GREEDY = "rouge_l_greedy"
 class Evidence:
     """The ranked variants' scores on the training seeds and initial students that all have.
 
-    Attributes:
-        board: the run's board.
-        variants: the ranked variants, the best first.
-        scores: per set, [variants, seeds, initial students, decodings, samples].
-        columns: `average`, then the sets if there are several: the sets of each.
-        drawn: per column, the hierarchical bootstrap's draws.
-        metric: what the scores are.
+    The ranked `variants` stand the best first. `scores` are of `metric`, per set [variants, seeds,
+    initial students, decodings, samples]; `columns` has the sets of `average`, then of each set if
+    there are several; `drawn` per column the hierarchical bootstrap's draws.
     """
 
     board: Board

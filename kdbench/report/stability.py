@@ -65,14 +65,10 @@ class StabilityCell:
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of all variants.
+    """One figure of all variants, each with a value per training seed that all have.
 
-    Attributes:
-        figure: which.
-        values: per variant, one per training seed that all have.
-        scaled: [variants, seeds] on the figure's scale, of those whose every trial has it.
-        names: of these variants.
-        tiers: how they were told apart; None where they could not be compared.
+    `scaled` is [variants, seeds] on the figure's scale, of the variants `names` whose every trial
+    has it; `tiers` is None where they could not be compared.
     """
 
     figure: Figure
