@@ -237,7 +237,7 @@ def test_scores_that_the_suite_cannot_give_are_not_accepted(
     plan_in: PlanIn, board: Path, change: Callable[[pd.DataFrame], pd.DataFrame], reason: str
 ) -> None:
     """Though DONE.json vouches for them: it can be edited as well."""
-    scores, done = member(board, "sft", "scores"), member(board, "sft", "DONE")
+    scores, done = (f"trials/sft/seed-0/{name}" for name in ("scores.parquet", "DONE.json"))
 
     def edit(members: dict[str, bytes]) -> None:
         rows = pd.read_parquet(io.BytesIO(members[scores]))

@@ -63,12 +63,6 @@ def test_evidence_is_files_and_plots(run: Run) -> None:
     }
 
 
-def test_writing_again_gives_the_same_bytes(run: Run) -> None:
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    write_evidence(run, build_board(run))
-    assert {path: path.read_bytes() for path in before} == before
-
-
 def test_comparisons_are_those_of_the_tiers(run: Run) -> None:
     board, rows = build_board(run), table(run, "comparisons")
     names = sorted(board.stability)

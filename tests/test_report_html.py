@@ -61,13 +61,8 @@ def data_of(page: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def run(page_run: Run) -> Run:
-    return page_run
-
-
-@pytest.fixture
-def page(run: Run) -> str:
-    return (run.path / "leaderboard.html").read_text(encoding="utf-8")
+def page(page_run: Run) -> str:
+    return (page_run.path / "leaderboard.html").read_text(encoding="utf-8")
 
 
 def test_it_refers_to_nothing_outside_itself(page: str) -> None:
@@ -117,10 +112,12 @@ def test_answers_are_kept_to_the_last_character(page: str) -> None:
         ]
 
 
-def test_the_scores_beside_the_answers_are_those_of_the_first_seeds(run: Run, page: str) -> None:
+def test_the_scores_beside_the_answers_are_those_of_the_first_seeds(
+    page_run: Run, page: str
+) -> None:
     data = data_of(page)
     variants = [variant["name"] for variant in data["variants"]]
-    trial = next(t for t in run.trials() if t.spec.variant == "sft" and t.spec.seed == 0)
+    trial = next(t for t in page_run.trials() if t.spec.variant == "sft" and t.spec.seed == 0)
     rows = pq.read_table(trial.scores_path).to_pylist()
     for decoding, metric in (("sampled", "rouge_l"), ("greedy", "rouge_l_greedy")):
         stored = [row["value"] for row in rows if (row["set"], row["metric"]) == ("dolly", metric)]
@@ -149,9 +146,9 @@ def test_of_several_decoding_seeds_the_first_is_shown(tmp_path: Path) -> None:
     assert score == next(round(r[4], 1) for r in scores if r[:4] == ("dolly", 3, 10, "rouge_l"))
 
 
-def test_every_view_shows_the_figures_of_the_table(run: Run, page: str) -> None:
+def test_every_view_shows_the_figures_of_the_table(page_run: Run, page: str) -> None:
     data = data_of(page)
-    board = build_board(run)
+    board = build_board(page_run)
     for (variant, name, metric), row in board.rows.items():
         view = data["views"][name][metric]
         place = [entry["name"] for entry in data["variants"]].index(variant)
@@ -172,10 +169,7 @@ def test_default_page_stays_below_five_megabytes(tmp_path: Path) -> None:
     assert 2_000_000 < len(page.encode()) < FIVE_MB < len(every.encode())
     assert [len(s["items"]) for s in data_of(every)["samples"].values()] == [6, 4]
     assert {len(s["items"]) for s in data_of(page)["samples"].values()} == {1}
-
-
-def test_no_samples_can_be_asked_for(run: Run) -> None:
-    assert data_of(to_html(build_board(run), run, 0))["samples"] == {}
+    assert data_of(to_html(board, run, 0))["samples"] == {}
 
 
 def test_without_prompts_the_answers_stand_alone(tmp_path: Path) -> None:
@@ -195,8 +189,10 @@ def test_withheld_sets_lose_prompts_and_references_and_keep_answers(page: str) -
     assert after | {"samples": None} == before | {"samples": None}
 
 
-def test_published_files_hold_no_record_that_may_not_be_passed_on(run: Run, tmp_path: Path) -> None:
-    folder = publish(run, tmp_path)
+def test_published_files_hold_no_record_that_may_not_be_passed_on(
+    page_run: Run, tmp_path: Path
+) -> None:
+    folder = publish(page_run, tmp_path)
     texts = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
     for secret in (b"vicuna-question", b"vicuna-input", b"vicuna-reference", b"vicuna-other"):
         assert not any(secret in text for text in texts)

@@ -24,11 +24,6 @@ INJECT = (
 NAMES = "#table tbody th"
 
 
-@pytest.fixture
-def run(page_run: Run) -> Run:
-    return page_run
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[str]:
     with chromium() as address:
@@ -36,10 +31,10 @@ def browser() -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser: str, run: Run) -> Iterator[Page]:
+def page(browser: str, page_run: Run) -> Iterator[Page]:
     with tab(browser) as page:
         page.screen(1280, 900)
-        page.open(run.path / "leaderboard.html")
+        page.open(page_run.path / "leaderboard.html")
         yield page
 
 
@@ -148,9 +143,9 @@ def test_profiles_are_of_the_ticked_variants(page: Page) -> None:
 @pytest.mark.parametrize("chosen", ["amid[alpha=-3]", "sft", "amid[alpha=1]"])
 @pytest.mark.parametrize("name", ["average", "vicuna"])
 def test_any_variant_is_compared_with_all_others(
-    page: Page, run: Run, chosen: str, name: str
+    page: Page, page_run: Run, chosen: str, name: str
 ) -> None:
-    table = pd.read_csv(run.path / "comparisons.csv")
+    table = pd.read_csv(page_run.path / "comparisons.csv")
     table = table[(table["set"] == name) & (table.metric == "rouge_l")]
     ahead = table[table.variant == chosen].set_index("other")
     behind = table[table.other == chosen].set_index("variant")
@@ -189,9 +184,9 @@ def test_a_sample_shows_prompt_references_answers_and_scores(page: Page) -> None
 
 
 def test_no_answer_becomes_markup_even_without_the_policy(
-    browser: str, run: Run, tmp_path: Path
+    browser: str, page_run: Run, tmp_path: Path
 ) -> None:
-    text = (run.path / "leaderboard.html").read_text(encoding="utf-8")
+    text = (page_run.path / "leaderboard.html").read_text(encoding="utf-8")
     bare, count = re.subn(r"<meta http-equiv=[^>]*>", "", text)
     assert count == 1
     (tmp_path / "bare.html").write_text(bare, encoding="utf-8")
@@ -226,10 +221,10 @@ def title_becomes_ran(page: Page) -> bool:
 
 
 def test_published_page_says_why_prompts_are_missing(
-    browser: str, run: Run, tmp_path: Path
+    browser: str, page_run: Run, tmp_path: Path
 ) -> None:
     with tab(browser) as page:
-        page.open(publish(run, tmp_path) / "leaderboard.html")
+        page.open(publish(page_run, tmp_path) / "leaderboard.html")
         page.choose("#sample-set", "vicuna")
         assert page.texts("#prompt p") == [
             "Prompt and references are left out: this set's records may not be passed on "
@@ -316,10 +311,10 @@ def test_on_a_phone_only_the_tables_scroll_sideways(page: Page) -> None:
     assert min(width for width in names if width) >= 85
 
 
-def test_without_scripts_the_table_still_stands_there(browser: str, run: Run) -> None:
+def test_without_scripts_the_table_still_stands_there(browser: str, page_run: Run) -> None:
     with tab(browser) as page:
         page.send("Emulation.setScriptExecutionDisabled", value=True)
-        page.open(run.path / "leaderboard.html")
+        page.open(page_run.path / "leaderboard.html")
         page.send("DOM.enable")
         root = page.send("DOM.getDocument", depth=0)["root"]["nodeId"]
         cells = page.send("DOM.querySelectorAll", nodeId=root, selector="noscript tbody th")

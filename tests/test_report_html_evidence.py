@@ -4,7 +4,6 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -58,20 +57,15 @@ class Tables(HTMLParser):
 
 
 @pytest.fixture
-def run(page_run: Run) -> Run:
-    return page_run
-
-
-@pytest.fixture
-def page(run: Run) -> Tables:
-    return Tables((run.path / "leaderboard.html").read_text(encoding="utf-8"))
+def page(page_run: Run) -> Tables:
+    return Tables((page_run.path / "leaderboard.html").read_text(encoding="utf-8"))
 
 
 def test_ranks_are_shares_of_all_resamplings_and_agree_with_the_table(
-    run: Run, page: Tables
+    page_run: Run, page: Tables
 ) -> None:
     rows = page.headed("rank", "1", "2", "3")
-    ranks = pd.read_csv(run.path / "ranks.csv")
+    ranks = pd.read_csv(page_run.path / "ranks.csv")
     best = (
         ranks[(ranks["set"] == "average") & (ranks.metric == "rouge_l")]
         .set_index("variant")
@@ -83,28 +77,28 @@ def test_ranks_are_shares_of_all_resamplings_and_agree_with_the_table(
         assert shares[0] == pytest.approx(100 * best[name], abs=0.5)
 
 
-def test_variance_components_are_on_the_page(run: Run, page: Tables) -> None:
-    variance = pd.read_csv(run.path / "variance.csv")
+def test_variance_components_are_on_the_page(page_run: Run, page: Tables) -> None:
+    variance = pd.read_csv(page_run.path / "variance.csv")
     sampled = variance[(variance["set"] == "average") & (variance.metric == "rouge_l")]
     own = sampled[sampled.scope == "row"]
     shown = {row[0]: float(row[1]) for row in page.headed("source", "in a row")}
     assert list(shown) == list(own.component)
-    assert np.allclose(list(shown.values()), own.contribution, atol=5.1e-5)
+    assert list(shown.values()) == pytest.approx(list(own.contribution), abs=5.1e-5)
 
 
-def test_costs_are_on_the_page(run: Run, page: Tables) -> None:
-    cost = pd.read_csv(run.path / "cost.csv")
+def test_costs_are_on_the_page(page_run: Run, page: Tables) -> None:
+    cost = pd.read_csv(page_run.path / "cost.csv")
     rows = page.headed("variant", "n seeds", "train seconds")
     assert [row[0] for row in rows] == list(cost.variant)
     assert [float(row[2]) for row in rows] == pytest.approx(list(cost.train_seconds), rel=1e-3)
 
 
 def test_every_table_of_the_evidence_and_stability_files_is_on_the_page(
-    run: Run, page: Tables
+    page_run: Run, page: Tables
 ) -> None:
     shown = [tuple(map(tuple, rows)) for rows in page.tables]
     for name in ("evidence.md", "stability.md"):
-        text = (run.path / name).read_text(encoding="utf-8")
+        text = (page_run.path / name).read_text(encoding="utf-8")
         blocks = re.findall(r"(?m)(?:^\|.*\n)+", text)
         assert blocks
         for block in blocks:

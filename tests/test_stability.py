@@ -42,8 +42,15 @@ def test_no_monotone_curve_has_a_spike(values: list[float], rising: bool) -> Non
     assert spikes(sorted(values, reverse=not rising)) == 0
 
 
-def test_noise_on_a_falling_loss_is_no_spike() -> None:
+def test_noise_a_drop_and_what_is_not_finite_are_no_spikes() -> None:
     assert sum(spikes(noisy(seed)) for seed in range(30)) <= 1
+    drop = noisy(3, relative=0.03)
+    drop[150] /= 3
+    assert spikes(drop) == 0
+    assert spikes([*FALLING, np.inf, np.nan]) == 0  # divergence
+    noiseless = FALLING.copy()
+    noiseless[150] *= 1.1
+    assert spikes(noiseless) == 1
 
 
 @pytest.mark.parametrize("at", [3, 40, 150, 296])
@@ -53,12 +60,6 @@ def test_a_jump_of_the_loss_is_one_spike(at: int, width: int) -> None:
     before = spikes(loss)
     loss[at : min(at + width, 298)] *= 2.5
     assert spikes(loss) == before + 1
-
-
-def test_two_jumps_are_two_spikes() -> None:
-    loss = noisy(2, relative=0.03)
-    loss[[100, 120]] *= 3
-    assert spikes(loss) == 2
 
 
 def test_a_spike_is_found_where_it_is_with_its_height() -> None:
@@ -78,27 +79,11 @@ def test_steps_that_the_log_lacks_do_not_move_a_spike() -> None:
     assert [spike.step for spike in find_spikes(kept + 1, loss[kept])] == [101]
 
 
-def test_a_drop_is_no_spike() -> None:
-    loss = noisy(3, relative=0.03)
-    loss[150] /= 3
-    assert spikes(loss) == 0
-
-
-def test_a_spike_in_a_noiseless_loss_counts() -> None:
-    loss = FALLING.copy()
-    loss[150] *= 1.1
-    assert spikes(loss) == 1
-
-
 @given(st.integers(0, 50), st.floats(1e-3, 1e3))
 def test_the_scale_of_the_loss_moves_no_spike(seed: int, scale: float) -> None:
     loss = noisy(seed)
     loss[[50, 200]] *= 2
     assert spikes(scale * loss) == spikes(loss)
-
-
-def test_non_finite_losses_are_divergence_not_spikes() -> None:
-    assert spikes([*FALLING, np.inf, np.nan]) == 0
 
 
 def test_gradient_figures_are_numpys() -> None:
@@ -110,8 +95,10 @@ def test_gradient_figures_are_numpys() -> None:
     assert figures.clipped_share == pytest.approx(np.mean(norms > 1))
 
 
-def test_dev_gap_is_what_was_lost_since_the_best_step() -> None:
+def test_gap_and_steps_are_those_of_the_logged_values() -> None:
     assert trial(log(dev_nll=[3.0, None, 1.5, 1.0, 1.25])).dev_gap == pytest.approx(0.25)
+    figures = trial(log(tvd=[0.5, None, 0.3, 0.2, 0.4]), threshold=0.3)
+    assert figures.steps_to_threshold == 3
 
 
 def test_an_empty_log_gives_nan_and_no_zero() -> None:
@@ -121,17 +108,9 @@ def test_an_empty_log_gives_nan_and_no_zero() -> None:
     ).all()
 
 
-def test_threshold_is_nine_tenths_of_the_median_way() -> None:
+def test_threshold_is_nine_tenths_of_the_median_way_or_unknown() -> None:
     logs = [log(tvd=[0.5, None, last]) for last in (0.1, 0.2, 0.45)]
     assert threshold_of(logs) == pytest.approx(0.5 - 0.9 * (0.5 - 0.2))
-
-
-def test_steps_to_threshold_is_the_first_logged_step_below_it() -> None:
-    figures = trial(log(tvd=[0.5, None, 0.3, 0.2, 0.4]), threshold=0.3)
-    assert figures.steps_to_threshold == 3
-
-
-def test_without_diagnostics_there_is_no_threshold() -> None:
     assert np.isnan(threshold_of([log(loss=[1.0, 2.0])]))
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from kdbench.base.seeds import derive
 from kdbench.report.table import AVERAGE, Board
-from kdbench.runs.results import SeedGrid
 from kdbench.stats.bootstrap import Resampled, percentile, resample
 from kdbench.stats.intervals import Floats, over_seeds
 from kdbench.stats.paired import (
@@ -34,13 +33,9 @@ GREEDY = "rouge_l_greedy"
 class Evidence:
     """The ranked variants' scores on the training seeds and initial students that all have.
 
-    Attributes:
-        board: the run's board.
-        variants: the ranked variants, the best first.
-        scores: per set, [variants, seeds, initial students, decodings, samples].
-        columns: `average`, then the sets if there are several: the sets of each.
-        drawn: per column, the hierarchical bootstrap's draws.
-        metric: what the scores are.
+    The ranked `variants` stand the best first. `scores` are of `metric`, per set [variants, seeds,
+    initial students, decodings, samples]; `columns` has the sets of `average`, then of each set if
+    there are several; `drawn` per column the hierarchical bootstrap's draws.
     """
 
     board: Board
@@ -95,15 +90,11 @@ class Evidence:
 
 
 def collect(board: Board, metric: str = METRIC) -> Evidence | None:
-    """The evidence of a board.
-
-    Returns:
-        None where fewer than two variants share a training seed, or a trial lacks the metric.
-    """
+    """The evidence; None where under two variants share a training seed or a metric is missing."""
     variants = list(board.stability)
     if len(variants) < 2 or not board.seeds:
         return None
-    grid = SeedGrid(tuple(board.seeds), tuple(board.init_seeds))
+    grid = board.grid
     trials = [board.trials[variant] for variant in variants]
     if any(
         (name, metric) not in one.scores for name in board.sets for own in trials for one in own
@@ -177,10 +168,7 @@ def comparisons_frame(evidence: Evidence) -> pd.DataFrame:
 def paired(figures: Floats, half: Floats, p: Floats) -> dict[str, Floats]:
     """By figure, [k, k]: what is known of every paired difference, the row's minus the column's.
 
-    Args:
-        figures: [k, seeds].
-        half: of the differences' intervals, [k, k].
-        p: of the differences, corrected, [k, k].
+    `figures` are [k, seeds]; of the differences, the intervals' `half` and corrected `p`, [k, k].
     """
     differences = figures[:, None] - figures[None, :]
     mean = differences.mean(axis=-1)

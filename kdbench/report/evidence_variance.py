@@ -78,11 +78,7 @@ def variance_frame(evidence: Evidence) -> pd.DataFrame:
 
 
 def init_share(shares: Mapping[str, float]) -> InitShare:
-    """What is known of the initial student as a source of variance.
-
-    Args:
-        shares: by component. That of the decoding seed counts with the others'.
-    """
+    """What is known of the initial student; the decoding seed's share counts with the others'."""
     known = [(set(name.split(TIMES)) - {DECODING}, share) for name, share in shares.items()]
     return InitShare(
         sum(share for factors, share in known if factors == {INIT}),

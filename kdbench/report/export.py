@@ -16,6 +16,7 @@ from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.report.frames import BoardFrames, RunFrames, frames_of
 from kdbench.report.lm_eval import write_lm_eval
+from kdbench.report.table import write_csv
 from kdbench.runs.folder import Run
 
 Format = Literal["parquet", "duckdb", "csv", "lm-eval"]
@@ -26,13 +27,9 @@ MANIFEST = "export.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """What was written: a folder or a database file, with so many rows per table or kind of file.
 
-    Attributes:
-        path: the folder, or the database file.
-        rows: per table, or per kind of file.
-        withheld: the sets whose prompts and references were left out.
-        open_trials: that are not finished; they have no scores.
+    Prompts and references of the `withheld` sets were left out; `open_trials` have no scores yet.
     """
 
     path: Path
@@ -83,8 +80,7 @@ def export(
                 if kind == "parquet":
                     pq.write_table(to_arrow(table), folder / f"{name}.parquet", compression="zstd")
                 else:
-                    text = _to_text(table)
-                    text.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+                    write_csv(folder / f"{name}.csv", _to_text(table))
             manifest = {
                 "run": run.path.resolve().name,
                 "format": kind,

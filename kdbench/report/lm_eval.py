@@ -51,15 +51,9 @@ class _Task:
 def write_lm_eval(
     frames: RunFrames | BoardFrames, folder: Path, withheld: Sequence[str]
 ) -> dict[str, int]:
-    """Writes a folder per model.
+    """Writes a folder per model; returns how many models, tasks and lines of samples there are.
 
-    Args:
-        frames: of a run with answers.
-        folder: to write into.
-        withheld: sets whose prompts and references are left out; their digests stay.
-
-    Returns:
-        How many models, tasks and lines of samples were written.
+    Of the withheld sets, prompts and references are left out; their digests stay.
 
     Raises:
         UserError: the run has no answers, which a published board never has.
@@ -93,7 +87,15 @@ def write_lm_eval(
             **{key: row[key] for key in ("objective", "params", "seed")},
         }
         results = _results(frames, tasks, scores[key], logged) | {
-            "config": _config(frames, arguments),
+            "config": {
+                "model": "kdbench",
+                "model_args": arguments,
+                "model_dtype": frames.spec.shared.dtype,
+                "batch_sizes": [],
+                "bootstrap_iters": 0,
+                **dict.fromkeys(("random_seed", "numpy_seed", "torch_seed"), row["seed"]),
+                **dict.fromkeys(UNKNOWN_CONFIG),
+            },
             "git_hash": commands[-1]["commit"] if commands else None,
             "date": begun.timestamp(),
             "model_source": "kdbench",
@@ -133,13 +135,10 @@ def _tasks(frames: RunFrames, withheld: Sequence[str]) -> list[_Task]:
 
 
 def _of_task(task: _Task, frame: pd.DataFrame) -> pd.DataFrame:
-    """Those of a trial's scores or answers that are a task's."""
-    return frame[(frame["set"] == task.set) & ((frame["decoding_seed"] == GREEDY) == task.greedy)]
-
-
-def _scores_of(task: _Task, scores: pd.DataFrame) -> pd.DataFrame:
-    """A task's scores, its metrics named without their decoding."""
-    rows = _of_task(task, scores)
+    """Those of a trial's scores or answers that are a task's; metrics lose the decoding's name."""
+    rows = frame[(frame["set"] == task.set) & ((frame["decoding_seed"] == GREEDY) == task.greedy)]
+    if "metric" not in rows:
+        return rows
     return rows.assign(metric=rows["metric"].str.removesuffix("_greedy"))
 
 
@@ -147,7 +146,7 @@ def _samples(
     frames: RunFrames, task: _Task, scores: pd.DataFrame, answers: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """One line per document; metrics are means over decoding seeds."""
-    rows = _scores_of(task, scores)
+    rows = _of_task(task, scores)
     per_sample = rows[rows["sample"] != WHOLE_SET].pivot_table(
         index="sample", columns="metric", values="value"
     )
@@ -186,7 +185,7 @@ def _results(
     scores: pd.DataFrame,
     logged: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    results = {task.name: _metrics(task, _scores_of(task, scores)) for task in tasks}
+    results = {task.name: _metrics(task, _of_task(task, scores)) for task in tasks}
     names = [task.name for task in tasks]
     groups = {}
     for greedy, group in ((False, AVERAGE), (True, f"{AVERAGE}_greedy")):
@@ -217,9 +216,9 @@ def _results(
 
 def _metrics(task: _Task, rows: pd.DataFrame) -> dict[str, Any]:
     """The mean of each metric and its standard error over documents, as `<metric>,none`."""
-    found: dict[str, Any] = {"name": task.name, "alias": task.name}
+    length = int(rows.loc[rows["sample"] != WHOLE_SET, "sample"].nunique())
+    found: dict[str, Any] = {"name": task.name, "alias": task.name, "sample_len": length}
     per_sample = rows.groupby(["metric", "sample"])["value"].mean()
-    found["sample_len"] = int(rows.loc[rows["sample"] != WHOLE_SET, "sample"].nunique())
     for metric, values in per_sample.groupby("metric"):
         n = len(values)
         found[f"{metric},{FILTER}"] = float(values.mean())
@@ -229,8 +228,8 @@ def _metrics(task: _Task, rows: pd.DataFrame) -> dict[str, Any]:
 
 def _average(name: str, members: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The unweighted mean over tasks, its error that of independent documents."""
-    found: dict[str, Any] = {"name": name, "alias": name}
-    found["sample_len"] = sum(member["sample_len"] for member in members)
+    length = sum(member["sample_len"] for member in members)
+    found: dict[str, Any] = {"name": name, "alias": name, "sample_len": length}
     for key in members[0]:
         if key.endswith(f",{FILTER}"):
             values = [member[key] for member in members]
@@ -270,18 +269,6 @@ def _decoding(frames: RunFrames, task: _Task) -> dict[str, Any]:
         "max_gen_toks": decoding.max_new_tokens,
         "no_repeat_ngram_size": decoding.no_repeat_ngram_size,
         **({} if task.greedy else sampled),
-    }
-
-
-def _config(frames: RunFrames, arguments: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "model": "kdbench",
-        "model_args": arguments,
-        "model_dtype": frames.spec.shared.dtype,
-        "batch_sizes": [],
-        "bootstrap_iters": 0,
-        **dict.fromkeys(("random_seed", "numpy_seed", "torch_seed"), arguments["seed"]),
-        **dict.fromkeys(UNKNOWN_CONFIG),
     }
 
 

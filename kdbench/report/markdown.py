@@ -23,11 +23,7 @@ def from_markdown(text: str, deeper: int) -> Markup:
     """A report's Markdown: paragraphs, lists, code, and tables that scroll by themselves.
 
     Markup and links within it stay text, and no attribute sets a style, which the page's policy
-    would refuse.
-
-    Args:
-        text: whose first heading, its title, is left out.
-        deeper: levels by which the other headings go down.
+    would refuse. The first heading, its title, is left out; the others go down by `deeper` levels.
     """
     parser = MarkdownIt("commonmark").enable("table").disable(list(LINKING))
     tokens = parser.parse(text)

@@ -7,19 +7,19 @@ from collections.abc import Collection
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from kdbench.base.strict_yaml import dump_yaml
 from kdbench.base.templates import render
 from kdbench.report.evidence import Written
-from kdbench.report.html_evidence import evidence_data, evidence_markup
 from kdbench.report.markdown import from_markdown
 from kdbench.report.notes import notes
 from kdbench.report.page_data import page_data
 from kdbench.report.render import cells, columns
 from kdbench.report.stability import stability_markdown
-from kdbench.report.table import Board, stability_frame
+from kdbench.report.table import AVERAGE, Board, stability_frame
 from kdbench.runs.folder import Run
 from kdbench.runs.results import cost_frame
 
@@ -27,6 +27,8 @@ DATA_BEGIN = '<script type="application/json" id="data">'
 DATA_END = "</script>"
 SCRIPTS = ("base.js", "table.js", "curves.js", "evidence.js", "samples.js", "start.js")
 """One script in the page, in this order."""
+PAIR = ("difference", "ci_low", "ci_high", "p_holm", "effect_size", "improvement", "win_rate")
+"""The figures of a pair of variants, in this order on the page."""
 
 
 def to_html(
@@ -36,13 +38,8 @@ def to_html(
 
     What models, records and users wrote enters it in two ways only: escaped into the markup, or as
     JSON without a `<`, from which the script makes text nodes. Its content-security policy runs no
-    script but the page's own and loads nothing.
-
-    Args:
-        board: of the run.
-        run: whose folder holds spec.yaml and, where they are kept, answers and provenance.json.
-        samples: of each evaluation set; None for as many as fit into 5 MB, 20 at most.
-        written: the run's evidence, where it has some.
+    script but the page's own and loads nothing. Without a number of samples of each set, it has as
+    many as fit into 5 MB, 20 at most.
     """
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
     spec = run.spec.model_dump(mode="json")
@@ -76,6 +73,46 @@ def to_html(
     )
 
 
+def evidence_data(written: Written) -> dict[str, Any]:
+    """What the page's script draws.
+
+    `pairs` are per set [place of one variant, place of the other, *PAIR], the places among
+    `variants`; `profile` is per variant [level, share, low, high].
+    """
+    variants, profile = written.evidence.variants, written.profile
+    place = {name: number for number, name in enumerate(variants)}
+    pairs: dict[str, list[list[float | None]]] = {name: [] for name in written.evidence.columns}
+    for row in written.comparisons.itertuples(index=False):
+        figures = [_number(getattr(row, name)) for name in PAIR]
+        pairs[str(row.set)].append([place[str(row.variant)], place[str(row.other)], *figures])
+    shares = profile.shares
+    bands = zip(shares.estimate, shares.low, shares.high, strict=True)
+    return {
+        "variants": variants,
+        "pairs": pairs,
+        "label": profile.label,
+        "profile": {
+            name: [list(map(_number, point)) for point in zip(profile.levels, *band, strict=True)]
+            for name, band in zip(variants, bands, strict=True)
+        },
+    }
+
+
+def evidence_markup(written: Written) -> Markup:
+    """What needs no script: how often each variant takes each rank, and evidence.md.
+
+    A rank's cell has a shade for its share, in tenths.
+    """
+    evidence = written.evidence
+    shares = evidence.ranks[AVERAGE].share
+    ranks = [
+        (name, [(share, int(np.ceil(10 * share))) for share in row])
+        for name, row in zip(evidence.variants, shares, strict=True)
+    ]
+    table = render("report/ranks.html", evidence=evidence, ranks=ranks)
+    return Markup(table) + from_markdown(written.text, deeper=1)
+
+
 def withhold(page: str, free: Collection[str]) -> str:
     """A page without the prompts and references of all sets but the `free` ones.
 
@@ -91,6 +128,10 @@ def withhold(page: str, free: Collection[str]) -> str:
                 for field in ("instruction", "input", "references"):
                     item.pop(field, None)
     return f"{head}{found}{_json(data)}{DATA_END}{tail}"
+
+
+def _number(value: float) -> float | None:
+    return None if pd.isna(value) else float(f"{value:.4g}")
 
 
 def _json(data: dict[str, Any]) -> str:

@@ -45,13 +45,7 @@ Answer = tuple[str, float]
 
 
 def page_data(board: Board, run: Run, samples: int | None) -> dict[str, Any]:
-    """Everything that the page's script shows.
-
-    Args:
-        board: of the run.
-        run: where the answers lie.
-        samples: of each set; None for as many as fit.
-    """
+    """Everything that the page's script shows; `samples` of each set, None for as many as fit."""
     sets = [AVERAGE, *board.sets]
     metrics = [name for name in METRICS if any(key[2] == name for key in board.rows)]
     header, _ = cells(board, {"": (AVERAGE, metrics[0])})
@@ -108,12 +102,8 @@ def _number(value: float) -> float | None:
 def samples_of(board: Board, run: Run, count: int | None) -> dict[str, Any]:
     """Per set: its first samples, each with every variant's answers under both decodings.
 
-    The answers are those of a variant's first training seed and first decoding seed.
-
-    Args:
-        board: of the run.
-        run: where prompts and answers lie.
-        count: samples of each set; None for as many as fit into the budget, 20 at most.
+    The answers are those of a variant's first training seed and first decoding seed. Without a
+    count, as many samples of each set as fit into the budget, 20 at most.
     """
     wanted = MOST if count is None else count
     sets = {name: _set(board, run, name, wanted) for name in board.sets}

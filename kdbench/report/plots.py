@@ -4,7 +4,7 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 
 import matplotlib as mpl
@@ -15,8 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kdbench.base.store import write_bytes
 from kdbench.report.style import SETTINGS, Colour, colours_of, shortened
 from kdbench.report.table import AVERAGE, Board, Row
+from kdbench.runs.folder import Run
 from kdbench.runs.results import DIAGNOSTICS, TrialResult
 from kdbench.stats.stability import column
 
@@ -41,6 +43,13 @@ def draw_all(board: Board) -> dict[str, Figure]:
     with mpl.rc_context(SETTINGS):
         drawn = {name: draw(board) for name, draw in plots.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def write_plots(run: Run, figures: Mapping[str, Figure]) -> None:
+    """Writes plots by file name without suffix, each as PNG and SVG."""
+    for name, figure in figures.items():
+        for suffix in ("png", "svg"):
+            write_bytes(run.path / "plots" / f"{name}.{suffix}", to_bytes(figure, suffix))
 
 
 def to_bytes(figure: Figure, suffix: str) -> bytes:

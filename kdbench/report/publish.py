@@ -44,13 +44,8 @@ PAGE = "leaderboard.html"
 def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
     """Publishes a run, after a new report where trials have finished since the last one.
 
-    Safe beside the run itself and beside other reports of it.
-
-    Returns:
-        What was published, in words.
-
-    Raises:
-        UserError: no trial is finished; or as `publish`.
+    Safe beside the run itself and beside other reports of it. Returns, in words, what was
+    published; raises what `publish` does, or a UserError where no trial is finished.
     """
     from kdbench.report.write import write_report  # brings pandas and the plots
 
@@ -79,10 +74,7 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
     Of prompts and references, the page keeps those of the sets that spec.yaml marks
     `redistribute: true`; no other file holds any.
 
-    Args:
-        run: with its report.
-        boards: gets the board.
-        trials: also the small files of the finished trials, for `kdbench run --accept`.
+    With `trials`, also the small files of the finished trials, for `kdbench run --accept`.
 
     Raises:
         UserError: the run has no leaderboard yet, or lacks trials that the board holds.
@@ -113,17 +105,14 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
 def check_nothing_is_lost(
     run: Run, target: Path, shared: Shared, *, trials: bool, coming: Collection[TrialFiles] = ()
 ) -> None:
-    """Refuses to replace trials of the same settings that are only in the board.
+    """Refuses to replace trials of the same settings that are only in the board `target`.
 
     Args:
-        run: to be published.
-        target: the board that it would replace.
-        shared: what all trials of the run share.
         trials: whether the finished trials are published too.
         coming: trials that will be finished by then.
 
     Raises:
-        UserError: naming them.
+        UserError: naming those that would be lost.
     """
     store.sweep(target.parent)  # a killed command may have set the board aside
     board = Run(target)

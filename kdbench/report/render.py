@@ -20,12 +20,9 @@ COSTS: dict[str, Callable[[Cost], float]] = {
 
 @dataclass(frozen=True)
 class TableCell:
-    """What stands in one cell.
+    """What stands in one cell; `value` is the number that the text says, NaN where it says none.
 
-    Attributes:
-        text: of people's table.
-        bold: whether it stands out, undiverged and in the first tier of its column.
-        value: the number that the text says, NaN where it says none.
+    Bold is what is undiverged and in the first tier of its column.
     """
 
     text: str
@@ -34,13 +31,7 @@ class TableCell:
 
 
 def to_markdown(board: Board, title: str, *, sets: bool = True) -> str:
-    """The table and its notes as Markdown.
-
-    Args:
-        board: of one run.
-        title: the heading, usually the run's name.
-        sets: whether each set has a column.
-    """
+    """The table and its notes as Markdown; `sets` says whether each set has a column."""
     return _filled("leaderboard.md", board, title, sets=sets)
 
 
@@ -48,10 +39,6 @@ def to_latex(board: Board, title: str) -> str:
     r"""The table as a `tabular` that needs `\usepackage{booktabs}`, and its notes as comments.
 
     Uncommented, the notes are the items of an `itemize`.
-
-    Args:
-        board: of one run.
-        title: usually the run's name; it stands in the first comment.
     """
     return _filled("leaderboard.tex", board, title, sets=True)
 
@@ -60,10 +47,6 @@ def to_console(board: Board, title: str) -> ConsoleMarkdown:
     """The Markdown for `rich.console.Console.print`.
 
     It leaves out the columns of single sets, so that it fits into 120 characters.
-
-    Args:
-        board: of one run.
-        title: the heading, usually the run's name.
     """
     return ConsoleMarkdown(to_markdown(board, title, sets=False))
 

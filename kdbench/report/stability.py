@@ -12,9 +12,8 @@ from scipy import stats
 from kdbench.base.store import write_text
 from kdbench.base.templates import document
 from kdbench.report.evidence_data import paired, pairs
-from kdbench.report.table import Board
+from kdbench.report.table import Board, write_csv
 from kdbench.runs.folder import Run
-from kdbench.runs.results import SeedGrid
 from kdbench.stats.intervals import Floats, Interval, newcombe, over_seeds
 from kdbench.stats.stability import TrialStability
 from kdbench.stats.tiers import HOMOGENEITY_LEVEL, LEVEL, Tiers, holm_list, tiers
@@ -38,30 +37,23 @@ class Figure:
     digits: int
 
 
-def _root(counts: Floats) -> Floats:
-    """Anscombe's scale for counts."""
-    root: Floats = np.sqrt(counts + 3 / 8)
-    return root
-
-
 FIGURES = (
     Figure("dev gap", lambda trial: trial.dev_gap, lambda x: x, "as it is", 4),
-    Figure("spikes", lambda trial: trial.loss_spikes, _root, "square root", 1),
+    Figure(
+        "spikes", lambda trial: trial.loss_spikes, lambda x: np.sqrt(x + 3 / 8), "square root", 1
+    ),
     Figure("gradient CV", lambda trial: trial.grad_norm_cv, np.log, "logarithm", 2),
     Figure("steps to threshold", lambda trial: trial.steps_to_threshold, np.log, "logarithm", 0),
 )
+"""Counts are on Anscombe's scale."""
 
 
 @dataclass(frozen=True)
 class StabilityCell:
     """One variant's figure: over the seeds that have it, `known` of `total`.
 
-    Attributes:
-        interval: over these seeds, NaN where it is not known.
-        known: how many they are.
-        total: training seeds that were compared.
-        never: whether some seed never got there.
-        tier: None where the variant was not told apart from others.
+    `never` says whether some seed never got there; `tier` is None where the variant was not told
+    apart from others.
     """
 
     interval: Interval
@@ -73,14 +65,10 @@ class StabilityCell:
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of all variants.
+    """One figure of all variants, each with a value per training seed that all have.
 
-    Attributes:
-        figure: which.
-        values: per variant, one per training seed that all have.
-        scaled: [variants, seeds] on the figure's scale, of those whose every trial has it.
-        names: of these variants.
-        tiers: how they were told apart; None where they could not be compared.
+    `scaled` is [variants, seeds] on the figure's scale, of the variants `names` whose every trial
+    has it; `tiers` is None where they could not be compared.
     """
 
     figure: Figure
@@ -106,27 +94,16 @@ class Compared:
 
 
 def write_stability(run: Run, board: Board) -> None:
-    """Writes `stability.md`, `stability_comparisons.csv` and `spikes.csv`, if anything trained.
-
-    Args:
-        run: where to.
-        board: the run's.
-    """
+    """Writes `stability.md`, `stability_comparisons.csv` and `spikes.csv`, if anything trained."""
     if not board.stability:
         return
     write_text(run.path / "stability.md", stability_markdown(board, run.path.name))
-    pairs, spikes = stability_comparisons_frame(board), spikes_frame(board)
-    for name, frame in (("stability_comparisons", pairs), ("spikes", spikes)):
-        write_text(run.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_csv(run.path / "stability_comparisons.csv", stability_comparisons_frame(board))
+    write_csv(run.path / "spikes.csv", spikes_frame(board))
 
 
 def stability_markdown(board: Board, title: str) -> str:
-    """The stability leaderboard as Markdown, the calmest variant first.
-
-    Args:
-        board: of one run.
-        title: the run's name.
-    """
+    """The stability leaderboard as Markdown, the calmest variant first."""
     compared = [compare(board, figure) for figure in FIGURES]
     order = _order(board, compared)
     spikes = spikes_frame(board)
@@ -157,7 +134,7 @@ def compare(board: Board, figure: Figure) -> Compared:
 
     A value is the mean over initial students, on the seeds and students that all variants have.
     """
-    grid = _grid(board)
+    grid = board.grid
     values = {
         name: grid.by_seed([figure.of(trial) for trial in grid.of(found.trials)])
         for name, found in board.stability.items()
@@ -201,10 +178,6 @@ def spikes_frame(board: Board) -> pd.DataFrame:
     return frame.assign(others=(together - 1).astype(int))
 
 
-def _grid(board: Board) -> SeedGrid:
-    return SeedGrid(tuple(board.seeds), tuple(board.init_seeds))
-
-
 def _order(board: Board, compared: Sequence[Compared]) -> list[str]:
     """Variants by their share of diverged trials, then by the mean of their ranks by figure."""
     ranks: dict[str, list[float]] = {name: [] for name in board.stability}
@@ -240,7 +213,7 @@ def _gradients(board: Board, order: Sequence[str]) -> dict[str, list[Interval]]:
 
     They have no better end, so no tier either. {} where no trial logged any.
     """
-    grid = _grid(board)
+    grid = board.grid
     found = {}
     for name in order:
         trials = grid.of(board.stability[name].trials)

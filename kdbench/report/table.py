@@ -4,11 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from kdbench.base.registry import INITIAL_STUDENT, TEACHER
+from kdbench.base.store import write_text
 from kdbench.config.schema import DEV
 from kdbench.runs.folder import Run
 from kdbench.runs.results import RANKED, Cost, SeedGrid, TrialResult, finished_trials, grid_of
@@ -16,7 +18,6 @@ from kdbench.runs.scores import METRICS
 from kdbench.stats import intervals
 from kdbench.stats.intervals import Floats
 from kdbench.stats.stability import (
-    TrialStability,
     VariantStability,
     of_trial,
     of_variant,
@@ -91,6 +92,11 @@ class Board:
     unlike: dict[str, int] = field(default_factory=dict)
 
     @property
+    def grid(self) -> SeedGrid:
+        """The seeds and initial students that were compared."""
+        return SeedGrid(tuple(self.seeds), tuple(self.init_seeds))
+
+    @property
     def decodings(self) -> int:
         """How many decoding seeds every student was sampled with; 0 for one."""
         if all(math.isnan(row.sd_decoding) for row in self.rows.values()):
@@ -121,6 +127,11 @@ def to_frame(board: Board) -> pd.DataFrame:
     """The tidy table, columns as in `Row`."""
     frame = pd.DataFrame(list(board.rows.values()), columns=[f.name for f in fields(Row)])
     return frame.astype({"tier": "Int64"})
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a table whole or not at all, every float to its last bit."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def stability_frame(board: Board) -> pd.DataFrame:
@@ -183,15 +194,10 @@ def build_board(run: Run) -> Board:
         trials=by_variant,
         set_aside=len(trials) - sum(map(len, by_variant.values())),
         mixed=tuple(run.provenance.mixed),
-        budget=_budget(run),
+        budget="fixed" if run.spec.tuning is None else str(run.spec.tuning.trials),
         dropout=max((t.dropout for group in ranked.values() for t in group), default=0.0),
         unlike=_unlike(trials),
     )
-
-
-def _budget(run: Run) -> str:
-    tuning = run.spec.tuning
-    return "fixed" if tuning is None else str(tuning.trials)
 
 
 def _unlike(trials: Sequence[TrialResult]) -> dict[str, int]:
@@ -287,19 +293,18 @@ def _stability(
     )
     return threshold, {
         name: of_variant(
-            [_trial_stability(trial, threshold) for trial in group],
+            [
+                of_trial(
+                    trial.log,
+                    seed=trial.seed,
+                    init_seed=trial.init_seed,
+                    diverged=trial.diverged,
+                    diverged_at=trial.diverged_at,
+                    threshold=threshold,
+                )
+                for trial in group
+            ],
             grid_of([group]).by_seed([trial.figure(sets, "rouge_l") for trial in group]),
         )
         for name, group in trained.items()
     }
-
-
-def _trial_stability(trial: TrialResult, threshold: float) -> TrialStability:
-    return of_trial(
-        trial.log,
-        seed=trial.seed,
-        init_seed=trial.init_seed,
-        diverged=trial.diverged,
-        diverged_at=trial.diverged_at,
-        threshold=threshold,
-    )

@@ -15,9 +15,9 @@ from kdbench.base.seeds import derive
 from kdbench.base.store import read_json, write_text
 from kdbench.base.templates import document
 from kdbench.config.identity import canonical
-from kdbench.report.evidence_plots import write_plots
+from kdbench.report.plots import write_plots
 from kdbench.report.style import SETTINGS, colours_of, shortened
-from kdbench.report.table import AVERAGE, Board, Row
+from kdbench.report.table import AVERAGE, Board, Row, write_csv
 from kdbench.runs.folder import Run
 from kdbench.runs.results import TrialResult, finished_trials, grid_of
 from kdbench.stats.intervals import Floats, Interval, over_samples, over_seeds
@@ -59,15 +59,9 @@ class Worth:
 class Price:
     """One objective's candidates, and what choosing among them gained.
 
-    Attributes:
-        label: the objective as it was asked for.
-        chosen: the candidate that dev chose.
-        candidates: as in tuning.json, the untuned one first.
-        tests: of each candidate, the average over the evaluation sets.
-        picked: how often each was chosen on the average, as a share of the halvings.
-        n_seeds: trainings of each candidate.
-        choices: per set and for `average`, by way of choosing.
-        set_over_average: what choosing per set gains over choosing on the average.
+    `candidates` are those of tuning.json, the untuned one first; per candidate, `tests` has its
+    average over the evaluation sets, `picked` the share of the halvings that chose it on average.
+    `choices` are per set and for `average`, by way of choosing.
     """
 
     label: str
@@ -84,14 +78,9 @@ class Price:
 class Sensitivity:
     """One variant at its own learning rate, at half and at twice of it.
 
-    Attributes:
-        variant: at its own rate.
-        lr: its own rate.
-        rows: of the leaderboard's average, by factor of the rate, the lowest first.
-        best: factor of the best rate.
-        short: by how much the variant's own rate falls short of the best, paired.
-        gain: what choosing the rate gains, reported on what did not make the choice.
-        n_seeds: training seeds that all three have.
+    `rows` are the leaderboard's averages by factor of the rate, the lowest first, and `best` the
+    factor of the best. `short` is by how much the own rate falls short of it, paired; `gain` what
+    choosing the rate gains, reported on what did not make the choice.
     """
 
     variant: str
@@ -104,33 +93,19 @@ class Sensitivity:
 
 
 def write_tuning(run: Run, board: Board) -> None:
-    """Writes `tuning.{md,csv}` of a tuned run, and `lr-sensitivity.*` where neighbours were run.
-
-    Args:
-        run: where to.
-        board: the run's.
-    """
+    """Writes `tuning.{md,csv}` of a tuned run, and `lr-sensitivity.*` where neighbours were run."""
     title = run.path.name
     if tuned := prices(run, board):
-        _write(run, "tuning", prices_frame(tuned), tuning_markdown(tuned, board, title))
+        write_csv(run.path / "tuning.csv", prices_frame(tuned))
+        write_text(run.path / "tuning.md", tuning_markdown(tuned, board, title))
     if rates := sensitivities(run, board):
-        text = sensitivity_markdown(rates, title)
-        _write(run, "lr-sensitivity", sensitivity_frame(rates), text)
+        write_csv(run.path / "lr-sensitivity.csv", sensitivity_frame(rates))
+        write_text(run.path / "lr-sensitivity.md", sensitivity_markdown(rates, title))
         write_plots(run, {"lr-sensitivity": draw_sensitivity(rates, board)})
 
 
-def _write(run: Run, name: str, frame: pd.DataFrame, text: str) -> None:
-    write_text(run.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(run.path / f"{name}.md", text)
-
-
 def prices(run: Run, board: Board) -> list[Price]:
-    """The price of tuning of every objective whose candidates are all finished; [] if not tuned.
-
-    Args:
-        run: the main run.
-        board: its board, for the evaluation sets.
-    """
+    """The price of tuning of every objective whose candidates are all finished; [] if not tuned."""
     path = run.path / "tuning.json"
     if not path.exists():
         return []
@@ -228,9 +203,7 @@ def _sensitivity(board: Board, rate: float, names: list[str]) -> Sensitivity | N
 def _tables(groups: Sequence[Sequence[TrialResult]], sets: list[str]) -> dict[str, Floats]:
     """Per set, [variants, seeds, samples], the mean over initial students; {} if none are common.
 
-    Args:
-        groups: the trials of each variant, by seed and then initial student.
-        sets: whose scores.
+    A group holds a variant's trials by seed, then initial student.
     """
     if not all(groups):
         return {}
@@ -270,13 +243,7 @@ def _columns(name: str, interval: Interval) -> dict[str, object]:
 
 
 def tuning_markdown(tuned: Sequence[Price], board: Board, title: str) -> str:
-    """`tuning.md`: what choosing gained, by set and on average, and all candidates.
-
-    Args:
-        tuned: with one price at least.
-        board: the run's.
-        title: the run's name.
-    """
+    """`tuning.md`: what choosing gained, by set and on average, and all candidates."""
     return document(
         "report/tuning.md",
         title=title,
@@ -285,23 +252,16 @@ def tuning_markdown(tuned: Sequence[Price], board: Board, title: str) -> str:
         n_seeds=tuned[0].n_seeds,
         n_candidates=max(len(price.candidates) for price in tuned),
         splits=SPLITS,
-        ways={way: (what, _mean_gain(tuned, way)) for way, what in WAYS.items()},
+        ways={
+            way: (what, float(np.mean([p.choices[AVERAGE][way].difference for p in tuned])))
+            for way, what in WAYS.items()
+        },
         candidates=[(price, *one) for price in tuned for one in enumerate(price.candidates)],
     )
 
 
-def _mean_gain(tuned: Sequence[Price], way: str) -> float:
-    """Over the objectives, on average over the sets."""
-    return float(np.mean([price.choices[AVERAGE][way].difference for price in tuned]))
-
-
 def sensitivity_markdown(rates: Sequence[Sensitivity], title: str) -> str:
-    """`lr-sensitivity.md`: every variant at half, at once and at twice its learning rate.
-
-    Args:
-        rates: of one variant at least.
-        title: the run's name.
-    """
+    """`lr-sensitivity.md`: every variant at half, at once and at twice its learning rate."""
     own = [item.rows[1.0].mean for item in rates]
     best = [item.rows[item.best].mean for item in rates]
     return document(

@@ -5,7 +5,7 @@ import pandas as pd
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.report.render import to_latex, to_markdown
-from kdbench.report.table import build_board, stability_frame, to_frame
+from kdbench.report.table import build_board, stability_frame, to_frame, write_csv
 from kdbench.runs.folder import Run
 from kdbench.runs.results import cost_frame
 
@@ -13,21 +13,15 @@ from kdbench.runs.results import cost_frame
 def write_report(run: Run, samples: int | None = None) -> pd.DataFrame:
     """Writes `leaderboard.{csv,md,tex,html}`, `{stability,cost}.csv`, the evidence and `plots/`.
 
-    Each file is written whole or not at all; nothing else in the folder is touched.
-
-    Args:
-        run: of which at least one trial is finished.
-        samples: of each evaluation set, on the page; None for as many as fit into 5 MB.
-
-    Returns:
-        The tidy leaderboard.
+    Each file is written whole or not at all; nothing else in the folder is touched. The page has
+    `samples` of each set, by default as many as fit into 5 MB. Returns the tidy leaderboard.
 
     Raises:
         UserError: no trial is finished, or trials were scored on different sets.
     """
     from kdbench.report.evidence import write_evidence
     from kdbench.report.page import to_html
-    from kdbench.report.plots import draw_all, to_bytes
+    from kdbench.report.plots import draw_all, write_plots
     from kdbench.report.tuning import write_tuning
 
     board = build_board(run)
@@ -36,14 +30,11 @@ def write_report(run: Run, samples: int | None = None) -> pd.DataFrame:
     frame = to_frame(board)
     tables = {"stability": stability_frame(board), "cost": cost_frame(board.costs())}
     for name, table in {"leaderboard": frame, **tables}.items():
-        text = table.to_csv(index=False, lineterminator="\n")
-        store.write_text(run.path / f"{name}.csv", text)
+        write_csv(run.path / f"{name}.csv", table)
     store.write_text(run.path / "leaderboard.md", to_markdown(board, run.path.name))
     store.write_text(run.path / "leaderboard.tex", to_latex(board, run.path.name))
     written = write_evidence(run, board)
     write_tuning(run, board)
     store.write_text(run.path / "leaderboard.html", to_html(board, run, samples, written))
-    for name, figure in draw_all(board).items():
-        for suffix in ("png", "svg"):
-            store.write_bytes(run.path / "plots" / f"{name}.{suffix}", to_bytes(figure, suffix))
+    write_plots(run, draw_all(board))
     return frame
