@@ -1,10 +1,11 @@
 """Synthetic runs with what comparing and exporting read: spec, provenance, prompts, answers."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from kdbench.base.store import write_json, write_jsonl
+from kdbench.report.table import leaderboard
 from kdbench.runs.folder import Run
 from kdbench.score.metrics import GREEDY
 from tests.synthetic_run import SETS, Variant, write_run, write_spec
@@ -21,17 +22,10 @@ def write_described_run(
     answers: bool = False,
     secret: Sequence[str] = (),
 ) -> Run:
-    """Writes a finished run of the suite `instruct`.
+    """Writes a finished run of the suite `instruct`, with answers and prompts on demand.
 
-    Args:
-        path: the run's folder.
-        variants: of the run.
-        settings: changes of the suite, as of `--set`.
-        sets: the evaluation sets and their sizes.
-        data_digest: of the records.
-        init: the digest of the initial student's weights.
-        answers: whether to write answers and prompts too.
-        secret: the sets that are marked `redistribute: false`.
+    `settings` are changes of the suite as of `--set`, `init` is the digest of the initial student's
+    weights, and the `secret` sets are marked `redistribute: false`.
     """
     run = write_run(path, variants, sets=sets)
     names = [variant.name for variant in variants]
@@ -51,23 +45,29 @@ def write_described_run(
     return run
 
 
+def as_board(run: Run, path: Path) -> Run:
+    """The run as its published tables."""
+    path.mkdir()
+    leaderboard(run).to_csv(path / "leaderboard.csv", index=False)
+    for name in ("spec.yaml", "provenance.json"):
+        shutil.copyfile(run.path / name, path / name)
+    return Run(path)
+
+
 def answer(name: str, sample: int, greedy: bool) -> str:
     """What every student said."""
     return f'{name}, {sample}: {"gréedy" if greedy else "sampled"}\n"quoted"'
 
 
-def question(name: str, sample: int) -> dict[str, Any]:
-    """One line of samples/<set>.jsonl."""
-    return {
-        "text": [f"{name} question {sample}", f"context {sample}" if sample % 2 else ""],
-        "references": [f"{name} reference {sample}", "other"],
-    }
-
-
 def _write_answers(run: Run, name: str, count: int) -> None:
-    write_jsonl(
-        run.path / "samples" / f"{name}.jsonl", (question(name, sample) for sample in range(count))
-    )
+    questions = [
+        {
+            "text": [f"{name} question {sample}", f"context {sample}" if sample % 2 else ""],
+            "references": [f"{name} reference {sample}", "other"],
+        }
+        for sample in range(count)
+    ]
+    write_jsonl(run.path / "samples" / f"{name}.jsonl", questions)
     for trial in run.trials():
         for greedy in (False, True):
             rows = [

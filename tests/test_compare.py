@@ -10,30 +10,33 @@ from scipy import stats
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json, write_json
-from kdbench.cli import main
 from kdbench.compare import Pair, compare, labels, to_markdown
-from kdbench.report.table import leaderboard
 from kdbench.runs.folder import Run
 from kdbench.stats.intervals import Floats
-from tests.compare_runs import write_described_run
+from tests.compare_runs import as_board, write_described_run
 from tests.conftest import Cli
 from tests.synthetic_run import SETS, Variant
 
-NAMES = ("sft", "tvd", "jsd", "forward-kl")
 LEVELS = {"sft": 54.0, "tvd": 57.0, "jsd": 58.0, "forward-kl": 56.0}
+NAMES = list(LEVELS)
 
 
 def variants(shift: float = 0.0, noise: float = 0.3, **changes: object) -> list[Variant]:
     """Four variants, sft shifted; the draws are the same, and `noise` says how large they are."""
     return [
-        Variant(name, LEVELS[name] + shift * (name == "sft"), noise=noise, **changes)  # type: ignore[arg-type]
-        for name in NAMES
+        Variant(name, level + shift * (name == "sft"), noise=noise, **changes)  # type: ignore[arg-type]
+        for name, level in LEVELS.items()
     ]
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return write_described_run(tmp_path_factory.mktemp("a") / "first", variants(), answers=True)
+
+
+@pytest.fixture
+def copy(first: Run, tmp_path: Path) -> Run:
+    return Run(Path(shutil.copytree(first.path, tmp_path / "copy")))
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +60,7 @@ def against(first: Run, other: Run) -> Pair:
 
 
 def column(pair: Pair, name: str = "average", metric: str = "rouge_l") -> pd.DataFrame:
-    rows = pair.rows[(pair.rows["set"] == name) & (pair.rows["metric"] == metric)]
-    return rows.set_index("variant")
+    return pair.rows.query("set == @name and metric == @metric").set_index("variant")
 
 
 def figures(run: Run, variant: str, sets: tuple[str, ...] = tuple(SETS)) -> Floats:
@@ -104,19 +106,20 @@ def test_sign_flips_are_exact(first: Run, noisier: Run, pair: Pair) -> None:
 
 
 def test_other_batches_are_compared_by_welchs_test(first: Run, tmp_path: Path) -> None:
-    other = write_described_run(
-        tmp_path / "b", variants(2.0, noise=0.9)[:2], settings=["recipe.batch=8"]
-    )
+    shifted = variants(2.0, noise=0.9)[:2]
+    other = write_described_run(tmp_path / "b", shifted, settings=["recipe.batch=8"])
     pair = against(first, other)
-    rows = column(pair)
+    rows = column(pair).loc[["sft", "tvd"]]
     assert "recipe.batch differs" in pair.unseeded
-    assert set(rows.loc[["sft", "tvd"], "pairing"]) == {"sample"}
-    p = [
-        stats.ttest_ind(figures(other, name), figures(first, name), equal_var=False).pvalue
-        for name in ("sft", "tvd")
-    ]
-    np.testing.assert_allclose(rows.loc[["sft", "tvd"], "p"], p)
-    np.testing.assert_allclose(sorted(rows.loc[["sft", "tvd"], "p_holm"])[0], 2 * min(p))
+    assert set(rows["pairing"]) == {"sample"}
+    p = [welch_p(first, other, name) for name in ("sft", "tvd")]
+    np.testing.assert_allclose(rows["p"], p)
+    np.testing.assert_allclose(min(rows["p_holm"]), 2 * min(p))
+
+
+def welch_p(first: Run, other: Run, name: str) -> float:
+    tables = figures(other, name), figures(first, name)
+    return float(stats.ttest_ind(*tables, equal_var=False).pvalue)
 
 
 def test_one_seed_is_compared_over_the_prompts(tmp_path: Path) -> None:
@@ -143,38 +146,32 @@ def test_one_seed_is_compared_over_the_prompts(tmp_path: Path) -> None:
 
 def test_other_prompts_are_unpaired_and_less_sure(first: Run, pair: Pair, tmp_path: Path) -> None:
     other = write_described_run(tmp_path / "b", variants(6.0, noise=0.9), data_digest="d1")
-    unpaired, paired = column(against(first, other)), column(pair)
-    assert set(unpaired.loc[list(NAMES), "pairing"]) == {"none"}
-    assert set(unpaired.loc[list(NAMES), "interval"]) == {"training seeds and samples"}
+    unpaired, paired = (column(found).loc[NAMES] for found in (against(first, other), pair))
+    assert set(unpaired["pairing"]) == {"none"}
+    assert set(unpaired["interval"]) == {"training seeds and samples"}
     width = [rows.loc["sft", "ci_high"] - rows.loc["sft", "ci_low"] for rows in (unpaired, paired)]
     assert width[0] > 2 * width[1]
 
 
-def test_a_copy_is_identical(first: Run, tmp_path: Path) -> None:
-    copy = Run(Path(shutil.copytree(first.path, tmp_path / "copy")))
+def test_a_copy_is_identical(first: Run, copy: Run) -> None:
     pair = against(first, copy)
-    rows = pair.rows
-    assert (rows["difference"] == 0).all()
-    assert (rows["p"].dropna() == 1).all()
-    assert rows["identical"].all()
+    assert (pair.rows["difference"] == 0).all()
+    assert (pair.rows["p"].dropna() == 1).all()
+    assert pair.rows["identical"].all()
     text = to_markdown([pair])
-    assert (
-        "identical: 4 of 4 variants (every score of every sample, and every answer byte for byte); "
-        "teacher and initial student too" in text
-    )
+    same = "every score of every sample, and every answer byte for byte"
+    assert f"identical: 4 of 4 variants ({same}); teacher and initial student too" in text
     assert "Nothing." in text
 
 
-def test_one_other_answer_is_said(first: Run, tmp_path: Path) -> None:
-    copy = Run(Path(shutil.copytree(first.path, tmp_path / "copy")))
+def test_one_other_answer_is_said(first: Run, copy: Run) -> None:
     answers = copy.path / "trials/sft/seed-1/generations/dolly.jsonl"
     answers.write_text(answers.read_text().replace("sampled", "tampled", 1))
     text = to_markdown([against(first, copy)])
     assert "identical: 4 of 4 variants (every score of every sample); some of their" in text
 
 
-def test_one_other_score_is_not_identical(first: Run, tmp_path: Path) -> None:
-    copy = Run(Path(shutil.copytree(first.path, tmp_path / "copy")))
+def test_one_other_score_is_not_identical(first: Run, copy: Run) -> None:
     path = copy.path / "trials/tvd/seed-2/scores.parquet"
     scores = pd.read_parquet(path)
     scores.loc[scores.index[3], "value"] += 1e-9
@@ -185,7 +182,6 @@ def test_one_other_score_is_not_identical(first: Run, tmp_path: Path) -> None:
 def test_spec_machine_and_variants_are_told_apart(pair: Pair) -> None:
     assert pair.spec == ["suite.recipe.lr: 0.004 -> 0.001"]
     assert pair.facts == []
-    assert pair.only_other == ["reverse-kl"]
     assert "only in noisier: reverse-kl" in to_markdown([pair])
 
 
@@ -218,32 +214,18 @@ def test_commands_that_knew_fewer_models_leave_the_runs_paired(first: Run, tmp_p
 
 
 def test_a_board_is_compared_by_its_tables(first: Run, noisier: Run, tmp_path: Path) -> None:
-    board = tmp_path / "boards" / "instruct"
-    board.mkdir(parents=True)
-    leaderboard(noisier).to_csv(board / "leaderboard.csv", index=False)
-    for name in ("spec.yaml", "provenance.json"):
-        shutil.copyfile(noisier.path / name, board / name)
-    rows = column(against(first, Run(board)))
-    assert rows.loc["sft", "pairing"] == "sample"
-    assert rows.loc["sft", "difference"] == pytest.approx(
-        figures(noisier, "sft").mean() - figures(first, "sft").mean()
-    )
-    both = column(against(Run(board), Run(board)))
-    assert both["identical"].all()
+    board = as_board(noisier, tmp_path / "board")
+    row = column(against(first, board)).loc["sft"]
+    assert row["pairing"] == "sample"
+    expected = figures(noisier, "sft").mean() - figures(first, "sft").mean()
+    assert row["difference"] == pytest.approx(expected)
+    assert against(board, board).rows["identical"].all()
 
 
 def test_two_boards_are_compared_by_welchs_test(first: Run, noisier: Run, tmp_path: Path) -> None:
-    boards = []
-    for run in (first, noisier):
-        board = tmp_path / run.path.name
-        board.mkdir()
-        leaderboard(run).to_csv(board / "leaderboard.csv", index=False)
-        shutil.copyfile(run.path / "spec.yaml", board / "spec.yaml")
-        boards.append(Run(board))
-    rows = column(against(*boards))
-    for name in NAMES:
-        expected = stats.ttest_ind(figures(noisier, name), figures(first, name), equal_var=False)
-        assert rows.loc[name, "p"] == pytest.approx(expected.pvalue)
+    rows = column(against(*(as_board(run, tmp_path / run.path.name) for run in (first, noisier))))
+    expected = [welch_p(first, noisier, name) for name in NAMES]
+    np.testing.assert_allclose(rows.loc[NAMES, "p"], expected)
 
 
 def test_sets_that_one_run_has_are_left_out(first: Run, tmp_path: Path) -> None:
@@ -278,28 +260,34 @@ def test_every_run_is_compared_with_the_first(first: Run, noisier: Run) -> None:
 
 
 def test_labels_are_short_where_they_differ() -> None:
-    runs = [Run(Path("/x/results/instruct")), Run(Path("/x/results/boards/instruct"))]
-    assert labels(runs, ["instruct", "/x/results/boards/instruct"]) == [
-        "instruct",
-        "boards/instruct",
-    ]
-    twins = [Run(Path("a/instruct")), Run(Path("b/instruct"))]
-    assert labels(twins, ["a/instruct", "b/instruct"]) == ["a/instruct", "b/instruct"]
+    names = ["results/instruct", "results/boards/instruct"]
+    runs = [Run(Path("/x") / name) for name in names]
+    assert labels(runs, names) == ["instruct", "boards/instruct"]
+    twins = ["a/instruct", "b/instruct"]
+    assert labels([Run(Path(name)) for name in twins], twins) == twins
 
 
-def test_runs_without_a_common_variant_or_set_are_refused(first: Run, tmp_path: Path) -> None:
-    other = write_described_run(tmp_path / "b", [Variant("minillm", 60.0)])
-    with pytest.raises(UserError, match="no variant in common"):
+@pytest.mark.parametrize(
+    ("named", "sets", "message"),
+    [("minillm", SETS, "no variant in common"), ("sft", {"koala": 10}, "no evaluation set in")],
+)
+def test_runs_without_a_common_variant_or_set_are_refused(
+    first: Run, tmp_path: Path, named: str, sets: dict[str, int], message: str
+) -> None:
+    other = write_described_run(tmp_path / "b", [Variant(named, 60.0)], sets=sets)
+    with pytest.raises(UserError, match=message):
         against(first, other)
-    other = write_described_run(tmp_path / "c", variants(), sets={"koala": 10})
-    with pytest.raises(UserError, match="no evaluation set in common"):
-        against(first, other)
+
+
+def test_variants_without_a_common_seed_are_refused(first: Run, tmp_path: Path) -> None:
+    apart = [Variant("sft", 54.0, seeds=(0,)), Variant("tvd", 57.0, seeds=(1,))]
+    with pytest.raises(UserError, match="no training seed that all compared variants"):
+        against(first, write_described_run(tmp_path / "b", apart))
 
 
 def test_an_unfinished_run_is_refused_and_a_half_finished_one_is_said(
-    first: Run, tmp_path: Path
+    first: Run, copy: Run
 ) -> None:
-    copy = Run(Path(shutil.copytree(first.path, tmp_path / "copy")))
     (copy.path / "trials/sft/seed-2/DONE.json").unlink()
     pair = against(first, copy)
     assert pair.seeds == [0, 1]
@@ -310,19 +298,18 @@ def test_an_unfinished_run_is_refused_and_a_half_finished_one_is_said(
         against(first, copy)
 
 
-def test_on_the_real_command_line(
+def test_the_command_prints_and_writes_what_is_compared(
     first: Run, noisier: Run, pair: Pair, tmp_path: Path, cli: Cli
 ) -> None:
     names = (str(first.path), str(noisier.path))
-    result = cli("compare", *names, "--output", "out.csv")
-    assert "noisier against first" in result.stdout
-    assert "paired by training seed (0, 1, 2) and sample" in result.stdout
+    assert to_markdown([pair]) in cli("compare", *names, "--output", "out.csv").stdout
     rows = pd.read_csv(tmp_path / "out.csv")
-    pd.testing.assert_frame_equal(
-        rows[["variant", "difference", "p_holm"]],
-        pair.rows[["variant", "difference", "p_holm"]],
-        check_dtype=False,
-    )
+    columns = ["variant", "difference", "p_holm"]
+    pd.testing.assert_frame_equal(rows[columns], pair.rows[columns], check_dtype=False)
+    (tmp_path / "out.md").write_text("old")
+    cli("compare", *names, "--output", "out.md", "--force")
+    assert (tmp_path / "out.md").read_text() == to_markdown([pair])
+    assert "paired by training seed (0, 1, 2) and sample" in to_markdown([pair])
 
 
 @pytest.mark.parametrize(
@@ -337,28 +324,10 @@ def test_on_the_real_command_line(
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_lost(
-    first: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
+    first: Run, tmp_path: Path, cli: Cli, arguments: list[str], message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("there.md").write_text("mine")
-    Path("folder.md").mkdir()
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", *(word.replace("FIRST", str(first.path)) for word in arguments)])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
-    assert Path("there.md").read_text() == "mine"
-
-
-def test_markdown_is_what_is_compared(first: Run, noisier: Run, pair: Pair, tmp_path: Path) -> None:
-    output = tmp_path / "out.md"
-    output.write_text("old")
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", *map(str, (first.path, noisier.path, "--output", output, "--force"))])
-    assert stop.value.code == 0
-    assert output.read_text() == to_markdown([pair])
-    assert "| `sft` |" in output.read_text()
+    (tmp_path / "there.md").write_text("mine")
+    (tmp_path / "folder.md").mkdir()
+    words = [word.replace("FIRST", str(first.path)) for word in arguments]
+    assert message in cli("compare", *words, check=2).stderr
+    assert (tmp_path / "there.md").read_text() == "mine"

@@ -10,15 +10,12 @@ import pytest
 import yaml
 from scipy import stats
 
-from kdbench.base.store import write_text
-from kdbench.cli import main
-from kdbench.compare.published import FILE, load_published
+from kdbench.compare.published import FILE, Published, load_published
 from kdbench.compare.reproduction import Reproduction, reproduce, to_markdown
-from kdbench.report.table import leaderboard
 from kdbench.runs.folder import Run
-from tests.compare_runs import write_described_run
+from tests.compare_runs import as_board, write_described_run
 from tests.conftest import Cli
-from tests.synthetic_run import Variant
+from tests.synthetic_run import Variant, write_spec
 
 SETS = {"dolly": 60, "self-inst": 40, "vicuna": 30}
 ROWS = {"forward-kl": 23.49, "reverse-kl": 23.79, "jsd": 24.07, "tvd": 24.32, "skew-kl": 24.24}
@@ -29,36 +26,45 @@ def planted(
     path: Path, changes: Mapping[str, float] | None = None, suite: str = "dolly-gpt2"
 ) -> Run:
     """A run whose means on Dolly lie near the published ones, but for `changes`."""
-    changes = changes or {}
-    variants = [
-        Variant(name, 40 + mean + changes.get(name, 0.0), noise=0.02) for name, mean in ROWS.items()
-    ]
+    means = {name: 40 + mean + (changes or {}).get(name, 0.0) for name, mean in ROWS.items()}
+    variants = [Variant(name, mean, noise=0.02) for name, mean in means.items()]
     run = write_described_run(path, variants, sets=SETS)
-    spec = yaml.safe_load((run.path / "spec.yaml").read_text())
-    spec["shared"]["suite"]["name"] = suite
-    write_text(run.path / "spec.yaml", yaml.safe_dump(spec, sort_keys=False))
+    write_spec(run, list(ROWS), sets=SETS, name=suite)
     return run
 
 
-def small(tmp_path: Path) -> Path:
+def small(folder: Path, **sizes: int) -> Published:
     """The published tables, pocl raised by 40 points and of the synthetic sizes."""
     tree = yaml.safe_load(FILE.read_text())
-    tree["sizes"] |= SETS
+    tree["sizes"] |= SETS | sizes
     (table,) = [table for table in tree["tables"] if table["id"] == "pocl"]
     for row in table["rows"].values():
         row["mean"] = [row["mean"][0] + 40, row["mean"][0] + 37, row["mean"][0] + 34, None, None]
         del row["average"]
-    path = tmp_path / "published.yaml"
+    path = folder / "published.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    return path
+    return load_published(path)
 
 
-def compared(
-    tmp_path: Path, changes: Mapping[str, float] | None = None, *, tiny: bool = False
+def reproduced(
+    run: Run, published: Published, table: str = "pocl", *, tiny: bool = False
 ) -> Reproduction:
-    published = load_published(small(tmp_path))
-    run = planted(tmp_path / "run", changes)
-    return reproduce(published, published.table("pocl"), {"dolly-gpt2": run}, tiny=tiny)
+    return reproduce(published, published.table(table), {"dolly-gpt2": run}, tiny=tiny)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    return small(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return planted(tmp_path_factory.mktemp("planted") / "run")
+
+
+@pytest.fixture(scope="module")
+def found(run: Run, published: Published) -> Reproduction:
+    return reproduced(run, published)
 
 
 def verdicts(found: Reproduction, column: str) -> dict[str, str]:
@@ -71,41 +77,33 @@ def verdicts(found: Reproduction, column: str) -> dict[str, str]:
 
 
 def test_planted_agreement_and_disagreement_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The synthetic seeds spread by 0.8, so the limits are wider than a point."""
-    found = compared(tmp_path, {"tvd": 25.0})
-    others = dict.fromkeys(ROWS.keys() - {"tvd"}, "cannot tell")
+    run = planted(tmp_path / "run", {"tvd": 25.0})
+    found = reproduced(run, published)
+    others = dict.fromkeys(ROWS, "cannot tell")
     assert verdicts(found, "dolly") == others | {"tvd": "not reproduced"}
-    monkeypatch.setattr("kdbench.compare.cells.RESOLUTION", 5.0)
-    published, runs = (
-        load_published(tmp_path / "published.yaml"),
-        {"dolly-gpt2": Run(tmp_path / "run")},
-    )
-    found = reproduce(published, published.table("pocl"), runs, tiny=False)
-    others = dict.fromkeys(others, "reproduced")
-    assert verdicts(found, "dolly") == others | {"tvd": "not reproduced"}
-
-
-def test_the_answer_comes_first(tmp_path: Path) -> None:
-    lines = to_markdown(compared(tmp_path, {"tvd": 25.0})).splitlines()
-    assert lines[2].startswith("Of 24 cells: 0 reproduced, 4 not reproduced, 20 cannot tell.")
-    assert "Kendall's tau of 5 rows, on the average: 1.00 (95 % over rows: " in lines[2]
-
-
-def test_a_verdict_refers_to_its_reason_below_the_table(tmp_path: Path) -> None:
-    text = to_markdown(compared(tmp_path))
+    # The answer comes first; a verdict refers to its reason below the table.
+    text = to_markdown(found)
+    answer = text.splitlines()[2]
+    assert answer.startswith("Of 24 cells: 0 reproduced, 4 not reproduced, 20 cannot tell.")
+    assert "Kendall's tau of 5 rows, on the average: 1.00 (95 % over rows: " in answer
     assert "| cannot tell [1] |" in text
-    assert "* [1] one training seed" in text
-    assert "* [2] limits wider than 1 point" in text
+    assert "* [1] one training seed\n* [2] limits wider than 1 point" in text
+    monkeypatch.setattr("kdbench.compare.cells.RESOLUTION", 5.0)
+    others = dict.fromkeys(ROWS, "reproduced")
+    found = reproduced(run, published)
+    assert verdicts(found, "dolly") == others | {"tvd": "not reproduced"}
 
 
-def test_figures_and_differences_are_those_of_the_stored_scores(tmp_path: Path) -> None:
-    found = compared(tmp_path)
+def test_figures_and_differences_are_those_of_the_stored_scores(
+    run: Run, found: Reproduction
+) -> None:
     (cell,) = [c for c in found.cells if (c.row, c.set) == ("jsd", "self-inst")]
     means = [
         pd.read_parquet(path).query("set == 'self-inst' and metric == 'rouge_l'")["value"].mean()
-        for path in sorted((tmp_path / "run").glob("trials/jsd/seed-*/scores.parquet"))
+        for path in sorted(run.path.glob("trials/jsd/seed-*/scores.parquet"))
     ]
     assert cell.ours == pytest.approx(np.mean(means))
     assert cell.difference == pytest.approx(np.mean(means) - cell.published)
@@ -113,22 +111,30 @@ def test_figures_and_differences_are_those_of_the_stored_scores(tmp_path: Path) 
     assert (cell.low, cell.high) == pytest.approx(interval)
 
 
-def test_rank_agreement_is_kendalls(tmp_path: Path) -> None:
-    found = compared(tmp_path, {"forward-kl": 5.0})
+def test_rank_agreement_is_kendalls(tmp_path: Path, published: Published) -> None:
+    run = planted(tmp_path / "run", {"forward-kl": 5.0})
+    found = reproduced(run, published)
     cells = [c for c in found.cells if c.set == "average" and c.row != "teacher"]
     expected = stats.kendalltau([c.published for c in cells], [c.ours for c in cells]).statistic
     assert found.tau["average"].mean == pytest.approx(expected)
     assert found.tau["average"].low < expected < found.tau["average"].high
+    text = to_markdown(reproduced(run, published, tiny=True))
+    ranks = [line.split(" | ")[3:5] for line in text.splitlines() if line.startswith("| `")]
+    assert ranks == [["1", "2"], ["2", "3"], ["3", "4"], ["4", "5"], ["5", "1"], ["", ""]]
 
 
-def test_rows_and_sets_without_figures_are_listed(tmp_path: Path) -> None:
-    found = compared(tmp_path)
+def test_rows_and_sets_without_figures_are_listed(
+    tmp_path: Path, run: Run, found: Reproduction, published: Published
+) -> None:
     assert set(found.missing) == {"sft", "seqkd", "skew-reverse-kl", "gkd"}
     assert found.lacking == ["sinst", "uinst"]
     text = to_markdown(found)
     assert "* gkd: not in the run" in text
     assert "sets that the run does not have: sinst, uinst" in text
     assert set(found.frame()["row"]) == set(found.table.rows)
+    unfinished = Run(Path(shutil.copytree(run.path, tmp_path / "run")))
+    shutil.rmtree(unfinished.path / "trials" / "jsd")
+    assert reproduced(unfinished, published).missing["jsd"] == "not in the run"
 
 
 def decoded_twice(run: Run) -> Run:
@@ -141,55 +147,42 @@ def decoded_twice(run: Run) -> Run:
     return run
 
 
-def as_board(run: Run, path: Path) -> Run:
-    path.mkdir()
-    leaderboard(run).to_csv(path / "leaderboard.csv", index=False)
-    shutil.copyfile(run.path / "spec.yaml", path / "spec.yaml")
-    return Run(path)
-
-
 @pytest.mark.parametrize("name", ["pocl", "akl"])
-def test_a_board_has_the_figures_of_its_run(tmp_path: Path, name: str) -> None:
+def test_a_board_has_the_figures_of_its_run(
+    tmp_path: Path, published: Published, name: str
+) -> None:
     """Of akl's sets it has Dolly alone, so the average is not the board's own."""
-    published = load_published(small(tmp_path))
     run = decoded_twice(planted(tmp_path / "run"))
     found = [
-        reproduce(published, published.table(name), {"dolly-gpt2": side}, tiny=False)
+        reproduced(side, published, name).frame().set_index(["row", "set"])
         for side in (run, as_board(run, tmp_path / "board"))
     ]
-    ours = [{(cell.row, cell.set): cell.ours for cell in one.cells} for one in found]
-    assert ours[1] == pytest.approx(ours[0])
-    decodings = [
-        {(c.row, c.set): c.decoding_sd for c in one.cells if c.set in one.table.sets}
-        for one in found
-    ]
-    assert decodings[1] == pytest.approx(decodings[0])
-    assert min(decodings[0].values()) > 0
+    ours, boards = (frame["ours"].dropna() for frame in found)
+    pd.testing.assert_series_equal(ours, boards)
+    ours, boards = (frame["decoding_sd"].drop("average", level="set").dropna() for frame in found)
+    pd.testing.assert_series_equal(ours, boards)
+    assert ours.min() > 0
 
 
-def test_an_average_over_fewer_sets_than_a_boards_cannot_be_told(tmp_path: Path) -> None:
-    published = load_published(small(tmp_path))
-    board = as_board(planted(tmp_path / "run"), tmp_path / "board")
-    found = reproduce(published, published.table("akl"), {"dolly-gpt2": board}, tiny=False)
+def test_an_average_over_fewer_sets_than_a_boards_cannot_be_told(
+    tmp_path: Path, run: Run, published: Published
+) -> None:
+    found = reproduced(as_board(run, tmp_path / "board"), published, "akl")
     assert set(verdicts(found, "dolly").values()) == {"not reproduced"}
     assert set(verdicts(found, "average").values()) == {"cannot tell"}
 
 
-def test_other_prompts_than_the_published_widen_the_limits(tmp_path: Path) -> None:
-    same = compared(tmp_path)
-    tree = yaml.safe_load((tmp_path / "published.yaml").read_text())
-    tree["sizes"]["dolly"] = 500
-    (tmp_path / "more.yaml").write_text(yaml.safe_dump(tree))
-    published = load_published(tmp_path / "more.yaml")
-    runs = {"dolly-gpt2": Run(tmp_path / "run")}
-    other = reproduce(published, published.table("pocl"), runs, tiny=False)
-    halves = [{(c.row, c.set): c.half for c in found.cells} for found in (same, other)]
+def test_other_prompts_than_the_published_widen_the_limits(
+    tmp_path: Path, run: Run, found: Reproduction
+) -> None:
+    other = reproduced(run, small(tmp_path, dolly=500))
+    halves = [{(c.row, c.set): c.half for c in one.cells} for one in (found, other)]
     assert halves[1]["tvd", "dolly"] > halves[0]["tvd", "dolly"]
     assert halves[1]["tvd", "vicuna"] == pytest.approx(halves[0]["tvd", "vicuna"])
 
 
-def test_tiny_says_rank_agreement_only_and_gives_no_verdict(tmp_path: Path) -> None:
-    found = compared(tmp_path, tiny=True)
+def test_tiny_says_rank_agreement_only_and_gives_no_verdict(run: Run, published: Published) -> None:
+    found = reproduced(run, published, tiny=True)
     assert {cell.verdict for cell in found.cells} == {""}
     assert np.isnan([cell.difference for cell in found.cells]).all()
     text = to_markdown(found)
@@ -198,49 +191,36 @@ def test_tiny_says_rank_agreement_only_and_gives_no_verdict(tmp_path: Path) -> N
 
 
 def test_rows_that_differ_by_the_student_are_one_row_at_tiny_scale(tmp_path: Path) -> None:
-    run = write_described_run(
-        tmp_path / "run", [Variant("alpha-beta", 59.4), Variant("amid", 60.4)], sets=SETS
-    )
-    published = load_published()
-    table = published.table("amid-table-1-averages")
-    found = reproduce(published, table, {"instruct": run}, tiny=True)
+    variants = [Variant("alpha-beta", 59.4), Variant("amid", 60.4)]
+    run = write_described_run(tmp_path / "run", variants, sets=SETS)
+    found = reproduced(run, load_published(), "amid-table-1-averages", tiny=True)
     assert [cell.row for cell in found.cells] == ["abkd-0.3b", "amid-0.3b"]
     assert "the same variant as abkd-0.3b" in found.missing["abkd-0.8b"]
 
 
 def test_an_average_over_fewer_sets_has_no_verdict(tmp_path: Path) -> None:
-    run = write_described_run(
-        tmp_path / "run", [Variant("amid[alpha=1,divergence=forward-kl]", 18.2)], sets=SETS
-    )
-    published = load_published()
-    found = reproduce(published, published.table("amid-table-3"), {"dolly-gpt2": run}, tiny=False)
-    assert [(c.verdict, c.reason) for c in found.cells] == [
-        ("", "the run lacks sets of this average")
-    ]
+    variants = [Variant("amid[alpha=1,divergence=forward-kl]", 18.2)]
+    run = write_described_run(tmp_path / "run", variants, sets=SETS)
+    (cell,) = reproduced(run, load_published(), "amid-table-3").cells
+    assert (cell.verdict, cell.reason) == ("", "the run lacks sets of this average")
 
 
-def test_a_changed_setting_and_a_diverged_training_are_said(tmp_path: Path) -> None:
-    run = write_described_run(
-        tmp_path / "run",
-        [Variant("jsd", 64.0, diverged=(1,))],
-        settings=["recipe.lr=0.001"],
-        sets=SETS,
-    )
-    published = load_published(small(tmp_path))
-    found = reproduce(published, published.table("pocl"), {"dolly-gpt2": run}, tiny=False)
-    text = to_markdown(found)
+def test_a_changed_setting_and_a_diverged_training_are_said(
+    tmp_path: Path, published: Published
+) -> None:
+    variants = [Variant("jsd", 64.0, diverged=(1,))]
+    run = write_described_run(tmp_path / "run", variants, settings=["recipe.lr=0.001"], sets=SETS)
+    text = to_markdown(reproduced(run, published))
     assert "* run differs from the installed suite: recipe.lr: 0.004 -> 0.001" in text
     assert "* run: jsd: 1 of 3 trainings diverged" in text
 
 
-def test_all_that_is_inferred_is_printed(tmp_path: Path) -> None:
-    text = to_markdown(compared(tmp_path))
-    tree = yaml.safe_load(FILE.read_text())
-    (table,) = [table for table in tree["tables"] if table["id"] == "pocl"]
-    rows = [
-        f"{name}: {row['inferred']}" for name, row in table["rows"].items() if "inferred" in row
-    ]
-    for line in [*tree["inferred"], *table["inferred"], *rows]:
+def test_all_that_is_inferred_is_printed(found: Reproduction) -> None:
+    text = to_markdown(found)
+    rows = [f"{name}: {row.inferred}" for name, row in found.table.rows.items() if row.inferred]
+    assert found.published.inferred
+    assert rows
+    for line in [*found.published.inferred, *found.table.inferred, *rows]:
         assert f"* {line}" in text
 
 
@@ -257,15 +237,13 @@ def test_a_source_names_venue_and_arxiv_where_they_are_known(name: str, line: st
     assert line in f"{table.paper.citation}; {table.source}"
 
 
-def test_a_method_that_kdbench_lacks_is_listed(tmp_path: Path) -> None:
+def test_a_method_that_kdbench_lacks_is_listed(tmp_path: Path, run: Run) -> None:
     tree = yaml.safe_load(FILE.read_text())
     (table,) = [table for table in tree["tables"] if table["id"] == "pocl"]
     table["rows"]["jsd"] |= {"variant": None, "lacks": "not written yet"}
     table["rows"]["tvd"]["variant"] = "no-such-objective"
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(tree))
-    published = load_published(tmp_path / "p.yaml")
-    run = planted(tmp_path / "run")
-    found = reproduce(published, published.table("pocl"), {"dolly-gpt2": run}, tiny=False)
+    found = reproduced(run, load_published(tmp_path / "p.yaml"))
     assert found.missing["jsd"] == "kdbench lacks this method: not written yet"
     assert found.missing["tvd"].startswith("kdbench lacks this method: unknown objective")
 
@@ -276,28 +254,23 @@ def test_a_method_that_kdbench_lacks_is_listed(tmp_path: Path) -> None:
 def test_on_the_real_command_line(tmp_path: Path, cli: Cli) -> None:
     planted(tmp_path / "results" / "mine", suite="instruct")
     arguments = ("reproduce", "pocl", "--scale", "tiny", "--from", "mine")
-    result = cli(*arguments, "--output", "out.csv")
-    assert "RANK AGREEMENT ONLY" in result.stdout
-    assert "Kendall's tau of 5 rows" in result.stdout
+    printed = cli(*arguments, "--output", "out.csv").stdout
+    assert "RANK AGREEMENT ONLY" in printed
+    assert "Kendall's tau of 5 rows" in printed
     rows = pd.read_csv(tmp_path / "out.csv")
     assert set(rows["row"]) == set(load_published().table("pocl").rows)
     assert rows["verdict"].isna().all()
 
 
-def test_list_shows_every_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("reproduce", "--list") == 0
-    printed = capsys.readouterr().out
+def test_list_shows_every_table(cli: Cli) -> None:
+    printed = cli("reproduce", "--list").stdout
     for table in load_published().tables:
         assert table.id in printed
         assert table.paper.arxiv in printed
 
 
-def test_a_tiny_table_expands_to_its_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert call("reproduce", "abkd", "--scale", "tiny", "--dry-run") == 0
-    printed = capsys.readouterr().out
+def test_a_tiny_table_expands_to_its_rows(cli: Cli) -> None:
+    printed = cli("reproduce", "abkd", "--scale", "tiny", "--dry-run").stdout
     assert "reproduce-abkd-tiny: 11 variants, 3 seeds" in printed
     assert "alpha-beta@adaptive" in printed
 
@@ -316,40 +289,18 @@ def test_a_tiny_table_expands_to_its_rows(
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_lost(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
+    tmp_path: Path, cli: Cli, arguments: list[str], message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     run = planted(tmp_path / "mine", suite="instruct")
-    Path("there.md").write_text("mine")
-    assert call("reproduce", *(word.replace("MINE", str(run.path)) for word in arguments)) == 2
-    assert message in capsys.readouterr().err
-    assert Path("there.md").read_text() == "mine"
+    (tmp_path / "there.md").write_text("mine")
+    words = [word.replace("MINE", str(run.path)) for word in arguments]
+    assert message in cli("reproduce", *words, check=2).stderr
+    assert (tmp_path / "there.md").read_text() == "mine"
 
 
 def test_a_suite_that_is_not_installed_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kdbench.config.load.installed_suites", dict)
-    assert call("reproduce", "pocl") == 2
-    assert "pocl needs dolly-gpt2, not installed here" in capsys.readouterr().err
-    assert not Path("results").exists()
-
-
-def test_an_unfinished_row_is_listed(tmp_path: Path) -> None:
-    run = planted(tmp_path / "run")
-    shutil.rmtree(run.path / "trials" / "jsd")
-    published = load_published()
-    found = reproduce(published, published.table("pocl"), {"dolly-gpt2": run}, tiny=False)
-    assert found.missing["jsd"] == "not in the run"
-
-
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
+    assert "pocl needs dolly-gpt2, not installed here" in cli("reproduce", "pocl", check=2).stderr
+    assert not (tmp_path / "results").exists()

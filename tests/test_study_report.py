@@ -27,12 +27,8 @@ QUESTION = Question(
 BEST = {"big": -5.0, "small": 1.0}
 
 
-def planted(student: str, setting: Setting, value: float) -> float:
+def planted(student: str, _setting: Setting, value: float) -> float:
     return 60 - 1.5 * abs(value - BEST[student])
-
-
-def flat(student: str, setting: Setting, value: float) -> float:
-    return 60
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +47,7 @@ def study(folder: Path) -> Study:
 @pytest.fixture(scope="module")
 def equal(tmp_path_factory: pytest.TempPathFactory) -> Study:
     path = tmp_path_factory.mktemp("results") / "equal"
-    write_study_runs(path, QUESTION, flat, other=60.0, noise=0.5)
+    write_study_runs(path, QUESTION, lambda *_: 60.0, other=60.0, noise=0.5)
     return read_study(path)
 
 
@@ -70,18 +66,15 @@ def test_tuning_on_the_test_sets_claims_no_less(equal: Study) -> None:
         assert item.optimistic > item.estimate
 
 
-def test_planted_change_between_students_is_found(study: Study) -> None:
-    (found,) = [item for item in best_values(study, "rouge_l") if item.dimension == "student"]
-    assert found.best == ("-5", "1")
-    assert found.verdict == "no"
-    assert found.change is not None
-    assert (found.change.mean, found.change.low, found.change.high) == (6, 6, 6)
-
-
-def test_one_best_value_in_all_sets_and_orders_is_found(study: Study) -> None:
-    found = [item for item in best_values(study, "rouge_l") if item.dimension != "student"]
-    assert {item.dimension for item in found} == {"set", "order"}
-    assert {item.verdict for item in found} == {"yes"}
+def test_best_values_that_were_planted_are_found(study: Study) -> None:
+    """Another one for each student, the same in all sets and orders."""
+    *same, students = best_values(study, "rouge_l")
+    assert {item.dimension for item in same} == {"set", "order"}
+    assert {item.verdict for item in same} == {"yes"}
+    assert (students.dimension, students.best) == ("student", ("-5", "1"))
+    assert students.verdict == "no"
+    assert students.change is not None
+    assert (students.change.mean, students.change.low, students.change.high) == (6, 6, 6)
 
 
 def test_the_family_beats_what_was_planted_below_it(study: Study) -> None:
@@ -90,13 +83,9 @@ def test_the_family_beats_what_was_planted_below_it(study: Study) -> None:
     for item in found:
         assert item.p_holm >= item.p
         assert item.ci_low < item.estimate < item.ci_high
-
-
-def test_a_special_case_that_is_the_best_is_not_beaten(study: Study) -> None:
-    own = [
-        item for item in family_over_special(study, "small", "rouge_l") if item.subject == "alpha=1"
-    ]
-    assert "yes" not in {item.verdict for item in own}
+    # Of the small student alpha 1 is the best value, which nothing beats.
+    small = family_over_special(study, "small", "rouge_l")
+    assert "yes" not in {item.verdict for item in small if item.subject == "alpha=1"}
 
 
 def test_of_equal_values_nothing_can_be_told(equal: Study) -> None:
@@ -104,13 +93,10 @@ def test_of_equal_values_nothing_can_be_told(equal: Study) -> None:
         special = family_over_special(equal, student, "rouge_l")
         assert {item.verdict for item in special} == {"cannot tell"}
     assert {item.verdict for item in best_values(equal, "rouge_l")} == {"cannot tell"}
-
-
-def test_answers_of_equal_values_say_so_with_the_number_of_seeds(equal: Study) -> None:
-    lines = list(short_answers(equal, collect(equal)))
-    assert any("cannot tell with 3 training seeds: every fixed alpha" in line for line in lines)
-    assert any("The same best alpha across students: cannot tell" in line for line in lines)
-    assert not any(" beats " in line for line in lines)
+    text = "\n".join(short_answers(equal, collect(equal)))
+    assert "cannot tell with 3 training seeds: every fixed alpha" in text
+    assert "The same best alpha across students: cannot tell" in text
+    assert " beats " not in text
 
 
 def test_table_has_every_figure_of_every_cell(study: Study, folder: Path) -> None:
@@ -123,29 +109,22 @@ def test_table_has_every_figure_of_every_cell(study: Study, folder: Path) -> Non
         assert own["mean"].notna().all()
 
 
-def test_table_repeats_the_leaderboards_of_the_runs(folder: Path) -> None:
-    frame = pd.read_csv(folder / "study.csv")
-    board = read_study(folder).boards["big"]
-    own = frame[(frame["student"] == "big") & (frame["metric"] == "rouge_l")]
-    for row in own.itertuples():
-        assert row.mean == pytest.approx(board.rows[str(row.variant), str(row.set), "rouge_l"].mean)
+def test_table_repeats_the_leaderboards_of_the_runs(study: Study, folder: Path) -> None:
+    frame = pd.read_csv(folder / "study.csv").query("student == 'big' and metric == 'rouge_l'")
+    rows = study.boards["big"].rows
+    for row in frame.itertuples():
+        assert row.mean == pytest.approx(rows[str(row.variant), str(row.set), "rouge_l"].mean)
 
 
-def test_report_answers_in_words(folder: Path) -> None:
+def test_report_answers_in_words_and_shows_every_plot(folder: Path) -> None:
     text = (folder / "study.md").read_text()
     assert "yes: alpha = -5 comes within the interval on all sets" in text
     assert "The same best alpha across students: **no**" in text
     assert "the best alpha changes by +6.0 (6.0 to 6.0)" in text
     assert "nan" not in text.replace("provenance", "")
-
-
-def test_every_plot_of_the_report_is_there(folder: Path) -> None:
-    text = (folder / "study.md").read_text()
-    plots = {path.name for path in (folder / "plots").iterdir()}
-    assert plots == {
-        *(f"{kind}-{s}.png" for kind in ("curves", "stability", "heatmaps") for s in BEST),
-        "best.png",
-    }
+    kinds = ("curves", "stability", "heatmaps")
+    plots = {"best.png", *(f"{kind}-{student}.png" for kind in kinds for student in BEST)}
+    assert {path.name for path in (folder / "plots").iterdir()} == plots
     assert all(f"(plots/{name})" in text for name in plots)
 
 
@@ -158,7 +137,7 @@ def test_one_seed_answers_nothing_and_a_word_can_be_studied(tmp_path: Path) -> N
 
 
 def test_an_unfinished_study_says_to_go_on(tmp_path: Path) -> None:
-    write_study_runs(tmp_path, QUESTION, flat, seeds=0)
+    write_study_runs(tmp_path, QUESTION, planted, seeds=0)
     with pytest.raises(UserError, match="no training seed is finished"):
         read_study(tmp_path)
 

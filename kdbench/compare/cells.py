@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from kdbench.base.errors import UserError
 from kdbench.compare.published import Published, PublishedTable
-from kdbench.compare.sides import AnySide, RunSide
+from kdbench.compare.sides import AnySide
 from kdbench.report.table import AVERAGE
 from kdbench.stats.intervals import satterthwaite
 
@@ -71,17 +70,10 @@ def judge(
 ) -> Verdict:
     """Holds a difference against the prediction limits of one more training.
 
-    The limits are t sqrt(s^2 (1 + 1/n) + sd^2 / 4 + e^2): s over our training seeds, the published
-    sd, and e, our error over prompts.
-
-    Args:
-        difference: ours minus published.
-        n: our training seeds.
-        error: squared standard error of our mean over training seeds and the degrees of freedom
-            it was estimated with; None where there is one seed.
-        published_sd: over decoding seeds, ddof 0; NaN where it is not published.
-        prompts: squared error of our mean over prompts and its degrees of freedom, where the
-            published figure is over other ones.
+    The limits are t sqrt(s^2 (1 + 1/n) + sd^2 / 4 + e^2): s over our n training seeds, the
+    published sd over decoding seeds (ddof 0, NaN where there is none), and e, our error over
+    prompts, where the published figure is over other ones. `error` (s^2 / n, None for one seed) and
+    `prompts` (e^2) come with their degrees of freedom.
     """
     if error is None:
         return Verdict(math.nan, CANNOT_TELL, "one training seed")
@@ -115,21 +107,14 @@ def read_cells(
 ) -> list[PublishedCell]:
     """The cells of a table that one run has figures for.
 
-    Args:
-        published: where the table stands.
-        table: one of its tables.
-        side: the run, or a published board.
-        sets: of the table, those that the run has.
-        names: row -> variant, of those that the run has.
-        judged: whether its figures may be compared with the published ones.
+    `sets` and `names` (row -> variant) are those of the table that the run has. `judged` says
+    whether its figures may be compared with the published ones.
 
     Raises:
         UserError: no training seed is finished for all rows.
     """
     trained = [name for name in dict.fromkeys(names.values()) if name in side.variants]
     side = side.on(sets, trained)
-    if trained and isinstance(side, RunSide) and not side.seeds:
-        raise UserError(f"{side.run.path}: no training seed is finished for all rows; run it again")
     columns = [*sets, AVERAGE] if table.sets else [AVERAGE]
     cells = []
     for row, variant in names.items():

@@ -68,12 +68,9 @@ class Columns:
         return [(name, metric) for name in ([AVERAGE] * same + sets) for metric in metrics]
 
     def column(self, name: str, metric: str, variants: Sequence[str]) -> pd.DataFrame:
-        """One row per variant.
+        """One row per variant, of a set or the average.
 
-        Args:
-            name: a set, or `average`.
-            metric: of the scores.
-            variants: one family of Holm's correction; a reference stands alone and has none.
+        The variants are one family of Holm's correction; a reference stands alone and has none.
         """
         key = name, metric
         means = [side.means(*key, variants) for side in (self.first, self.other)]

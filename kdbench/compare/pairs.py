@@ -43,16 +43,6 @@ class Pair(Columns):
         """The variants that both have."""
         return _common(self.first.variants, self.other.variants)
 
-    @property
-    def only_first(self) -> list[str]:
-        """The variants that the first run alone has."""
-        return [name for name in self.first.variants if name not in self.other.variants]
-
-    @property
-    def only_other(self) -> list[str]:
-        """The variants that the other run alone has."""
-        return [name for name in self.other.variants if name not in self.first.variants]
-
     @cached_property
     def spec(self) -> list[str]:
         """`field: first -> other` of everything in the shared spec that differs."""
@@ -74,11 +64,15 @@ class Pair(Columns):
             found += differences(old, new, name)
         return found
 
+    @property
+    def references(self) -> list[str]:
+        """The references that both have."""
+        return _common(self.first.references, self.other.references)
+
     @cached_property
     def rows(self) -> pd.DataFrame:
         """One row per (set, metric, variant); docs/compare.md has the columns."""
-        references = _common(self.first.references, self.other.references)
-        families = [self.common, *([name] for name in references)]
+        families = [self.common, *([name] for name in self.references)]
         parts = [self.column(*key, family) for key in self.keys() for family in families]
         frame = pd.concat(parts, ignore_index=True)
         return frame.assign(identical=frame["variant"].isin(self.identical))
@@ -96,8 +90,7 @@ class Pair(Columns):
     @cached_property
     def identical(self) -> list[str]:
         """The common variants (references too) whose scores are the same bit by bit."""
-        references = _common(self.first.references, self.other.references)
-        return [name for name in (*self.common, *references) if self.is_identical(name)]
+        return [name for name in (*self.common, *self.references) if self.is_identical(name)]
 
     @cached_property
     def same_answers(self) -> bool | None:
@@ -116,11 +109,7 @@ def compare(runs: Sequence[Run], names: Sequence[str]) -> list[Pair]:
 
     Differences are the other run minus the first. They are paired by training seed and sample where
     both runs trained the same initial student on the same batches and asked the same prompts; by
-    sample where only the prompts are the same; and unpaired otherwise.
-
-    Args:
-        runs: two or more.
-        names: what to call them.
+    sample where only the prompts are the same; and unpaired otherwise. `names` are for people.
 
     Raises:
         UserError: fewer than two runs, one without a finished trial, or runs that have no variant
@@ -165,12 +154,6 @@ def _pair(first: AnySide, other: AnySide) -> Pair:
             first, other = replace(first, seeds=paired), replace(other, seeds=paired)
         else:
             paired, unseeded = [], "they share fewer than two training seeds"
-    for side in (first, other):
-        if isinstance(side, RunSide) and not side.seeds:
-            raise UserError(
-                f"{side.run.path}: no training seed that all common variants have finished; "
-                "finish the run first"
-            )
     same_prompts = {name: _asked_the_same(first, other, name) for name in sets}
     return Pair(first, other, same_prompts, unseeded, paired)
 

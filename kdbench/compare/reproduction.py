@@ -133,9 +133,7 @@ def variants_of(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Row -> canonical name of the variant it needs, and row -> why kdbench has none for it.
 
-    Args:
-        table: a published table.
-        suite: only the rows that are run on this one.
+    With a suite, only of the rows that are run on it.
     """
     names, lacking = {}, {}
     for name, row in table.rows.items():
@@ -156,13 +154,9 @@ def variants_of(
 def reproduce(
     published: Published, table: PublishedTable, runs: Mapping[str, Run], *, tiny: bool
 ) -> Reproduction:
-    """Compares runs with a published table.
+    """Compares runs (suite -> run) with a published table.
 
-    Args:
-        published: where the table stands.
-        table: one of its tables.
-        runs: suite -> run. With `tiny` one run, of any suite, for all rows.
-        tiny: compare nothing but the order of the rows.
+    With `tiny` nothing but the order of the rows is compared, of one run of any suite.
 
     Raises:
         UserError: nothing is finished, or a run has no row or no set of the table.
@@ -184,7 +178,7 @@ def reproduce(
             raise UserError(f"{side.run.path}: none of the sets of {table.id} was scored")
         if tiny:
             names = _each_once(names, missing)
-        present = {name: v for name, v in names.items() if v in (*side.variants, *side.references)}
+        present = {name: v for name, v in names.items() if v in side.rows}
         missing |= {name: "not in the run" for name in names if name not in present}
         cells += read_cells(published, table, side, sets, present, judged=not tiny)
     if not cells:

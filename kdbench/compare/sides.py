@@ -108,9 +108,19 @@ class RunSide(Side):
     seeds: list[int] = field(default_factory=list)
 
     def on(self, sets: list[str], variants: Sequence[str]) -> "RunSide":
-        """The run on some sets, with all training seeds that these variants have in common."""
-        common = set.intersection(*(set(self.trials[name]) for name in variants or self.rows))
-        return replace(self, sets=sets, seeds=sorted(common))
+        """The run on some sets, with all training seeds that these variants have in common.
+
+        Raises:
+            UserError: there is no such seed.
+        """
+        finished = [set(self.trials[name]) for name in variants]
+        seeds = sorted(set.intersection(*finished)) if finished else []
+        if finished and not seeds:
+            raise UserError(
+                f"{self.run.path}: no training seed that all compared variants have finished; "
+                "finish the run first"
+            )
+        return replace(self, sets=sets, seeds=seeds)
 
     def definition(self, variant: str) -> dict[str, Any]:
         """Its parameters, the source of its sequences, and the digest of its code."""
@@ -269,8 +279,7 @@ def read_side(run: Run, name: str) -> AnySide:
 def sample_errors(rows: Sequence[Sequence[Floats]]) -> Errors:
     """The errors of rows' means over the samples of their sets, with Welch's degrees of freedom.
 
-    Args:
-        rows: per row, one [samples] per set; NaN where a set has one sample.
+    A row is one [samples] per set. Its errors are NaN where a set has one sample.
     """
     squared, df = [], []
     for tables in rows:

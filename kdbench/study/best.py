@@ -5,7 +5,7 @@ answered the same prompts.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,10 +70,12 @@ def best_values(study: Study, metric: str) -> list[Agreement]:
     found = []
     for place, student in enumerate(study.students):
         own = observed[:, place], drawn[:, :, place]
-        for dimension, members in _dimensions(study):
-            levels, about = tuple(members), (student, metric, dimension)
-            figures = [_by_level(figures, list(members.values())) for figures in own]
-            found.append(_agreement(study, about, levels, *figures))
+        for dimension, levels, places in _dimensions(study):
+            by_level = [
+                np.stack([figures.take(*place).mean(axis=(-3, -2)) for place in places], axis=-2)
+                for figures in own
+            ]
+            found.append(_agreement(study, (student, metric, dimension), levels, *by_level))
     if len(study.students) > 1:
         averaged = observed.mean(axis=(-2, -4)), drawn.mean(axis=(-2, -4))
         about = "all", metric, STUDENT
@@ -101,30 +103,20 @@ def _figures(study: Study, metric: str) -> tuple[Floats, Floats]:
     return observed, drawn
 
 
-Members = tuple[Sequence[int], Sequence[int]]
-"""The places of a level's sets and of its settings."""
+def _dimensions(study: Study) -> Iterator[tuple[str, tuple[str, ...], list[tuple[list[int], int]]]]:
+    """The sets and every factor with two levels at least.
 
-
-def _dimensions(study: Study) -> Iterator[tuple[str, dict[str, Members]]]:
-    """The sets and every factor, with the members of each level; two levels at least."""
-    settings = study.design.settings
-    every_set, every_setting = range(len(study.sets)), range(len(settings))
-    sets = {name: ([place], every_setting) for place, name in enumerate(study.sets)}
-    found: list[tuple[str, dict[str, Members]]] = [("set", dict(sets))]
-    for place, (factor, levels) in enumerate(study.design.factors.items()):
-        own = {level: [i for i in every_setting if settings[i][place] == level] for level in levels}
-        taken = {level: (every_set, members) for level, members in own.items() if members}
-        found.append((factor, dict(taken)))
-    return ((name, levels) for name, levels in found if len(levels) > 1)
-
-
-def _by_level(figures: Floats, members: Sequence[Members]) -> Floats:
-    """[..., levels, values] from [..., sets, settings, values]."""
-    means = [
-        figures[..., list(sets), :, :][..., list(settings), :].mean(axis=(-3, -2))
-        for sets, settings in members
-    ]
-    return np.stack(means, axis=-2)
+    Of each level the places along an axis of [..., sets, settings, values], and the axis.
+    """
+    if len(study.sets) > 1:
+        yield "set", tuple(study.sets), [([place], -3) for place in range(len(study.sets))]
+    for index, (factor, levels) in enumerate(study.design.factors.items()):
+        own = {level: list[int]() for level in levels}
+        for place, setting in enumerate(study.design.settings):
+            own[setting[index]].append(place)
+        kept = {level: (places, -2) for level, places in own.items() if places}
+        if len(kept) > 1:
+            yield factor, tuple(kept), list(kept.values())
 
 
 def _agreement(

@@ -39,13 +39,7 @@ _GREY = "#777777"
 def draw_study(
     study: Study, frame: pd.DataFrame, agreements: Sequence[Agreement]
 ) -> dict[str, Figure]:
-    """All plots of a study by file name without suffix.
-
-    Args:
-        study: what was read.
-        frame: its `study_frame`.
-        agreements: its `best_values` of one metric.
-    """
+    """All plots by file name without suffix, of a study's `study_frame` and `best_values`."""
     drawn = {}
     with mpl.rc_context(SETTINGS):
         for student in study.students:
