@@ -1,6 +1,7 @@
 """A study's answers and report, on runs with a planted best value, or none."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +25,7 @@ QUESTION = Question(
     against=("alpha=1", "sft", "alpha-beta:order=pr"),
     students=STUDENTS,
 )
-BEST = {"big": -5.0, "small": 1.0}
+BEST = {"big": -5.0, "small": 1.0, "one": -5.0}
 
 
 def planted(student: str, _setting: Setting, value: float) -> float:
@@ -52,11 +53,11 @@ def equal(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_a_planted_value_comes_within_the_interval_and_the_others_do_not(study: Study) -> None:
-    for student, best in BEST.items():
+    for student in study.students:
         found = tuned_over_fixed(study, student, "rouge_l")
         within = {item.subject for item in found if item.verdict == "yes"}
         outside = {item.subject for item in found if item.verdict == "no"}
-        assert within == {f"{best:g}"}
+        assert within == {f"{BEST[student]:g}"}
         assert outside == set(study.design.values) - within
 
 
@@ -75,6 +76,15 @@ def test_best_values_that_were_planted_are_found(study: Study) -> None:
     assert students.verdict == "no"
     assert students.change is not None
     assert (students.change.mean, students.change.low, students.change.high) == (6, 6, 6)
+
+
+def test_a_best_value_that_depends_on_a_factor_is_found(tmp_path: Path) -> None:
+    def by_order(_student: str, setting: Setting, value: float) -> float:
+        return 60 - 1.5 * abs(value - {"pr": -5, "qr": 1}[setting[0]])
+
+    write_study_runs(tmp_path, replace(QUESTION, students=("one",)), by_order, noise=0.1)
+    (order,) = [x for x in best_values(read_study(tmp_path), "rouge_l") if x.dimension == "order"]
+    assert (order.best, order.verdict) == (("-5", "1"), "no")
 
 
 def test_the_family_beats_what_was_planted_below_it(study: Study) -> None:
@@ -123,14 +133,20 @@ def test_report_answers_in_words_and_shows_every_plot(folder: Path) -> None:
     assert "the best alpha changes by +6.0 (6.0 to 6.0)" in text
     assert "nan" not in text.replace("provenance", "")
     kinds = ("curves", "stability", "heatmaps")
-    plots = {"best.png", *(f"{kind}-{student}.png" for kind in kinds for student in BEST)}
+    plots = {
+        "best.png",
+        *(f"{kind}-{student}.png" for kind in kinds for student in ("big", "small")),
+    }
     assert {path.name for path in (folder / "plots").iterdir()} == plots
     assert all(f"(plots/{name})" in text for name in plots)
 
 
-def test_one_seed_answers_nothing_and_a_word_can_be_studied(tmp_path: Path) -> None:
-    question = Question("order", objective="amid", students=("one",), against=("sft",))
-    write_study_runs(tmp_path, question, lambda *_: 60.0, seeds=1)
+WORD = Question("order", objective="amid", students=("one",), against=("sft",))
+
+
+@pytest.mark.parametrize("question", [WORD, replace(QUESTION, students=("one",))])
+def test_one_seed_answers_nothing(tmp_path: Path, question: Question) -> None:
+    write_study_runs(tmp_path, question, planted, seeds=1)
     lines = list(short_answers(found := read_study(tmp_path), collect(found)))
     assert all("cannot" in line for line in lines)
     assert "with 1 training seed" in " ".join(lines)
@@ -156,7 +172,7 @@ def test_publishing_from_inside_a_study_keeps_the_other_boards(
 ) -> None:
     own, boards = tmp_path / "study", tmp_path / "boards"
     shutil.copytree(folder, own)
-    for student in BEST:
+    for student in ("big", "small"):
         for name in RUN_TABLES:
             (own / student / name).touch()
     (boards / "instruct").mkdir(parents=True)
