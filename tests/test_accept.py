@@ -20,7 +20,8 @@ from kdbench.pipeline.accept import accept, find_board, judge, unlike
 from kdbench.pipeline.estimate import cost
 from kdbench.pipeline.plan import Plan, Request, make_plan, write_spec
 from kdbench.report.page import DATA_BEGIN, DATA_END
-from kdbench.report.publish import PAGE, TABLES, check_nothing_is_lost, publish, publish_latest
+from kdbench.report.publish import check_nothing_is_lost, publish, publish_latest
+from kdbench.report.stamp import PAGE, TABLES
 from kdbench.runs.archive import ARCHIVE, pack, unpack
 from kdbench.runs.folder import STUDY, Run, TrialFiles
 from tests.synthetic_run import Variant, write_trial

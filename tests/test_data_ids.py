@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kdbench.data.remarks import remarks
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -16,7 +17,6 @@ from kdbench.data import Record, encode_record
 from kdbench.data.encode import RecordError, encode_split
 from kdbench.data.ids import vocabulary_size
 from kdbench.data.record import Turn
-from kdbench.data.remarks import remarks
 from kdbench.data.template import FRAME, RESPONSE, frame_of
 from kdbench.data.tokenizer import load_tokenizer, read_frame, train_tokenizer
 

@@ -70,11 +70,6 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
 
-    @property
-    def worked(self) -> bool:
-        """Whether there was anything to do."""
-        return self._tasks > 0
-
     def begin(self, tasks: int) -> None:
         """The number of tasks of the run is known."""
         self._tasks = tasks

@@ -11,7 +11,6 @@ import click
 from kdbench.cli.options import request_options, to_request
 
 if TYPE_CHECKING:
-    from kdbench.cli.progress import Progress
     from kdbench.launch.local import Failure
     from kdbench.pipeline.plan import Plan
 
@@ -75,12 +74,12 @@ def command(
         check_nothing_is_lost(plan.run, target, plan.shared, trials=True, coming=coming)
     if plan.tuning is not None:
         plan = _tuned(plan)
-    progress, failures = _run(plan, chosen, folder, boards)
+    failures = _run(plan, chosen, folder, boards)
     end_early_worker()  # there was nothing to run
     if any(trial.files(plan.run).done is not None for trial in plan.trials):
         from kdbench.cli.report import show_report
 
-        show_report(plan.run, rebuild=progress.worked or failures != [] or folder is not None)
+        show_report(plan.run)
         if boards is not None:
             click.echo(publish_latest(plan.run, boards, trials=True))
     _report_failures(failures)
@@ -94,7 +93,7 @@ def _tuned(plan: "Plan") -> "Plan":
     write_spec(replace(plan, variants=[]))  # a command without --tuning is refused from here on
     nested = nested_plan(plan)
     click.echo(f"tuning: {len(nested.variants)} candidates in {nested.run.path}")
-    _report_failures(_run(nested, ())[1])
+    _report_failures(_run(nested, ()))
     plan = chosen_plan(plan)
     click.echo(f"tuned on dev: {', '.join(variant.name for variant in plan.variants)}")
     return plan
@@ -105,7 +104,7 @@ def _run(
     trackers: Sequence[str],
     board: Path | None = None,
     boards: Path | None = None,
-) -> "tuple[Progress, list[Failure]]":
+) -> "list[Failure]":
     from kdbench.cli.progress import Progress
     from kdbench.cli.publish import Publisher
     from kdbench.pipeline.run import run
@@ -119,7 +118,7 @@ def _run(
     except KeyboardInterrupt:
         click.echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
-    return progress, failures
+    return failures
 
 
 def _report_failures(failures: "list[Failure]") -> None:

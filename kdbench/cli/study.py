@@ -102,6 +102,7 @@ def run_and_report(plan: "Plan") -> "list[Failure]":
     from kdbench.cli.progress import Progress
     from kdbench.pipeline.run import run
     from kdbench.report.publish import reporting
+    from kdbench.report.stamp import is_current
     from kdbench.report.write import write_report
 
     try:
@@ -111,7 +112,8 @@ def run_and_report(plan: "Plan") -> "list[Failure]":
         click.echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     finished = any(trial.files(plan.run).done is not None for trial in plan.trials)
-    if finished and (progress.worked or not (plan.run.path / "leaderboard.csv").exists()):
+    if finished:
         with reporting(plan.run):
-            write_report(plan.run)
+            if not is_current(plan.run):
+                write_report(plan.run)
     return failures

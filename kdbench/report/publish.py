@@ -11,34 +11,9 @@ from pathlib import Path
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, differences
+from kdbench.report.stamp import EVIDENCE, PAGE, TABLES, is_current
 from kdbench.runs.archive import ARCHIVE, key_of, pack, unpack
 from kdbench.runs.folder import Run, TrialFiles
-
-TABLES = (
-    "leaderboard.csv",
-    "leaderboard.md",
-    "leaderboard.tex",
-    "stability.csv",
-    "cost.csv",
-    "spec.yaml",
-    "provenance.json",
-)
-EVIDENCE = (
-    "stability.md",
-    "spikes.csv",
-    "stability_comparisons.csv",
-    "evidence.md",
-    "ranks.csv",
-    "comparisons.csv",
-    "variance.csv",
-    "tuning.md",
-    "tuning.csv",
-    "tuning.json",
-    "lr-sensitivity.md",
-    "lr-sensitivity.csv",
-)
-"""Written only where there is something to compare."""
-PAGE = "leaderboard.html"
 
 
 def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
@@ -50,7 +25,7 @@ def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
     from kdbench.report.write import write_report  # brings pandas and the plots
 
     with reporting(run):
-        if _is_behind(run):
+        if store.is_locked(run.path / ".lock") or not is_current(run):
             write_report(run)
         target = publish(run, boards, trials=trials)
     archive = target / ARCHIVE
@@ -130,12 +105,3 @@ def check_nothing_is_lost(
             f"({', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}): {advice}, or delete "
             f"{target}/{ARCHIVE}"
         )
-
-
-def _is_behind(run: Run) -> bool:
-    """Whether a trial may have finished since the report was written."""
-    table = run.path / "leaderboard.csv"
-    if not table.exists() or store.is_locked(run.path / ".lock"):
-        return True
-    reported = table.stat().st_mtime
-    return any(path.stat().st_mtime > reported for path in run.path.glob("trials/*/*/DONE.json"))
