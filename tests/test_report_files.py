@@ -17,6 +17,7 @@ from kdbench.report.stamp import is_current
 from kdbench.report.table import leaderboard
 from kdbench.report.write import write_report
 from kdbench.runs.folder import Run
+from kdbench.runs.samples import read_samples
 from tests.synthetic_run import Variant, write_run, write_trial
 
 AMID = [
@@ -106,6 +107,14 @@ def test_a_report_is_not_current_when_a_trial_has_finished_since(run: Run, tmp_p
     copy = Run(shutil.copytree(run.path, tmp_path / "toy"))
     write_trial(copy, Variant("sft", 54.0), 7, steps=20, sets={"dolly": 8, "vicuna": 6})
     assert not is_current(copy)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"text": 7, "references": []}', "[]", "<html>"])
+def test_samples_that_no_run_wrote_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "dolly.jsonl").write_text(content + "\n")
+    with pytest.raises(UserError, match=r"dolly\.jsonl"):
+        read_samples(Run(tmp_path), "dolly")
 
 
 def test_plots_without_data_are_left_out(tmp_path: Path) -> None:

@@ -236,16 +236,18 @@ def _explain(plan: Plan, todo: list[Trial], failures: list[Failure]) -> None:
 
 
 def write_samples(run: Run, artifacts: Artifacts) -> None:
-    """Writes `samples/<set>.jsonl` of every evaluation set that has none yet.
+    """Writes `samples/<set>.jsonl` of every evaluation set, where it is not there as it should be.
 
     The folder of a run is local; `kdbench publish` leaves out the records of the sets that are
     marked `redistribute: false`.
     """
     for name, split in artifacts.suite.data.evaluation.items():
         path = samples_file(run, name)
-        if not path.exists():
-            rows = [
+        text = "".join(
+            store.dump_line(
                 {"text": [record.instruction, record.input], "references": record.outputs}
-                for record in artifacts.records(split)
-            ]
-            store.write_jsonl(path, rows)
+            )
+            for record in artifacts.records(split)
+        )
+        if not path.exists() or path.read_bytes() != text.encode("utf-8"):
+            store.write_text(path, text)
