@@ -24,16 +24,17 @@ def read_samples(run: Run, set_name: str) -> list[Sample]:
         UserError: the file is not what a run wrote.
     """
     path = samples_file(run, set_name)
+    samples = []
     try:
-        return [
-            Sample(*map(str, row["text"]), references=tuple(map(str, row["references"])))
-            for row in store.read_jsonl(path)
-        ]
-    except (KeyError, TypeError) as error:
+        for row in store.read_jsonl(path):
+            instruction, context = map(str, row["text"])
+            samples.append(Sample(instruction, context, tuple(map(str, row["references"]))))
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not the samples of a run; delete it, and give the run's command to have it "
             "made again"
         ) from error
+    return samples
 
 
 def samples_file(run: Run, set_name: str) -> Path:
