@@ -135,6 +135,40 @@ def test_killed_training_goes_on_to_the_same_weights(
     assert_same_training(whole, killed, exactly=True)
 
 
+def flip(content: bytes) -> bytes:
+    place = len(content) - 40
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("checkpoint.safetensors", flip, "its bytes are not those that were written"),
+        ("checkpoint.safetensors", lambda content: content.replace(b'"8"', b'"4"'), "damaged"),
+        ("checkpoint.safetensors", lambda content: content[:50], "damaged"),
+        ("train.jsonl", lambda _: b"", "lacks steps of the 8 in the checkpoint"),
+        ("train.jsonl", lambda content: content.replace(b'"step":5,', b'"step":6,'), "lacks steps"),
+        ("train.jsonl", lambda content: b"[]\n" + content, "not a JSON object"),
+    ],
+)
+def test_a_checkpoint_without_its_log_is_named_and_training_begins_anew(
+    artifacts: Artifacts,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[bytes], bytes],
+    message: str,
+) -> None:
+    whole, killed = (make_job(artifacts, tmp_path / name) for name in ("whole", "killed"))
+    train(whole)
+    train_until(killed, 8)
+    path = killed.out / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=f"{message}.*the same command trains from the beginning"):
+        train(killed)
+    train(killed)
+    assert_same_training(whole, killed, exactly=True)
+
+
 def test_killed_training_of_adapters_goes_on_to_the_same_plain_weights(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
