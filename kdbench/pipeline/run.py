@@ -9,7 +9,7 @@ from typing import Protocol
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.data.records import foreign, framed, splits_of
+from kdbench.data.records import foreign, framed, spaced, splits_of
 from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, judge, tell, unlike
@@ -84,12 +84,8 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
         todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
         if todo:
             provenance.begin(plan, begun)
-            data = plan.artifacts.suite.data
-            for name, split in splits_of(data).items():
-                records = plan.artifacts.records(split)
-                unread = foreign(name, records) if name in data.evaluation else []
-                for text in [*unread, *framed(name, records)]:
-                    display.say(text, warning=True)
+            for text in _remarks(plan.artifacts):
+                display.say(text, warning=True)
         tasks = open_tasks(plan, todo)
         display.begin(len(tasks))
 
@@ -117,6 +113,19 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
             provenance.finish(plan, time.time() - begun, len(finished))
         _explain(plan, todo, failures)
         return failures
+
+
+def _remarks(artifacts: Artifacts) -> Iterator[str]:
+    """What a reader of the scores should know of the records and of a given tokenizer."""
+    data = artifacts.suite.data
+    for name, split in splits_of(data).items():
+        records = artifacts.records(split)
+        yield from framed(name, records)
+        yield from foreign(name, records) if name in data.evaluation else spaced(name, records)
+    if artifacts.tokenizer_source is not None:
+        from kdbench.data.tokenizer import tokenizer_remarks
+
+        yield from tokenizer_remarks(artifacts.tokenizer_source, data)
 
 
 def _mend(plan: Plan) -> Iterator[str]:
