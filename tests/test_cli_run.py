@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 def result_bytes(run: Path) -> dict[str, bytes]:
     """Scores and generations of every trial, by path."""
-    paths = [*run.glob("trials/*/*/scores.parquet"), *run.glob("trials/*/*/generations/*")]
+    paths = [*run.glob("trials/*/*/scores.parquet"), *run.glob("trials/*/*/generations/*.jsonl")]
     assert paths
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(paths)}
 

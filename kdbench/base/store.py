@@ -163,7 +163,7 @@ def _is_alive(host: str, pid: int, path: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Has the system write a file or a folder to the disk."""
+    """Makes the system write a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
