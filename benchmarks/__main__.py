@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    cores = len(os.sched_getaffinity(0))
+    threads = min(2, len(os.sched_getaffinity(0)))
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--repeats", type=int, help="[default: the benchmark's]")
-    parser.add_argument("--threads", type=int, default=min(2, cores), help="[default: %(default)s]")
+    parser.add_argument("--threads", type=int, default=threads, help="[default: %(default)s]")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases that contain TEXT")
     parser.add_argument("--smoke", action="store_true", help="a tiny shape; keeps nothing")
     given = parser.parse_args(arguments)
@@ -53,18 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)})
     import torch
 
-    from benchmarks.measure import Options, Report
+    from benchmarks.measure import Report
     from benchmarks.plots import draw
 
     torch.set_num_threads(threads)
     place, measure = BENCHMARKS[given.name]
     module = importlib.import_module(f"benchmarks.{place}")
     repeats = 1 if given.smoke else given.repeats or module.REPEATS
-    options = Options(repeats, threads, given.smoke, given.only)
-    report = Report(given.name, options, getattr(module, "PACKAGES", ()))
+    packages = getattr(module, "PACKAGES", ())
+    report = Report(given.name, repeats, threads, given.smoke, given.only, packages)
     getattr(module, measure)(report)
     if report.rows and not given.smoke:
-        print(f"wrote {draw(given.name, options.threads)}")
+        print(f"wrote {draw(given.name, threads)}")
     return 0
 
 
