@@ -15,19 +15,15 @@ and keeps nothing.
 """
 
 import argparse
-import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 
 BENCHMARKS = {
-    **{name: (name, "measure") for name in ("step", "generate", "rouge")},
-    "head": ("head", "measure_head"),
-    "memory": ("head", "measure_memory"),
-    "teacher-cache": ("teacher_cache", "measure"),
-    "run": ("runs", "measure_run"),
-    "grid": ("runs", "measure_grid"),
-    "scaling": ("scaling", "measure"),
+    **{name: f"{name}:measure" for name in ("step", "generate", "rouge", "scaling")},
+    **{"teacher-cache": "teacher_cache:measure", "run": "runs:measure_run"},
+    **{"head": "head:measure_head", "memory": "head:measure_memory", "grid": "runs:measure_grid"},
 }
 """Each one's module and function."""
 ONE_THREAD = ("generate", "rouge", "run", "grid")
@@ -57,29 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.plots import draw
 
     torch.set_num_threads(threads)
-    place, measure = BENCHMARKS[given.name]
-    module = importlib.import_module(f"benchmarks.{place}")
+    measure = pkgutil.resolve_name(f"benchmarks.{BENCHMARKS[given.name]}")
+    module = sys.modules[measure.__module__]
     repeats = 1 if given.smoke else given.repeats or module.REPEATS
     packages = getattr(module, "PACKAGES", ())
     report = Report(given.name, repeats, threads, given.smoke, given.only, packages)
-    getattr(module, measure)(report)
+    measure(report)
     if report.rows and not given.smoke:
         print(f"wrote {draw(given.name, threads)}")
     return 0
 
 
-def _as_in_a_worker() -> None:
-    """Starts this process again where its environment is not that of a run's workers.
-
-    The memory allocator reads it before Python does.
-    """
+if __name__ == "__main__":
     from kdbench.launch.local import WORKER_ENVIRONMENT
 
+    # The memory allocator reads what a run's workers have before Python does.
     if not WORKER_ENVIRONMENT.items() <= os.environ.items():
-        environment = {**os.environ, **WORKER_ENVIRONMENT}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
-
-
-if __name__ == "__main__":
-    _as_in_a_worker()
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, arguments, os.environ | WORKER_ENVIRONMENT)
     sys.exit(main())

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,6 +33,7 @@ RANGE = "_range"
 """Behind a metric's name: the largest value less the smallest, of the repeats."""
 
 
+@dataclass
 class Report:
     """Prints what a benchmark finds, and appends it to results/perf.csv case by case.
 
@@ -41,23 +43,20 @@ class Report:
         threads: of each process.
         smoke: a tiny shape, once, and no row is kept.
         only: leaves out the cases whose names do not contain this text.
-        packages: whose versions a row names.
+        packages: whose versions a row names beside torch's.
     """
 
-    def __init__(
-        self,
-        benchmark: str,
-        repeats: int,
-        threads: int,
-        smoke: bool = False,
-        only: str = "",
-        packages: Sequence[str] = (),
-    ) -> None:
-        self.benchmark, self.repeats, self.threads = benchmark, repeats, threads
-        self.smoke, self.only, self.packages = smoke, only, ("torch", *packages)
-        self.rows: list[Mapping[str, str]] = []
+    benchmark: str
+    repeats: int
+    threads: int
+    smoke: bool = False
+    only: str = ""
+    packages: Sequence[str] = ()
+    rows: list[Mapping[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
         load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-        if load > cores / 4 and not smoke:
+        if load > cores / 4 and not self.smoke:
             print(f"other work is running here (load {load:.1f}): wait for it", file=sys.stderr)
 
     def wants(self, case: str) -> bool:
@@ -81,33 +80,22 @@ class Report:
                 continue
             value, spread = statistics.median(values), max(values) - min(values)
             ratio = f"{value / ours:.3f}" if ours and who != OURS else ""
-            wide = f"+-{spread / 2:.2g}" if len(values) > 1 else ""
-            shown = f"{float(ratio):8.2f}x" if ratio else ""
-            print(
-                f"{case:42} {who:22} {metric:24} {value:11.4g} {unit:6} {wide:9}{shown}", flush=True
-            )
+            wide = f"{f'+-{spread / 2:.2g}' if len(values) > 1 else '':9}"
+            wide += f"{float(ratio):8.2f}x" if ratio else ""
+            print(f"{case:42} {who:22} {metric:24} {value:11.4g} {unit:6} {wide}", flush=True)
             row = {"benchmark": self.benchmark, "case": case, "who": who, "unit": unit}
-            row |= self._origin | {"metric": metric, "value": f"{value:.5g}"}
-            self._add({**row, "ratio": ratio})
+            row |= self._origin | {"metric": metric, "value": f"{value:.5g}", "ratio": ratio}
+            rows = [row]
             if len(values) > 1:
-                self._add({**row, "metric": metric + RANGE, "value": f"{spread:.3g}", "ratio": ""})
-
-    def _add(self, row: Mapping[str, str]) -> None:
-        self.rows.append(row)
-        if self.smoke:
-            return
-        PERF.parent.mkdir(exist_ok=True)
-        new = not PERF.exists()
-        with PERF.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+                rows += [row | {"metric": metric + RANGE, "value": f"{spread:.3g}", "ratio": ""}]
+            self.rows += rows
+            if not self.smoke:
+                append(rows)
 
     @cached_property
     def _origin(self) -> dict[str, str]:
         found = provenance.commit()
-        installed = {name: version(name) for name in self.packages}
+        installed = {name: version(name) for name in ("torch", *self.packages)}
         return {
             "hardware": hardware(self.threads),
             "versions": "; ".join(f"{name} {at}" for name, at in installed.items() if at),
@@ -173,6 +161,16 @@ def hardware(threads: int) -> str:
     machine = provenance.hardware()
     device = machine["gpu"] or f"{machine['cores']} x {machine['processor']}"
     return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def append(rows: Sequence[Mapping[str, object]]) -> None:
+    """Adds rows to the one file of all benchmarks."""
+    PERF.parent.mkdir(exist_ok=True)
+    with PERF.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def newest(benchmark: str) -> dict[tuple[str, ...], float]:

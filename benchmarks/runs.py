@@ -34,12 +34,14 @@ OBJECTIVES = (
 )
 """The first N of them: the cheap ones of the core first, as `--objectives` would list them."""
 KDBENCH = [sys.executable, "-c", "import sys; from kdbench.cli import main; main(sys.argv[1:])"]
+LIMITS = {"teacher": 64, "train": 48, "dev": 8} | {
+    f"evaluation.{name}": 4 for name in ("dolly", "self-inst", "vicuna")
+}
+FITS = ("teacher.fit", "student.fit", "recipe")
 SMOKE = (
-    *("data.teacher.limit=64", "data.train.limit=48", "data.dev.limit=8"),
-    *("data.evaluation.dolly.limit=4", "data.evaluation.self-inst.limit=4"),
-    *("data.evaluation.vicuna.limit=4", "tokenizer.vocabulary=400", "decoding.max_new_tokens=4"),
-    *("teacher.fit.steps=2", "student.fit.steps=2", "recipe.steps=2", "recipe.warmup=1"),
-    *("teacher.fit.warmup=1", "student.fit.warmup=1"),
+    *(f"data.{split}.limit={limit}" for split, limit in LIMITS.items()),
+    *(f"{fit}.{field}" for fit in FITS for field in ("steps=2", "warmup=1")),
+    *("tokenizer.vocabulary=400", "decoding.max_new_tokens=4"),
 )
 """Changes of the suite that make a run a matter of seconds."""
 

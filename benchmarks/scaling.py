@@ -196,10 +196,12 @@ def computed() -> list[str]:
     """One column a pair and number of devices."""
     columns = [(pair, devices) for pair in PAIRS.values() for devices in (1, 8)]
     titles = [f"{name}, {number}" for name in PAIRS for number in ("one", "eight")]
-    every, tuned = (
-        [_bounds(pair, devices, passes, chunk) for pair, devices in columns]
-        for passes, chunk in ((EAGER, CHUNK_ELEMENTS), (FUSED, LARGE_CHUNK))
-    )
+
+    def bounds(passes: float, chunk: int) -> list[dict[str, tuple[float, str]]]:
+        found = (stages(p, STEP, H100, devices=n, passes=passes, chunk=chunk) for p, n in columns)
+        return [{name: stage.bound(H100) for name, stage in parts.items()} for parts in found]
+
+    every, tuned = bounds(EAGER, CHUNK_ELEMENTS), bounds(FUSED, LARGE_CHUNK)
     rows = {name: [f"{_ms(one[name][0])} {one[name][1]}" for one in every] for name in every[0]}
     for name in ("head, matrix products", "head, element-wise"):
         rows[f"{name}, tuned"] = [f"{_ms(one[name][0])} {one[name][1]}" for one in tuned]
@@ -263,13 +265,6 @@ def replaced(text: str, name: str, lines: Sequence[str]) -> str:
     if not (found and after[1]):
         raise ValueError(f"the marks of '{name}' are missing")
     return before + begin + "\n".join(lines) + "\n" + end + after[2]
-
-
-def _bounds(
-    pair: tuple[Size, Size], devices: int, passes: float, chunk: int
-) -> dict[str, tuple[float, str]]:
-    parts = stages(pair, STEP, H100, devices=devices, passes=passes, chunk=chunk)
-    return {name: stage.bound(H100) for name, stage in parts.items()}
 
 
 def _table(titles: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
