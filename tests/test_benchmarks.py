@@ -230,8 +230,8 @@ def llama(model: Size, device: str) -> Any:
         num_hidden_layers=model.layers,
         num_attention_heads=model.queries // 64,
         num_key_value_heads=model.keys // 64,
+        attn_implementation="eager",  # whose products torch counts
     )
-    config._attn_implementation = "eager"  # whose products torch counts
     with torch.device(device):
         return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
 
