@@ -67,9 +67,9 @@ def size_of(model: Model, role: str, vocabulary: int) -> Size:
     """
     if model.architecture is not None:
         fields = model.architecture.model_dump(exclude={"init_std"})
-        size = _of_shape(Shape(**fields, vocabulary=vocabulary))
+        size = of_shape(Shape(**fields, vocabulary=vocabulary))
     elif model.shape is not None and not model.path and (model.gguf or not at_hand(model)):
-        size = _of_shape(model.shape)
+        size = of_shape(model.shape)
     else:
         size = _of_checkpoint(model, role)
     if model.lora is None:
@@ -85,7 +85,8 @@ def head_dim(config: Any) -> int:
     return int(stated or (width // heads if heads else 0))
 
 
-def _of_shape(shape: Shape) -> Size:
+def of_shape(shape: Shape) -> Size:
+    """Counts a model from what a suite states of it."""
     dimension = shape.head_dim or shape.width // shape.heads
     queries, keys = shape.heads * dimension, (shape.kv_heads or shape.heads) * dimension
     matrices = 2 * (queries + keys) + (3 if shape.gate else 2) * shape.mlp
