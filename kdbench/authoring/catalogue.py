@@ -161,14 +161,11 @@ def _of_objective(variant: Variant) -> Facts:
         "kind": objective.kind,
         "group": objective.group,
         "aliases": [alias for alias, target in ALIASES.items() if target == objective.name],
-        "parameters": _parameters(objective.parameters, variant.params),
         "grid": {key: list(values) for key, values in objective.grid.items()},
         "source": objective.source,
-        "description": objective.description,
-        "infinite_where": _infinite(variant),
         "example": _example(objective.name, "", objective.parameters),
         "defined_at": objective.defined_at,
-        **_sequences(variant.sequences),
+        **_of_variant(variant),
     }
 
 
@@ -178,13 +175,21 @@ def _of_preset(name: str, kind: str, registry: Registry[Preset]) -> Facts:
     return {
         "name": name,
         "kind": kind,
-        "parameters": _parameters(variant.objective.parameters, variant.params),
         "expression": preset.expression,
         "source": preset.source,
-        "description": variant.objective.description,
-        "infinite_where": _infinite(variant),
         "example": _example(name, "", declared) if kind == "method" else name,
         "defined_at": registry.defined_at(name),
+        **_of_variant(variant),
+    }
+
+
+def _of_variant(variant: Variant) -> Facts:
+    """What is said of everything that can be trained with."""
+    infinite = variant.infinite_where()
+    return {
+        "description": variant.objective.description,
+        "parameters": _parameters(variant.objective.parameters, variant.params),
+        "infinite_where": None if infinite is None else sorted(infinite),
         **_sequences(variant.sequences),
     }
 
@@ -219,11 +224,6 @@ def _parameters(
         facts = {"name": name, "default": default, "range": parameter.describe()}
         found.append(facts if value == default else {**facts, "value": value})
     return found
-
-
-def _infinite(variant: Variant) -> list[str] | None:
-    declared = variant.infinite_where()
-    return None if declared is None else sorted(declared)
 
 
 def _example(name: str, source: str, declared: Mapping[str, Parameter]) -> str:
