@@ -133,7 +133,7 @@ class _Fake:
             raise ConnectionError("the server\nis gone")
         self.steps += [step for step, _ in points]
 
-    def end(self, status: Status, figures: dict[str, float]) -> None:
+    def end(self, status: Status, figures: dict[str, float], step: int) -> None:
         self.ended.append(status)
 
 
