@@ -68,11 +68,7 @@ def show_markdown(text: str) -> None:
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Refuses a file that is not to be written.
-
-    Raises:
-        UserError: another suffix, a file that is there, or a folder of that name.
-    """
+    """Refuses a file of another suffix, one that is there, and a folder of that name."""
     if output.suffix not in (".md", ".csv"):
         raise UserError(f"--output {output}: its name has to end in .md or .csv")
     if output.is_dir():

@@ -44,13 +44,7 @@ def show_request(request: "Request", *, as_json: bool = False) -> None:
 
 
 def show(plan: "Plan", *, as_json: bool, accepted: "Collection[Trial]" = ()) -> None:
-    """Prints the cost of a plan, and first that of the candidates it has to choose from.
-
-    Args:
-        plan: what is to run.
-        as_json: print JSON.
-        accepted: trials that a board has already.
-    """
+    """Prints the cost of a plan but for accepted trials, and first that of its candidates."""
     from kdbench.pipeline.estimate import cost
 
     figures = cost(plan, accepted)
