@@ -44,30 +44,31 @@ def command(names: tuple[str, ...], out: Path, output: Path | None, force: bool)
 
 
 def show(text: str, frame: "pd.DataFrame", output: Path | None) -> None:
-    """Prints Markdown, laid out where a person watches, and writes it or its figures to a file."""
+    """Prints Markdown, and writes it or its figures to a file."""
     from kdbench.base.store import write_text
 
     if output is not None and output.suffix == ".csv":
         write_text(output, frame.to_csv(index=False, lineterminator="\n"))
     elif output is not None:
         write_text(output, text)
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.markdown import Markdown
-
-        Console().print(Markdown(text))
-    else:
-        click.echo(text, nl=False)
+    show_markdown(text)
     if output is not None:
         click.echo(f"written to {output}")
 
 
-def check_output(output: Path, force: bool) -> None:
-    """Refuses a file that is not to be written.
+def show_markdown(text: str) -> None:
+    """Prints Markdown, laid out where a person watches."""
+    if not sys.stdout.isatty():
+        click.echo(text, nl=False)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
 
-    Raises:
-        UserError: another suffix, a file that is there, or a folder of that name.
-    """
+    Console().print(Markdown(text))
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Refuses a file of another suffix, one that is there, and a folder of that name."""
     if output.suffix not in (".md", ".csv"):
         raise UserError(f"--output {output}: its name has to end in .md or .csv")
     if output.is_dir():

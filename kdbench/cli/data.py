@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.base.templates import render
 from kdbench.cli.options import DATA_DIR, JSON, OUT, SETTINGS
 
 if TYPE_CHECKING:
@@ -35,10 +36,9 @@ def pull(suite: str, settings: tuple[str, ...]) -> None:
             f"suite {data.name}: not all of its files name a dataset on the hub (data.*.hub); "
             "--data-dir FOLDER says where they lie"
         )
-    folder = locate(data, None)
-    click.echo(f"{folder}")
-    for name, split in splits_of(data.data).items():
-        click.echo(f"  {name:<12} {split.path:<24} {_terms(split)}")
+    rows = [(name, split, "") for name, split in splits_of(data.data).items()]
+    text = render("cli/data.txt", folder=locate(data, None), rows=rows, remarks=())
+    click.echo(text, nl=False)
 
 
 @command.command("check")
@@ -57,17 +57,17 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
 
     data = load_suite(suite, settings).data
     folder = place(data, data_dir)
-    click.echo(f"{folder}")
-    wrong: list[str] = []
-    found: dict[str, list[Record]] = {}
+    local = is_local(data, data_dir)
+    rows, wrong, found = [], [], {}
     for name, split in splits_of(data).items():
-        local = is_local(data, data_dir)
-        rows, state, message = _state(folder, split, name, data.template, local=local)
-        click.echo(f"  {name:<12} {split.path:<24} {state:<34} {_terms(split)}")
-        wrong += [message] if message else []
-        found |= {name: rows} if rows else {}
-    for remark in remarks(found):
-        click.echo(f"Note: {remark}")
+        records, state, message = _state(folder, split, name, data.template, local=local)
+        rows.append((name, split, state))
+        if message:
+            wrong.append(message)
+        if records:
+            found[name] = records
+    text = render("cli/data.txt", folder=folder, rows=rows, remarks=remarks(found))
+    click.echo(text, nl=False)
     if wrong and not folder.exists() and data_dir is None:
         raise UserError(f"nothing is there yet: kdbench data pull {suite}")
     if wrong:
@@ -116,8 +116,3 @@ def _state(
         return records, f"{rows}, not the pinned file", str(error)
     pin = split.sha256 if local else split.hub_sha256
     return records, f"{rows}, digest {'fits' if pin else 'not pinned'}", ""
-
-
-def _terms(split: "Split") -> str:
-    kept = "" if split.redistribute else ", not to be redistributed"
-    return f"{split.license or 'licence not stated'}{kept}"

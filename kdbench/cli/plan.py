@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.base.templates import render
-from kdbench.cli.options import JSON, request_options, to_request
+from kdbench.cli.options import JSON, request_options
 
 if TYPE_CHECKING:
     from kdbench.pipeline.plan import Plan, Request
@@ -22,7 +22,9 @@ def command(as_json: bool, **given: Any) -> None:
 
     Models on the hub are not downloaded: until they are, memory and operations are all it says.
     """
-    show_request(to_request(**given), as_json=as_json)
+    from kdbench.pipeline.plan import Request
+
+    show_request(Request(**given), as_json=as_json)
 
 
 def show_request(request: "Request", *, as_json: bool = False) -> None:
@@ -42,13 +44,7 @@ def show_request(request: "Request", *, as_json: bool = False) -> None:
 
 
 def show(plan: "Plan", *, as_json: bool, accepted: "Collection[Trial]" = ()) -> None:
-    """Prints the cost of a plan, and first that of the candidates it has to choose from.
-
-    Args:
-        plan: what is to run.
-        as_json: print JSON.
-        accepted: trials that a board has already.
-    """
+    """Prints the cost of a plan but for accepted trials, and first that of its candidates."""
     from kdbench.pipeline.estimate import cost
 
     figures = cost(plan, accepted)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 
 import click
 from rich.console import Console
@@ -18,19 +17,14 @@ LINE_SECONDS = 15.0
 
 
 def print_failures(failures: Sequence[Failure]) -> None:
-    """One line on stderr for each task that failed."""
+    """One line on stderr for each task that failed; of a trial, with where its traceback lies."""
     for failure in failures:
         message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
-        click.echo(f"Failed: {message}{_traceback_of(failure.task)}", err=True)
-
-
-def _traceback_of(task: Task) -> str:
-    """Where a trial's traceback lies; nothing of a task that belongs to no trial."""
-    trial = next((each for each in task.arguments if isinstance(each, Trial)), None)
-    run = next((each for each in task.arguments if isinstance(each, Run)), None)
-    if trial is None or run is None:
-        return ""
-    return f" (traceback in {trial.files(run).path / 'FAILED.json'})"
+        trial = next((each for each in failure.task.arguments if isinstance(each, Trial)), None)
+        run = next((each for each in failure.task.arguments if isinstance(each, Run)), None)
+        if trial is not None and run is not None:
+            message += f" (traceback in {trial.files(run).path / 'FAILED.json'})"
+        click.echo(f"Failed: {message}", err=True)
 
 
 class Progress:
@@ -61,12 +55,7 @@ class Progress:
             self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
 

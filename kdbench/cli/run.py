@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.cli.options import request_options, to_request
+from kdbench.cli.options import request_options
 
 if TYPE_CHECKING:
     from kdbench.launch.local import Failure
@@ -50,12 +50,12 @@ def command(
     if not dry_run:
         click.get_current_context().with_resource(early_worker())
     from kdbench.pipeline.accept import find_board, judge, tell
-    from kdbench.pipeline.plan import make_plan
+    from kdbench.pipeline.plan import Request, make_plan
     from kdbench.report.publish import check_nothing_is_lost, publish_latest
     from kdbench.track import check_trackers
 
     chosen = check_trackers(trackers)
-    plan = make_plan(to_request(**given))
+    plan = make_plan(Request(**given))
     folder = None if board is None else find_board(board, given["out"])
     offer = None if folder is None else judge(plan, folder)
     if dry_run:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.cli.options import SEEDS, SUITE, execution_options, to_request
+from kdbench.cli.options import SEEDS, SUITE, execution_options
 
 if TYPE_CHECKING:
     from kdbench.launch.local import Failure
@@ -57,6 +57,7 @@ def command(
     name of a study too.
     """
     from kdbench.cli.progress import print_failures
+    from kdbench.pipeline.plan import Request
     from kdbench.study.design import write_design
     from kdbench.study.expand import Question, make_design, make_plans
     from kdbench.variants.select import load_plugin
@@ -66,7 +67,7 @@ def command(
     suite = given["suite"]
     question = Question(parameter, suite, objective, values, by, against, students)
     design, variants = make_design(question)
-    plans = make_plans(design, variants, to_request(**given))
+    plans = make_plans(design, variants, Request(**given))
     for text in design.left_out:
         click.echo(f"left out: {text}")
     if dry_run:
