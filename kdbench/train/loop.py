@@ -201,7 +201,10 @@ def _explain(state: TrainState, batch: GlobalBatch, micro_batch: int, device: to
             moved, teacher = part.to(device), portion.teacher_side(part)
             with torch.no_grad(), mixed_precision(device):
                 hidden = hidden_states(state.model, moved.tokens, moved.positions)
-            place = explain_non_finite(portion.per_token, hidden, state.head, moved.labels, teacher)
+            weights = portion.weights_of(part, device)
+            place = explain_non_finite(
+                portion.per_token, hidden, state.head, moved.labels, teacher, weights
+            )
             if place:
                 return place
     return "in the gradient"
