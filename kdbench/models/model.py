@@ -215,6 +215,37 @@ def _unpacked() -> Iterator[None]:
         masking_utils.find_packed_sequence_indices = search
 
 
+@contextmanager
+def training_mode(model: Any, *, dropout: bool) -> Iterator[None]:
+    """For forward and backward passes of a training step.
+
+    Without dropout a model computes what it does in evaluation mode. transformers then computes no
+    layer anew in the backward pass, whatever was asked for: a layer is told to train up to its own
+    forward pass.
+    """
+    model.train(dropout)
+    handles = []
+    for layer in () if dropout else model.modules():
+        if getattr(layer, "gradient_checkpointing", False):
+            handles.append(layer.register_forward_pre_hook(_evaluate))
+            handles.append(layer.register_forward_hook(_pretend_to_train))
+            layer.training = True
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(dropout)
+
+
+def _evaluate(layer: nn.Module, arguments: object) -> None:
+    layer.training = False  # of this module alone
+
+
+def _pretend_to_train(layer: nn.Module, arguments: object, output: object) -> None:
+    layer.training = True
+
+
 def head_of(model: Any, vocabulary: int) -> Head:
     """The head of a model, cut to the first `vocabulary` ids.
 

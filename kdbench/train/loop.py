@@ -19,7 +19,7 @@ from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
 from kdbench.head.passes import HeldOut, explain_non_finite, measure
 from kdbench.head.teacher import open_cache
-from kdbench.models.model import hidden_states, mixed_precision, pick_device
+from kdbench.models.model import hidden_states, mixed_precision, pick_device, training_mode
 from kdbench.train.batch import GlobalBatch, Portion, Sequences
 from kdbench.train.job import Job
 from kdbench.train.sequences import open_sequences
@@ -145,12 +145,12 @@ def _launch(job: Job, state: TrainState, sequences: Sequences, device: torch.dev
     except FloatingPointError as error:  # a student that cannot even be sampled from
         raise _DivergedError(state.step + 1, f"while sampling: {error}") from error
     torch.manual_seed(derive("dropout", job.seed_key, job.seed, state.step))
-    model.train()
     state.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=device)
-    for portion in batch.portions:
-        for part in micro_batches(portion.data, portion.rows, job.micro_batch):
-            loss += _backward(state, portion, part, batch.normaliser, device)
+    with training_mode(model, dropout=sequences.dropout):
+        for portion in batch.portions:
+            for part in micro_batches(portion.data, portion.rows, job.micro_batch):
+                loss += _backward(state, portion, part, batch.normaliser, device)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     figures = torch.stack([loss, norm])
     state.optimizer.found_inf = torch.maximum(

@@ -77,7 +77,13 @@ class PolicyPortion(Portion):
 
 
 class PolicyGradient(Sequences):
-    """Samples for several batches at a time and trains on each of them once."""
+    """Samples for several batches at a time and trains on each of them once.
+
+    Without dropout, as MiniLLM does: the ratio compares two passes, and before the first update
+    they are the same.
+    """
+
+    dropout = False
 
     def __init__(self, job: Job, student: TrainState) -> None:
         super().__init__(job, student)
