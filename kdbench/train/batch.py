@@ -90,10 +90,7 @@ class Sequences:
         student: as it changes.
         params: the source's parameters.
         live: the teacher's body, where it reads the student's samples.
-        dropout: the student trains with the dropout that it has.
     """
-
-    dropout = True
 
     def __init__(self, job: Job, student: TrainState) -> None:
         device = student.model.device

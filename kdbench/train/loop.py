@@ -147,7 +147,7 @@ def _launch(job: Job, state: TrainState, sequences: Sequences, device: torch.dev
     torch.manual_seed(derive("dropout", job.seed_key, job.seed, state.step))
     state.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=device)
-    with training_mode(model, dropout=sequences.dropout):
+    with training_mode(model, dropout=job.variant.sequences.dropout):
         for portion in batch.portions:
             for part in micro_batches(portion.data, portion.rows, job.micro_batch):
                 loss += _backward(state, portion, part, batch.normaliser, device)

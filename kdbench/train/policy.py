@@ -83,8 +83,6 @@ class PolicyGradient(Sequences):
     they are the same.
     """
 
-    dropout = False
-
     def __init__(self, job: Job, student: TrainState) -> None:
         super().__init__(job, student)
         self.rollout: Rollout | None = None

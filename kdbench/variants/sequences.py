@@ -75,6 +75,7 @@ _declare(
     "without dropout.",
     paper="MiniLLM, arXiv:2306.08543, Section 2.2 (clip, gamma: its released code)",
     samples=True,
+    dropout=False,
     parameters={
         "teacher_mix": Number(0.2, "[0, 1)"),
         "clip": Number(0.2, "(0, 1)"),
