@@ -51,7 +51,7 @@ OWN = ("instruct", "dolly-tiny", "dolly-smollm")
 PUBLISHED = sorted(name for name in installed_suites() if name not in OWN)
 
 
-def tiny_llama(layers: int = 2) -> LlamaForCausalLM:
+def tiny_llama(layers: int = 2, *, tied: bool = True) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=320,
@@ -59,7 +59,7 @@ def tiny_llama(layers: int = 2) -> LlamaForCausalLM:
         intermediate_size=64,
         num_hidden_layers=layers,
         num_attention_heads=2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
     return LlamaForCausalLM(config)
 
@@ -166,6 +166,36 @@ def test_adapters_begin_at_the_model_train_alone_and_merge_exactly() -> None:
     merged = adapters.merge_and_unload()
     assert not any("lora" in name for name in merged.state_dict())
     torch.testing.assert_close(hidden_states(merged, tokens, torch.arange(12)), after)
+
+
+@pytest.mark.parametrize(
+    ("tied", "targets", "said"),
+    [
+        (True, ("q_proj", "embed_tokens"), "model.embed_tokens shares its weights with lm_head"),
+        (True, ("q_proj", "lm_head"), "lm_head shares its weights with model.embed_tokens"),
+        (False, ("q_proj", "lm_head"), "lm_head, the output head, cannot be adapted"),
+        (False, ("q_proj", "embed_tokens"), None),
+    ],
+)
+def test_adapters_of_weights_that_two_layers_read_are_refused(
+    tied: bool, targets: tuple[str, ...], said: str | None
+) -> None:
+    pytest.importorskip("peft")
+    model, lora = tiny_llama(tied=tied), Lora(rank=2, alpha=4, targets=targets)
+    if said is None:
+        adapt(model, lora, seed_key="test")
+        return
+    with pytest.raises(UserError, match=f"^lora.targets: {said}"):
+        adapt(model, lora, seed_key="test")
+
+
+def test_adapters_of_a_layer_that_stands_in_two_places_are_refused() -> None:
+    pytest.importorskip("peft")
+    model = tiny_llama()
+    first, second = model.model.layers
+    second.self_attn.q_proj.weight = first.self_attn.q_proj.weight
+    with pytest.raises(UserError, match=r"layers\.0\.self_attn\.q_proj shares its weights with"):
+        adapt(model, Lora(rank=2, alpha=4), seed_key="test")
 
 
 def test_from_the_cache_the_teachers_body_is_not_loaded(
