@@ -189,8 +189,8 @@ def adapt(model: Any, lora: Lora, *, seed_key: str) -> Any:
     for name, layer in model.named_modules():
         if not isinstance(layer, BaseTunerLayer):
             continue
-        weight: Any = getattr(layer.get_base_layer(), "weight", None)
-        shared = [user for user in users.get(weight, []) if user != name]
+        base: Any = getattr(layer.get_base_layer(), "weight", None)
+        shared = [user for user in users.get(base, []) if user != name]
         if shared:
             raise UserError(
                 f"lora.targets: {name} shares its weights with {', '.join(shared)} in this model, "
