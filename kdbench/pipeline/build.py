@@ -70,7 +70,8 @@ def make_model(
         else:
             start = one_file(given, folder / "start", spec)
             model = _load(start, spec).eval()
-            check_computation(model, artifacts.vocabulary, role)
+            longest = max(artifacts.suite.data.max_length, artifacts.sequence_length)
+            check_computation(model, artifacts.vocabulary, role, longest)
             if spec.lora is not None:
                 adapt(model, spec.lora, seed_key=role)  # refuses layers that cannot be adapted
             del model
