@@ -55,6 +55,7 @@ def make_model(
     artifacts: Artifacts, role: Role, init_seed: int, micro_batch: int, progress: Progress
 ) -> None:
     """Makes the teacher or an initial student: loaded or built, then fitted on gold responses."""
+    from kdbench.models.model import adapt
     from kdbench.models.probe import check_computation
 
     folder = artifacts.model(role, init_seed)
@@ -68,7 +69,12 @@ def make_model(
             _build(artifacts, role, init_seed, start)
         else:
             start = one_file(given, folder / "start", spec)
-            check_computation(_load(start, spec).eval(), artifacts.vocabulary, role)
+            model = _load(start, spec).eval()
+            longest = max(artifacts.suite.data.max_length, artifacts.sequence_length)
+            check_computation(model, artifacts.vocabulary, role, longest)
+            if spec.lora is not None:
+                adapt(model, spec.lora, seed_key=role)  # refuses layers that cannot be adapted
+            del model
         if spec.fit is None:
             shutil.copytree(start, folder / "model", dirs_exist_ok=True)
         else:

@@ -248,7 +248,7 @@ def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
         source, dropout = files.trained, 0.0
         if trial.variant is None:
             source = artifacts.model(trial.role, trial.init_seed) / "trained.json"
-        else:
+        elif trial.variant.sequences.dropout:
             dropout = dropout_of(files.model, artifacts.suite.student.lora)
         trained = store.read_json(source) if source.exists() else UNTRAINED
         vouched = (files.scores_path, files.train_log)

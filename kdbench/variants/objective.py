@@ -92,6 +92,7 @@ class Source:
         paper: where it comes from.
         samples: sequences are sampled from the student while it trains.
         teacher_answers: it needs the teacher's own responses to the training prompts.
+        dropout: the student trains with the dropout that it has.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Source:
     paper: str = ""
     samples: bool = False
     teacher_answers: bool = False
+    dropout: bool = True
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 

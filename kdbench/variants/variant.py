@@ -67,6 +67,11 @@ class SourceVariant:
         """It needs the teacher's own responses to the training prompts."""
         return self.source.teacher_answers
 
+    @property
+    def dropout(self) -> bool:
+        """The student trains with the dropout that it has."""
+        return self.source.dropout
+
     def number(self, name: str) -> float:
         """The value of a parameter that is a number."""
         return float(self.params[name])  # type: ignore[arg-type]
