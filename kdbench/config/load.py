@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
+from kdbench.base.paths import inside
 from kdbench.base.registry import module_folder, unknown
 from kdbench.base.strict_yaml import Lines, read_yaml, read_yaml_file
 from kdbench.config.identity import canonical
@@ -72,7 +73,7 @@ def _read_yaml(path: Path, including: tuple[Path, ...] = ()) -> tuple[dict[str, 
     if (name := tree.pop("include", None)) is None:
         return tree, lines
     where = lines["include",]
-    included = path.parent / str(name)
+    included = inside(path.parent, str(name), f"{where}: include")
     if not included.is_file():
         raise UserError(f"{where}: include: {included}: no such file")
     if any(included.samefile(above) for above in (*including, path)):

@@ -11,6 +11,7 @@ from typing import Any
 
 from kdbench.base import store
 from kdbench.base.errors import UserError, first_line
+from kdbench.base.paths import check_below, inside
 from kdbench.config.identity import digest
 from kdbench.config.schema import Data, Split, Suite
 from kdbench.data import arrow
@@ -33,6 +34,7 @@ def locate(suite: Suite, data_dir: Path | None) -> Path:
             if not folder.exists():
                 with store.new_folder(folder) as temporary:
                     _fill(temporary, data)
+                    _check_names(data, temporary, links=False)  # of what lies there now
     if data_dir is None and data.generator:
         return folder
     for name, split in splits_of(data).items():
@@ -42,7 +44,27 @@ def locate(suite: Suite, data_dir: Path | None) -> Path:
 
 
 def place(data: Data, data_dir: Path | None) -> Path:
-    """The folder below which the files lie or will lie; nothing is made or fetched."""
+    """The folder below which the files lie or will lie; nothing is made or fetched.
+
+    Raises:
+        UserError: there is no such generator; or a file's name leads out of the folder.
+    """
+    folder = _folder(data, data_dir)
+    if data_dir is not None or data.generator or from_hub(data):
+        _check_names(data, folder, links=data_dir is not None)
+    return folder
+
+
+def _check_names(data: Data, folder: Path, *, links: bool) -> None:
+    """Refuses files outside the folder; without one, `path` is the user's own, wherever it is."""
+    for name, split in splits_of(data).items():
+        inside(folder, split.path, f"{field_of(name)}.path", links=links)
+        for field in ("hub", "hub_config", "hub_file", "hub_revision"):
+            if value := getattr(split, field):
+                check_below(value, f"{field_of(name)}.{field}")
+
+
+def _folder(data: Data, data_dir: Path | None) -> Path:
     if data_dir is not None:
         return data_dir
     if data.generator:
