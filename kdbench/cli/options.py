@@ -51,7 +51,7 @@ PLUGIN = click.option(
     "plugins",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A Python file that registers objectives; may be repeated.",
+    help="A Python file that registers objectives or makes a suite's records; may be repeated.",
 )
 
 
@@ -111,6 +111,14 @@ def execution_options(command: Command) -> Command:
     """Where a run lies, what it changes in the suite, and how it is executed."""
     options = [OUT, SETTINGS, JOBS, MICRO_BATCH, BACKEND, COMPILE, DATA_DIR, PLUGIN]
     return _with(options, command)
+
+
+def load_plugins(plugins: Sequence[Path]) -> None:
+    """Imports the files given with `--plugin`."""
+    from kdbench.variants.select import load_plugin
+
+    for path in plugins:
+        load_plugin(path.resolve())
 
 
 def to_request(**given: Any) -> "Request":

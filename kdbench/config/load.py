@@ -14,6 +14,9 @@ from kdbench.base.strict_yaml import Lines, read_yaml, read_yaml_file
 from kdbench.config.identity import canonical
 from kdbench.config.schema import DEV, Suite, validated
 
+SUITES = "kdbench.suites"
+"""The entry points of packages of suites, and of functions that make records."""
+
 
 def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
     """An installed suite by name, or one by its file; with `field.path=value` settings in YAML."""
@@ -46,7 +49,7 @@ def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
 def installed_suites() -> dict[str, Path]:
     """Every suite that an installed package offers, by name."""
     found: dict[str, Path] = {}
-    for point in entry_points(group="kdbench.suites"):
+    for point in entry_points(group=SUITES):
         for path in sorted(module_folder(point).glob("[!_]*.yaml")):
             found[path.stem] = path
     return found
