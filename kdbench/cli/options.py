@@ -59,8 +59,10 @@ def read_budget(context: click.Context, parameter: click.Parameter, value: str) 
     """The number of candidates; None for `fixed`."""
     if value == "fixed":
         return None
-    if not value.isdecimal() or int(value) < 2:
-        raise click.BadParameter(f"'{value}' is neither fixed nor a number of candidates from 2")
+    if not value.isdecimal() or len(value) > 18 or int(value) < 2:
+        raise click.BadParameter(
+            f"'{value[:20]}' is neither fixed nor a number of candidates from 2"
+        )
     return int(value)
 
 
