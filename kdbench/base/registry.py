@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from kdbench.base.errors import UserError
 
 Item = TypeVar("Item")
+
+_PLUGIN = "kdbench_plugin_"
 
 TEACHER = "teacher"
 INITIAL_STUDENT = "initial student"
@@ -84,6 +87,11 @@ def load_entry_points(group: str) -> None:
                 load_module(f"{package}.{module.name}")
 
 
+def packages_of(group: str) -> list[str]:
+    """The packages and modules that distributions name under it."""
+    return sorted({point.value.partition(":")[0] for point in entry_points(group=group)})
+
+
 def load_module(name: str) -> None:
     """Imports a module by name; a failure becomes a message with file and line."""
     try:
@@ -96,7 +104,7 @@ def load_file(path: Path) -> None:
     """Imports a plugin file."""
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file")
-    name = f"kdbench_plugin_{path.stem}"
+    name = _PLUGIN + path.stem
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path}: not a Python file")
@@ -107,6 +115,11 @@ def load_file(path: Path) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(_import_failure(str(path), error)) from error
+
+
+def plugin_module(stem: str) -> ModuleType | None:
+    """The module of a plugin file that was loaded, by the file's name without ending."""
+    return sys.modules.get(_PLUGIN + stem)
 
 
 def module_folder(point: EntryPoint) -> Path:

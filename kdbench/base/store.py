@@ -28,6 +28,8 @@ _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{6})-(?P<pid>[0-9]+)(?P<old>\.old)?\.tmp"
 )
 _DAY = 24 * 3600
+_MAX_DEPTH = 32
+"""Of the JSON that is read: nothing written here is nearly so deep."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -59,7 +61,13 @@ def _object(text: bytes) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError(f"it holds {type(value).__name__}")
-    return value
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        parts = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [one for part in parts for one in part if isinstance(one, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -4,19 +4,25 @@ from pathlib import Path
 
 import click
 
-from kdbench.cli.options import DATA_DIR, SETTINGS
+from kdbench.cli.options import DATA_DIR, PLUGIN, SETTINGS, load_plugins
 
 
 @click.command("cut")
 @click.argument("suite")
 @DATA_DIR
 @SETTINGS
+@PLUGIN
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--drop", type=click.IntRange(min=1), default=6, show_default=True, help="Layers to leave out."
 )
 def command(
-    suite: str, data_dir: Path | None, settings: tuple[str, ...], rows: int, drop: int
+    suite: str,
+    data_dir: Path | None,
+    settings: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    rows: int,
+    drop: int,
 ) -> None:
     """Say how much each layer of SUITE's student matters, and which to keep (`keep_layers`)."""
     from kdbench.config.load import load_suite
@@ -25,6 +31,7 @@ def command(
     from kdbench.pipeline.cut import cuts
 
     loaded = load_suite(suite, settings)
+    load_plugins(plugins)
     whole: float | None = None
     kept: tuple[int, ...] = ()
     for cut in cuts(Artifacts(loaded, locate(loaded, data_dir).resolve()), rows, drop):

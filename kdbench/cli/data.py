@@ -9,7 +9,7 @@ import click
 
 from kdbench.base.errors import UserError
 from kdbench.base.templates import render
-from kdbench.cli.options import DATA_DIR, JSON, OUT, SETTINGS
+from kdbench.cli.options import DATA_DIR, JSON, OUT, PLUGIN, SETTINGS, load_plugins
 
 if TYPE_CHECKING:
     from kdbench.config.schema import Split, Template
@@ -24,13 +24,15 @@ def command() -> None:
 @command.command("pull")
 @click.argument("suite")
 @SETTINGS
-def pull(suite: str, settings: tuple[str, ...]) -> None:
+@PLUGIN
+def pull(suite: str, settings: tuple[str, ...], plugins: tuple[Path, ...]) -> None:
     """Fetch or make the files of SUITE (a name or a .yaml file) and show their licences."""
     from kdbench.config.load import load_suite
     from kdbench.data.files import from_hub, locate
     from kdbench.data.records import splits_of
 
     data = load_suite(suite, settings)
+    load_plugins(plugins)
     if not data.data.generator and not from_hub(data.data):
         raise UserError(
             f"suite {data.name}: not all of its files name a dataset on the hub (data.*.hub); "
@@ -45,7 +47,10 @@ def pull(suite: str, settings: tuple[str, ...]) -> None:
 @click.argument("suite")
 @SETTINGS
 @DATA_DIR
-def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
+@PLUGIN
+def check(
+    suite: str, settings: tuple[str, ...], data_dir: Path | None, plugins: tuple[Path, ...]
+) -> None:
     """Say of each file of SUITE whether it is there and the pinned one, and how many rows it has.
 
     Below stands what is allowed and yet moves scores, such as prompts that are trained on too.
@@ -56,6 +61,7 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
     from kdbench.data.records import remarks, splits_of
 
     data = load_suite(suite, settings).data
+    load_plugins(plugins)
     folder = place(data, data_dir)
     local = is_local(data, data_dir)
     rows, wrong, found = [], [], {}
@@ -79,9 +85,18 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--step", type=int, required=True, help="As train.jsonl counts them, from 1.")
 @DATA_DIR
+@PLUGIN
 @OUT
 @JSON
-def batch(name: str, seed: int, step: int, data_dir: Path | None, out: Path, as_json: bool) -> None:
+def batch(
+    name: str,
+    seed: int,
+    step: int,
+    data_dir: Path | None,
+    plugins: tuple[Path, ...],
+    out: Path,
+    as_json: bool,
+) -> None:
     """Show the batch of one step of RUN, for example one at which a loss spiked (spikes.csv)."""
     from kdbench.data.files import locate
     from kdbench.pipeline.artifacts import Artifacts
@@ -89,6 +104,7 @@ def batch(name: str, seed: int, step: int, data_dir: Path | None, out: Path, as_
     from kdbench.runs.folder import find_run
 
     run = find_run(name, out)
+    load_plugins(plugins)
     suite = run.spec.shared.suite
     sequences = batch_of(run, Artifacts(suite, locate(suite, data_dir)), seed, step)
     if as_json:

@@ -1,6 +1,6 @@
 """The flags that several commands share; they mean the same everywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ PLUGIN = click.option(
     "plugins",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A Python file that registers objectives; may be repeated.",
+    help="A Python file that registers objectives or makes a suite's records; may be repeated.",
 )
 
 
@@ -56,8 +56,10 @@ def read_budget(context: click.Context, parameter: click.Parameter, value: str) 
     """The number of candidates; None for `fixed`."""
     if value == "fixed":
         return None
-    if not value.isdecimal() or int(value) < 2:
-        raise click.BadParameter(f"'{value}' is neither fixed nor a number of candidates from 2")
+    if not value.isdecimal() or len(value) > 18 or int(value) < 2:
+        raise click.BadParameter(
+            f"'{value[:20]}' is neither fixed nor a number of candidates from 2"
+        )
     return int(value)
 
 
@@ -115,3 +117,11 @@ request_options = _options(
     execution_options,
 )
 """Everything that says what to run."""
+
+
+def load_plugins(plugins: Sequence[Path]) -> None:
+    """Imports the files given with `--plugin`."""
+    from kdbench.variants.select import load_plugin
+
+    for path in plugins:
+        load_plugin(path.resolve())

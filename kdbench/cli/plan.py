@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.base.templates import render
-from kdbench.cli.options import JSON, request_options
+from kdbench.cli.options import JSON, load_plugins, request_options
 
 if TYPE_CHECKING:
     from kdbench.pipeline.plan import Plan, Request
@@ -35,6 +35,7 @@ def show_request(request: "Request", *, as_json: bool = False) -> None:
     from kdbench.pipeline.plan import make_plan
 
     suite = load_suite(request.suite, request.settings)
+    load_plugins(request.plugins)
     models = (suite.teacher, suite.student)
     away = [model.hub for model in models if not at_hand(model)]
     if away and all(model.shape or at_hand(model) for model in models):

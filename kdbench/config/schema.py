@@ -25,7 +25,7 @@ Column = Literal["instruction", "input", "output", "messages"]
 
 _SHA256 = r"^([0-9a-f]{64})?$"
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=100)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -59,8 +59,7 @@ class Fields(BaseModel):
 class Split(Fields):
     """One file or folder of records, in a form that Hugging Face `datasets` reads.
 
-    The pins (`sha256`, `hub_sha256`, `records`) are not in digests: a run's identity holds the
-    bytes of its files in any case.
+    The pins (`sha256`, `hub_sha256`, `records`) are not in digests: the files' bytes are.
     """
 
     path: str
@@ -134,7 +133,8 @@ class Data(Fields):
     """Where the records come from, and how long a sequence may be."""
 
     generator: str = ""
-    """`module:function` that writes the files from nothing (`function(folder, seed=...)`)."""
+    """`module:function` that writes the files from nothing (`function(folder, seed=...)`), of an
+    installed package of suites or of a file given with `--plugin`, by its name without `.py`."""
     generator_seed: Seed = 0
     teacher: Split | None = None
     """What the teacher is trained on; `train` where it is left out."""

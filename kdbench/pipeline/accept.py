@@ -136,7 +136,7 @@ def _unfit(plan: Plan, trial: Trial, held: Files) -> str:
         done = validated(Done, _object(held["DONE.json"]))
     except ValidationError as error:
         return f"broken (spec.json or DONE.json: {problem(error)})"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"broken ({error})"
     if changed := differences(spec, trial.spec):
         return "; ".join(changed)

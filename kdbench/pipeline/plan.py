@@ -12,7 +12,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.strict_yaml import dump_yaml
 from kdbench.config.identity import Budget, RunSpec, Shared, differences
 from kdbench.config.load import load_suite
-from kdbench.config.schema import Suite
+from kdbench.config.schema import MAX_SEEDS, Suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split, splits_of
 from kdbench.pipeline.artifacts import Artifacts
@@ -20,10 +20,14 @@ from kdbench.pipeline.checks import check_models
 from kdbench.pipeline.trial import Trial, check_claim, trials_of
 from kdbench.pipeline.tuning import Tuning, tuning_of, with_neighbours
 from kdbench.runs.folder import STUDY, Run
-from kdbench.variants.select import expand, load_plugin
+from kdbench.variants.select import expand, families, load_plugin
 from kdbench.variants.variant import Variant
 
 Backend = Literal["vllm", "transformers"]
+
+MAX_CANDIDATES = 1000
+"""Of one objective in a tuning."""
+MAX_TRIALS = 50_000
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def make_plan(request: Request) -> Plan:
         UserError: an unknown suite, objective or field; records, models or a run folder that do
             not fit; see the messages.
     """
+    _check_counts(request)
     suite = load_suite(request.suite, request.settings)
     for path in request.plugins:
         load_plugin(path.resolve())
@@ -101,16 +106,17 @@ def make_plan(request: Request) -> Plan:
     if request.tuning is None:
         variants = possible = expand(request.objectives)
     else:
+        asked = len(families(request.objectives))
+        _check_trials(asked * request.tuning, request.tuning_seeds, 1)
         tuning = tuning_of(request.objectives, request.tuning, request.tuning_seeds, suite)
         variants = [group[0] for group in tuning.candidates.values()]
         possible = tuning.variants
     if request.lr_sensitivity:
         variants = with_neighbours(variants, suite.recipe.lr)
         possible = with_neighbours(possible, suite.recipe.lr)
+    _check_trials(len(variants), request.seeds or suite.seeds, request.init_seeds)
     _check_loss(suite, variants)
     _check_rates(suite, possible)
-    if request.seeds is not None and request.seeds < 1:
-        raise UserError(f"--seeds {request.seeds}: at least one training seed")
     _check_init_seeds(suite, request.init_seeds)
     name = suite.name if request.name is None else request.name
     check_name(name)
@@ -148,6 +154,29 @@ def make_plan(request: Request) -> Plan:
         for trial in plan.trials:
             check_claim(trial, plan.run)
     return plan
+
+
+def _check_counts(request: Request) -> None:
+    """Refuses numbers that are out of range, before anything is made of them."""
+    if request.seeds is not None and request.seeds < 1:
+        raise UserError(f"--seeds {request.seeds}: at least one training seed")
+    counts = {
+        "--seeds": (request.seeds, MAX_SEEDS),
+        "--init-seeds": (request.init_seeds, MAX_SEEDS),
+        "--tuning": (request.tuning, MAX_CANDIDATES),
+        "--tuning-seeds": (request.tuning_seeds, MAX_SEEDS),
+    }
+    for flag, (count, limit) in counts.items():
+        if count is not None and count > limit:
+            raise UserError(f"{flag} {str(count)[:20]}: at most {limit:,}")
+
+
+def _check_trials(variants: int, seeds: int, init_seeds: int) -> None:
+    if (count := variants * seeds * init_seeds) > MAX_TRIALS:
+        raise UserError(
+            f"{variants:,} variants with {seeds:,} training seeds from {init_seeds:,} initial "
+            f"students are {count:,} trainings; a run has at most {MAX_TRIALS:,}"
+        )
 
 
 def _check_rates(suite: Suite, variants: list[Variant]) -> None:

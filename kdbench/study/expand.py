@@ -1,6 +1,7 @@
 """From what `kdbench study` was asked to the grid it trains, and to a plan for each student."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -17,6 +18,10 @@ from kdbench.variants.variant import Variant, load_objectives, parse, variant_of
 
 Levels = dict[str, Value]
 """The values of one parameter, by what the tables call them."""
+
+
+MAX_CELLS = 10_000
+"""Of the grid: values of the parameter times settings."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,9 @@ def _factors(base: Variant, question: Question, preset: dict[str, Any]) -> dict[
 
 def _fill(grid: _Grid, parameter: str) -> None:
     """Makes every cell's variant; a combination that the objective refuses is written down."""
+    size = math.prod(map(len, grid.factors.values())) * len(grid.levels)
+    if size > MAX_CELLS:
+        raise UserError(f"the study would have {size:,} cells; at most {MAX_CELLS:,}")
     for setting in itertools.product(*grid.factors.values()):
         fixed = {
             name: grid.factors[name][label]

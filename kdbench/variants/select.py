@@ -1,13 +1,15 @@
 """From what stands after `--objectives` to variants: `all`, lists, globs, `name[key=value,...]`."""
 
 import fnmatch
+import inspect
 import itertools
 from dataclasses import dataclass
 from functools import cache
+from inspect import isfunction
 from pathlib import Path
 
 from kdbench.base.errors import UserError
-from kdbench.base.registry import load_file
+from kdbench.base.registry import load_file, plugin_module
 from kdbench.variants.objective import ALIASES, GROUPS, METHODS, OBJECTIVES, PRESETS
 from kdbench.variants.parameters import split_expression, split_list
 from kdbench.variants.variant import Variant, load_objectives, parse, split_source, variant_of
@@ -55,15 +57,21 @@ def load_plugin(path: Path) -> None:
     """Imports a plugin file, after the installed objectives, so that a clash names the plugin.
 
     Raises:
-        UserError: the file is missing, raises, or registers no objective.
+        UserError: the file is missing, raises, or registers no objective and makes no records.
     """
     load_objectives()
     before = {*OBJECTIVES, *PRESETS, *METHODS}
     load_file(path)
-    if {*OBJECTIVES, *PRESETS, *METHODS} == before:
+    if {*OBJECTIVES, *PRESETS, *METHODS} == before and not _makes_records(path):
         raise UserError(
             f"plugin {path} registers no objective; decorate a function with @divergence"
         )
+
+
+def _makes_records(path: Path) -> bool:
+    """Whether a plugin has a function that a suite's `generator` may name: one with a seed."""
+    own = [] if (module := plugin_module(path.stem)) is None else vars(module).values()
+    return any("seed" in inspect.signature(each).parameters for each in filter(isfunction, own))
 
 
 def _items(text: str) -> list[str]:
