@@ -1,6 +1,5 @@
 """`kdbench reproduce`: a published table, the runs it needs, and what they say of it."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from kdbench.cli.options import SEEDS, execution_options, to_request
 if TYPE_CHECKING:
     from kdbench.compare.published import Published, PublishedTable
     from kdbench.compare.reproduction import Reproduction
+    from kdbench.launch.local import Failure
     from kdbench.pipeline.plan import Plan, Request
 
 TINY_SUITE = "instruct"
@@ -54,6 +54,7 @@ def command(
     published figures are of one training each, so the spread has to come from ours.
     """
     from kdbench.cli.compare import check_output
+    from kdbench.cli.progress import end_with, print_failures
     from kdbench.compare.published import load_published
     from kdbench.compare.reproduction import reproduce
     from kdbench.pipeline.plan import make_plan
@@ -85,11 +86,11 @@ def command(
             show_request(request)
         return
     plans = {suite: make_plan(request) for suite, request in requests.items()}
-    failed = _run(plans)
+    failures = _run(plans)
     runs = {suite: plan.run for suite, plan in plans.items()}
+    print_failures(failures)
     _show(reproduce(published, chosen, runs, tiny=tiny), output)
-    if failed:
-        sys.exit(1)
+    end_with(failures)
 
 
 def _check_flags(dry_run: bool, given: dict[str, Any]) -> None:
@@ -176,17 +177,15 @@ def _requests(table: "PublishedTable", tiny: bool, given: dict[str, Any]) -> "di
     return requests
 
 
-def _run(plans: "dict[str, Plan]") -> bool:
-    """Runs the plans, and says whether anything failed."""
-    from kdbench.cli.progress import print_failures
+def _run(plans: "dict[str, Plan]") -> "list[Failure]":
+    """Runs the plans, one after another; what failed."""
     from kdbench.cli.study import run_and_report
 
-    failures = []
+    failures: list[Failure] = []
     for suite, plan in plans.items():
         click.echo(f"{suite}: {len(plan.variants)} variants, {plan.seeds} seeds in {plan.run.path}")
         failures += run_and_report(plan)
-    print_failures(failures)
-    return failures != []
+    return failures
 
 
 def _show(found: "Reproduction", output: Path | None) -> None:

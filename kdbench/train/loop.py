@@ -19,7 +19,7 @@ from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
 from kdbench.head.passes import HeldOut, explain_non_finite, measure
 from kdbench.head.teacher import open_cache
-from kdbench.models.model import hidden_states, mixed_precision, pick_device
+from kdbench.models.model import hidden_states, mixed_precision, pick_device, save
 from kdbench.train.batch import GlobalBatch, Portion, Sequences
 from kdbench.train.job import Job
 from kdbench.train.sequences import open_sequences
@@ -268,7 +268,7 @@ def _finish(job: Job, state: TrainState, diverged: dict[str, Any]) -> None:
     # Answers come from plain weights: no backend has to know of adapters.
     model = state.model if state.adapters is None else state.adapters.merge_and_unload()
     with seal.sealed_folder(job.out / "model") as folder:
-        model.save_pretrained(folder)
+        save(model, folder)
         for name in TOKENIZER_FILES:
             if (source := job.initial.folder / name).is_file():
                 (folder / name).write_bytes(source.read_bytes())
