@@ -23,7 +23,7 @@ CHANGES = {
     "torch.autograd.set_detect_anomaly(True)": "torch's anomaly mode",
     "torch.nn.modules.module.register_module_forward_hook(print)": "torch's global hooks",
     "torch.nn.modules.module.register_module_full_backward_hook(print)": "torch's global hooks",
-    "sys.modules['torch.optim.optimizer'].register_optimizer_step_pre_hook(print)": "torch's global hooks",
+    "optimizer.register_optimizer_step_pre_hook(print)": "torch's global hooks",
     "torch.set_float32_matmul_precision('medium')": "torch's matrix products",
     "torch.backends.mkldnn.enabled = False": "torch's matrix products",
     "torch.autocast('cpu', torch.bfloat16).__enter__()": "torch's autocast",
@@ -53,11 +53,11 @@ CHANGES = {
 SCRIPT = """
 import gc, json, os, signal, sys, threading, time, warnings
 import numpy, torch
-import torch.overrides
+import torch.optim
 import kdbench.base.seeds
 from kdbench.base.process import changes, process_state
 
-found = {}
+found, optimizer = {}, sys.modules["torch.optim.optimizer"]
 for code in json.load(sys.stdin):
     reader, writer = os.pipe()
     if os.fork() == 0:

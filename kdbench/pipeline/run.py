@@ -213,8 +213,8 @@ def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
         own = (ANSWERS,) if _needs_answers(trial) else ()
         needs = (initial_student(trial.init_seed), "teacher cache", *own)
         arguments = (*given, plan.shared, plan.micro_batch, plan.compile)
-        name = trial.variant.objective.name
-        tasks.append(Task(student, "work", train_trial, arguments, needs, True, name))
+        objective = trial.variant.objective.name
+        tasks.append(Task(student, "work", train_trial, arguments, needs, True, objective))
     generating = (*given, plan.shared)
     return [
         *tasks,
