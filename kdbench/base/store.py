@@ -216,17 +216,30 @@ def is_locked(path: Path) -> bool:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:  # one that comes from reading does not name the file
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def cache_dir() -> Path:
-    """Where content-keyed artefacts shared by all runs lie: `KDBENCH_CACHE` or the user's cache."""
-    if override := os.environ.get("KDBENCH_CACHE"):
-        return Path(override)
-    from platformdirs import user_cache_path
+    """Where content-keyed artefacts shared by all runs lie: `KDBENCH_CACHE` or the user's cache.
 
-    return user_cache_path("kdbench")
+    Raises:
+        UserError: it is no folder, or nothing can be written there.
+    """
+    if override := os.environ.get("KDBENCH_CACHE"):
+        folder = Path(override)
+    else:
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("kdbench")
+    found = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
+        why = "cannot be written to" if found.is_dir() else "is a file and no folder"
+        raise UserError(f"the cache {folder}: {found} {why}; KDBENCH_CACHE names another folder")
+    return folder
 
 
 @contextmanager

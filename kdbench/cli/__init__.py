@@ -3,6 +3,7 @@
 import errno
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -69,9 +70,16 @@ def group() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
     try:
-        group(args=arguments, prog_name="kdbench")
+        with warnings.catch_warnings():
+            if not sys.warnoptions:  # what libraries say to programmers is no part of the output
+                warnings.simplefilter("ignore")
+            group(args=arguments, prog_name="kdbench")
     except UserError as error:
         _fail(str(error))
+    except UnicodeEncodeError as error:  # Python's form of bytes in a name of a file
+        if not any("\udc80" <= character <= "\udcff" for character in error.object):
+            raise
+        _fail(f"{error.object[:200]!a}: the name of a file or folder is not UTF-8; rename it")
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,5 +1,6 @@
 """Progress of a run: bars on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,12 +20,26 @@ LINE_SECONDS = 15.0
 def print_failures(failures: Sequence[Failure]) -> None:
     """One line on stderr for each task that failed; of a trial, with where its traceback lies."""
     for failure in failures:
-        message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
-        trial = next((each for each in failure.task.arguments if isinstance(each, Trial)), None)
-        run = next((each for each in failure.task.arguments if isinstance(each, Run)), None)
-        if trial is not None and run is not None:
-            message += f" (traceback in {trial.files(run).path / 'FAILED.json'})"
-        click.echo(f"Failed: {message}", err=True)
+        trace = "" if failure.is_mendable else _traceback_of(failure.task)
+        click.echo(f"Failed: {failure.task.name}: {failure.reason}{trace}", err=True)
+
+
+def end_with(failures: Sequence[Failure]) -> None:
+    """Ends the command where anything failed: with 2 if the user can mend all of it, else 1."""
+    if failures:
+        count = "1 task" if len(failures) == 1 else f"{len(failures)} tasks"
+        text = f"{count} failed (see above); what is done stays done, the same command goes on"
+        click.echo(f"Error: {text}", err=True)
+        sys.exit(2 if all(failure.is_mendable for failure in failures) else 1)
+
+
+def _traceback_of(task: Task) -> str:
+    """Where a trial's traceback lies; nothing of a task that belongs to no trial."""
+    trial = next((each for each in task.arguments if isinstance(each, Trial)), None)
+    run = next((each for each in task.arguments if isinstance(each, Run)), None)
+    if trial is None or run is None:
+        return ""
+    return f" (traceback in {trial.files(run).path / 'FAILED.json'})"
 
 
 class Progress:

@@ -1,6 +1,5 @@
 """`kdbench reproduce`: a published table, the runs it needs, and what they say of it."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,7 @@ def command(
     """
     from kdbench.cli.compare import check_output, show
     from kdbench.cli.plan import show_request
-    from kdbench.cli.progress import print_failures
+    from kdbench.cli.progress import end_with, print_failures
     from kdbench.cli.study import run_and_report
     from kdbench.compare.published import CONFIDENCE, load_published
     from kdbench.compare.reproduction import reproduce, to_markdown
@@ -97,8 +96,7 @@ def command(
         print_failures(failures)
     found = reproduce(published, chosen, runs, tiny=tiny)
     show(to_markdown(found), found.frame(), output)
-    if failures:
-        sys.exit(1)
+    end_with(failures)
 
 
 def _check_flags(dry_run: bool, given: dict[str, Any]) -> None:

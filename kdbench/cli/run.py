@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.base.errors import UserError
 from kdbench.cli.options import request_options
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def command(
 
     if not dry_run:
         click.get_current_context().with_resource(early_worker())
+    from kdbench.cli.progress import end_with, print_failures
     from kdbench.pipeline.accept import find_board, judge, tell
     from kdbench.pipeline.plan import Request, make_plan
     from kdbench.report.publish import check_nothing_is_lost, publish_latest
@@ -72,31 +74,42 @@ def command(
         coming = [] if folder is None else [trial.files(plan.run) for trial in plan.trials]
         target = boards / plan.shared.suite.name
         check_nothing_is_lost(plan.run, target, plan.shared, trials=True, coming=coming)
+    untuned: list[Failure] = []
     if plan.tuning is not None:
-        plan = _tuned(plan)
+        plan, untuned = _tuned(plan)
     failures = _run(plan, chosen, folder, boards)
     end_early_worker()  # there was nothing to run
+    print_failures(failures)
     if any(trial.files(plan.run).done is not None for trial in plan.trials):
         from kdbench.cli.report import show_report
 
         show_report(plan.run)
         if boards is not None:
             click.echo(publish_latest(plan.run, boards, trials=True))
-    _report_failures(failures)
+    end_with([*untuned, *failures])
 
 
-def _tuned(plan: "Plan") -> "Plan":
-    """The plan with what dev chose, after the candidates that are not done yet have run."""
+def _tuned(plan: "Plan") -> "tuple[Plan, list[Failure]]":
+    """The plan with what dev chose, after the candidates that are not done yet have run.
+
+    Objectives of which a candidate failed are left out; the failures are returned too.
+    """
+    from kdbench.cli.progress import end_with, print_failures
     from kdbench.pipeline.plan import write_spec
     from kdbench.pipeline.tuned_plan import chosen_plan, nested_plan
 
     write_spec(replace(plan, variants=[]))  # a command without --tuning is refused from here on
     nested = nested_plan(plan)
     click.echo(f"tuning: {len(nested.variants)} candidates in {nested.run.path}")
-    _report_failures(_run(nested, ()))
-    plan = chosen_plan(plan)
+    failures = _run(nested, ())
+    print_failures(failures)
+    try:
+        plan = chosen_plan(plan)
+    except UserError:
+        end_with(failures)
+        raise
     click.echo(f"tuned on dev: {', '.join(variant.name for variant in plan.variants)}")
-    return plan
+    return plan, failures
 
 
 def _run(
@@ -119,14 +132,6 @@ def _run(
         click.echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     return failures
-
-
-def _report_failures(failures: "list[Failure]") -> None:
-    from kdbench.cli.progress import print_failures
-
-    print_failures(failures)
-    if failures:
-        sys.exit(1)
 
 
 def _warn(text: str) -> None:

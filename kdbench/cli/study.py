@@ -56,7 +56,7 @@ def command(
     The same command again goes on where it stopped. `kdbench report` and `kdbench publish` take the
     name of a study too.
     """
-    from kdbench.cli.progress import print_failures
+    from kdbench.cli.progress import end_with, print_failures
     from kdbench.pipeline.plan import Request
     from kdbench.study.design import write_design
     from kdbench.study.expand import Question, make_design, make_plans
@@ -84,8 +84,7 @@ def command(
         failures += run_and_report(plan)
     print_failures(failures)
     show_study(folder)
-    if failures:
-        sys.exit(1)
+    end_with(failures)
 
 
 def show_study(folder: Path) -> None:

@@ -52,6 +52,10 @@ class Head:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
+POSITIONS = 2048
+"""Of a model that is built."""
+
+
 def build(architecture: Architecture, vocabulary: int, eos: int, *, seed_key: str) -> Any:
     """A Llama with random weights that are a function of `seed_key` alone."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -62,7 +66,7 @@ def build(architecture: Architecture, vocabulary: int, eos: int, *, seed_key: st
         intermediate_size=architecture.mlp,
         num_hidden_layers=architecture.layers,
         num_attention_heads=architecture.heads,
-        max_position_embeddings=2048,
+        max_position_embeddings=POSITIONS,
         tie_word_embeddings=architecture.tied,
         initializer_range=architecture.init_std,
         bos_token_id=None,
@@ -119,6 +123,11 @@ def read(
         raise UserError(
             f"{folder}: cannot be loaded as a causal language model: {error}"
         ) from error
+
+
+def save(model: Any, folder: Path) -> None:
+    """Saves a model as one `model.safetensors`, however large: what reads it knows no shards."""
+    model.save_pretrained(folder, max_shard_size="1000TB")
 
 
 def layer_list(model: Any) -> tuple[Any, str]:

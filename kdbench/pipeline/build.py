@@ -115,14 +115,14 @@ def one_file(given: Path, folder: Path, spec: Model) -> Path:
     files = weights_files(given, pickle=spec.pickle)
     if [path.name for path in files] == ["model.safetensors"] and not spec.keep_layers:
         return given
-    from kdbench.models.model import keep_layers, read
+    from kdbench.models.model import keep_layers, read, save
 
     pickled = any(path.suffix == ".bin" for path in files)
     model = read(given, "auto", pickle=pickled, trust_remote_code=spec.trust_remote_code)
     if spec.keep_layers:
         keep_layers(model, spec.keep_layers)
     with store.new_folder(folder) as temporary:
-        model.save_pretrained(temporary, max_shard_size="1TB")
+        save(model, temporary)
         _copy_tokenizer(given, temporary)
     return folder
 
@@ -204,7 +204,7 @@ def _make_tokenizer(artifacts: Artifacts) -> None:
 
 
 def _build(artifacts: Artifacts, role: Role, init_seed: int, folder: Path) -> None:
-    from kdbench.models.model import build
+    from kdbench.models.model import build, save
 
     architecture = artifacts.spec_of(role).architecture
     assert architecture is not None
@@ -215,7 +215,7 @@ def _build(artifacts: Artifacts, role: Role, init_seed: int, folder: Path) -> No
         seed_key=artifacts.seed_key(role, init_seed),
     )
     with store.new_folder(folder) as temporary:
-        model.save_pretrained(temporary)
+        save(model, temporary)
         _copy_tokenizer(artifacts.tokenizer, temporary)
 
 

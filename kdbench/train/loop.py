@@ -19,7 +19,14 @@ from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
 from kdbench.head.passes import HeldOut, explain_non_finite, measure
 from kdbench.head.teacher import open_cache
-from kdbench.models.model import hidden_states, load, mixed_precision, pick_device, training_mode
+from kdbench.models.model import (
+    hidden_states,
+    load,
+    mixed_precision,
+    pick_device,
+    save,
+    training_mode,
+)
 from kdbench.train import saved
 from kdbench.train.batch import GlobalBatch, Portion, Sequences
 from kdbench.train.job import Job
@@ -279,7 +286,7 @@ def _finish(job: Job, state: TrainState, diverged: dict[str, Any], held_out: Hel
             saved.check_same(figures, merged, saved.MERGED, f"{job.out}: the merged adapters")
         figures = merged
     with seal.sealed_folder(job.out / "model") as folder:
-        model.save_pretrained(folder)
+        save(model, folder)
         for name in TOKENIZER_FILES:
             if (source := job.initial.folder / name).is_file():
                 (folder / name).write_bytes(source.read_bytes())

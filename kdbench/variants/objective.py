@@ -214,6 +214,7 @@ def _register(
     def register(function: Made) -> Made:
         body = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
         where = f"{body.__code__.co_filename}:{body.__code__.co_firstlineno}"
+        _check_signature(name, kind, function, declared, where)
         objective = Objective(
             name=name,
             kind=kind,
@@ -235,6 +236,23 @@ def _register(
         return function
 
     return register
+
+
+def _check_signature(
+    name: str, kind: Kind, function: Any, declared: Mapping[str, Parameter], where: str
+) -> None:
+    """Refuses a function that cannot be called with what is declared of it."""
+    named = {**dict.fromkeys(declared), **({"labels": None} if kind == "labelled" else {})}
+    given = () if kind == "stateful" else (None, None)
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        raise UserError(
+            f"{name} ({where}): called with {', '.join(named) or 'no parameter'}"
+            f"{' after the two distributions' if given else ''}, and its signature is {signature}: "
+            f"{error}; what is declared has to stand in the signature under the same name"
+        ) from error
 
 
 def _add_named(registry: Registry[Preset], named: Preset) -> None:

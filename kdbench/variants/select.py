@@ -9,6 +9,7 @@ from inspect import isfunction
 from pathlib import Path
 
 from kdbench.base.errors import UserError
+from kdbench.base.process import SETTINGS, changes, process_state
 from kdbench.base.registry import load_file, plugin_module
 from kdbench.variants.objective import ALIASES, GROUPS, METHODS, OBJECTIVES, PRESETS
 from kdbench.variants.parameters import split_expression, split_list
@@ -57,11 +58,18 @@ def load_plugin(path: Path) -> None:
     """Imports a plugin file, after the installed objectives, so that a clash names the plugin.
 
     Raises:
-        UserError: the file is missing, raises, or registers no objective and makes no records.
+        UserError: the file is missing, raises, registers no objective and makes no records, or sets
+            something for the whole process, which every trial would run under.
     """
     load_objectives()
-    before = {*OBJECTIVES, *PRESETS, *METHODS}
+    before, state = {*OBJECTIVES, *PRESETS, *METHODS}, process_state()
     load_file(path)
+    changed = [name for name in changes(state, process_state()) if name.startswith(SETTINGS)]
+    if changed:
+        raise UserError(
+            f"plugin {path} changes {', '.join(changed)} for the whole process when it is imported,"
+            " and the other objectives would run so too; do it for the objective's own tensors"
+        )
     if {*OBJECTIVES, *PRESETS, *METHODS} == before and not _makes_records(path):
         raise UserError(
             f"plugin {path} registers no objective; decorate a function with @divergence"
