@@ -49,7 +49,7 @@ def test_a_broken_plugin_shows_which_property_fails_and_its_numbers(
     cli: Cli, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
-    reports = json.loads(cli("check", "broken.py", "--json", check=1).stdout)
+    reports = json.loads(cli("check", "forward-kl", "broken.py", "--json", check=1).stdout)
     failed = {
         report["variant"]: {item["property"]: item["detail"] for item in report["findings"]}
         for report in reports
