@@ -22,7 +22,7 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path: Path, text: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named() -> None:
-    with pytest.raises(UserError, match="^/proc/self/mem: cannot be read: "):
+    with pytest.raises(UserError, match=r"^/proc/self/mem: cannot be read: "):
         read_rows(Path("/proc/self/mem"), {}, "")
 
 
