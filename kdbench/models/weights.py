@@ -60,7 +60,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (ImportError, OSError, ValueError) as error:
+    except Exception as error:  # what a configuration divides by may be 0
         raise UserError(
             f"{folder / 'config.json'}: transformers cannot read it: {first_line(error)}"
         ) from error
