@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, PLUGIN
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def command(targets: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool) 
     """
     reports = [_report(variant) for variant in _variants(targets, plugins)]
     if as_json:
-        click.echo(json.dumps(reports, indent=2, ensure_ascii=False))
+        echo(json.dumps(reports, indent=2, ensure_ascii=False))
     else:
         for report in reports:
             _show(report)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 from kdbench.cli.options import DATA_DIR, JSON, OUT, PLUGIN, SETTINGS, load_plugins
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def pull(suite: str, settings: tuple[str, ...], plugins: tuple[Path, ...]) -> No
             "--data-dir FOLDER says where they lie"
         )
     folder = locate(data, None)
-    click.echo(f"{folder}")
+    echo(f"{folder}")
     for name, split in splits_of(data.data).items():
-        click.echo(f"  {name:<12} {split.path:<24} {_terms(split)}")
+        echo(f"  {name:<12} {split.path:<24} {_terms(split)}")
 
 
 @command.command("check")
@@ -63,17 +64,17 @@ def check(
     data = load_suite(suite, settings).data
     load_plugins(plugins)
     folder = place(data, data_dir)
-    click.echo(f"{folder}")
+    echo(f"{folder}")
     wrong: list[str] = []
     found: dict[str, list[Record]] = {}
     for name, split in splits_of(data).items():
         local = is_local(data, data_dir)
         rows, state, message = _state(folder, split, name, data.template, local=local)
-        click.echo(f"  {name:<12} {split.path:<24} {state:<34} {_terms(split)}")
+        echo(f"  {name:<12} {split.path:<24} {state:<34} {_terms(split)}")
         wrong += [message] if message else []
         found |= {name: rows} if rows else {}
     for remark in remarks(found):
-        click.echo(f"Note: {remark}")
+        echo(f"Note: {remark}")
     if wrong and not folder.exists() and data_dir is None:
         raise UserError(f"nothing is there yet: kdbench data pull {suite}")
     if wrong:
@@ -108,10 +109,10 @@ def batch(
     suite = run.spec.shared.suite
     sequences = batch_of(run, Artifacts(suite, locate(suite, data_dir)), seed, step)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in sequences], indent=2))
+        echo(json.dumps([dataclasses.asdict(one) for one in sequences], indent=2))
         return
     for one in sequences:
-        click.echo(f"--- row {one.row}\n{one.prompt}\n=> {one.response}")
+        echo(f"--- row {one.row}\n{one.prompt}\n=> {one.response}")
 
 
 def _state(

@@ -12,6 +12,7 @@ import click
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 from kdbench.pipeline.plan import backend_version, default_backend
 
 TORCH_ADD_ONS = ("torchvision", "torchaudio", "torchcodec")
@@ -134,8 +135,8 @@ def command() -> None:
     findings = diagnose()
     for finding in findings:
         mark = "ok   " if finding.remedy is None else "WRONG"
-        click.echo(f"{mark} {finding.what}")
+        echo(f"{mark} {finding.what}")
         if finding.remedy is not None:
-            click.echo(f"      {finding.remedy}")
+            echo(f"      {finding.remedy}")
     if any(finding.remedy is not None for finding in findings):
         sys.exit(1)

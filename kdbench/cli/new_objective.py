@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 
 if TYPE_CHECKING:
     from kdbench.authoring.scaffold import Kind
@@ -47,9 +48,9 @@ def command(name: str, kind: "Kind", folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in written.items():
         path.write_text(text, encoding="utf-8")
-        click.echo(f"wrote {path}")
+        echo(f"wrote {path}")
     objective, test = (shlex.quote(str(path)) for path in written)
-    click.echo(
+    echo(
         f"\nNow change the formula and the source in {objective}, and then:\n\n"
         f"  kdbench check {objective}\n"
         f"  pytest {test}\n"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, PLUGIN
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def command(name: str | None, plot: Path | None, plugins: tuple[Path, ...], as_j
     if plot is not None:
         _draw(name, plot)
     if as_json:
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        echo(json.dumps(told, indent=2, ensure_ascii=False))
     elif isinstance(told, list):
         _print_table(told)
     else:
-        click.echo(page(told), nl=False)
+        echo(page(told), nl=False)
 
 
 def _draw(name: str | None, path: Path) -> None:
@@ -56,7 +57,7 @@ def _draw(name: str | None, path: Path) -> None:
     from kdbench.authoring.pictures import picture
 
     path.write_bytes(picture(pictured(name), suffix))
-    click.echo(f"picture: {path}", err=True)
+    echo(f"picture: {path}", err=True)
 
 
 def _print_table(items: "list[Facts]") -> None:

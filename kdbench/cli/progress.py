@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
+from kdbench.base.plain import printable
+from kdbench.cli.echo import echo
 from kdbench.launch.local import Failure, Task
 from kdbench.pipeline.trial import Trial
 from kdbench.runs.folder import Run
@@ -21,7 +22,7 @@ def print_failures(failures: Sequence[Failure]) -> None:
     """One line on stderr for each task that failed."""
     for failure in failures:
         message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
-        click.echo(f"Failed: {message}{_traceback_of(failure.task)}", err=True)
+        echo(f"Failed: {message}{_traceback_of(failure.task)}", err=True)
 
 
 def _traceback_of(task: Task) -> str:
@@ -82,7 +83,7 @@ class Progress:
         if self._bars is not None:
             self._rows[""] = self._bars.add_task("run", total=tasks)
         elif tasks == 0:
-            click.echo("nothing to do: all trials are done")
+            echo("nothing to do: all trials are done")
 
     def event(self, name: str, row: Mapping[str, float]) -> None:
         """A training reports a step."""
@@ -99,7 +100,7 @@ class Progress:
             self._bars.update(self._rows[name], description=text, completed=int(row["step"]))
         elif now - self._printed.get(name, began) > LINE_SECONDS:
             self._printed[name] = now
-            click.echo(f"  {text}, step {row['step']:.0f}/{row['steps']:.0f}")
+            echo(f"  {text}, step {row['step']:.0f}/{row['steps']:.0f}")
 
     def done(self, task: Task, seconds: float) -> None:
         """A task ended well."""
@@ -111,13 +112,13 @@ class Progress:
         else:
             elapsed = time.monotonic() - self._begun
             done = f"{self._done}/{self._tasks} {task.name} ({seconds:.1f} s)"
-            click.echo(f"[{elapsed:6.1f} s] {done}")
+            echo(f"[{elapsed:6.1f} s] {done}")
         self._on_done(task)
 
     def say(self, text: str, *, warning: bool = False) -> None:
         """A line that stays; a warning goes to stderr where there are no bars."""
-        text = f"WARNING: {text}" if warning else text
+        text = printable(f"WARNING: {text}" if warning else text)
         if self._bars is not None:
             self._bars.console.print(text, style="bold red" if warning else None, markup=False)
         else:
-            click.echo(text, err=warning)
+            echo(text, err=warning)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 from kdbench.cli.options import SEEDS, execution_options, to_request
 
 if TYPE_CHECKING:
@@ -117,11 +118,9 @@ def _list(published: "Published") -> None:
         rows = f"rows: {len(table.rows)}" + (f", {len(lacking)} lacking here" if lacking else "")
         suites = [s if s in known else f"{s} (not installed)" for s in table.suites]
         arxiv = f"arXiv:{table.paper.arxiv}" if table.paper.arxiv else table.paper.title
-        click.echo(f"{table.id:22} {arxiv}; {table.source}")
-        click.echo(
-            f"{'':22} {rows}; columns: {', '.join(table.columns)}; suites: {', '.join(suites)}"
-        )
-        click.echo(
+        echo(f"{table.id:22} {arxiv}; {table.source}")
+        echo(f"{'':22} {rows}; columns: {', '.join(table.columns)}; suites: {', '.join(suites)}")
+        echo(
             f"{'':22} confidence {table.confidence} ({CONFIDENCE[table.confidence]}); "
             f"sd: {table.std or 'none published'}"
         )
@@ -166,7 +165,7 @@ def _requests(table: "PublishedTable", tiny: bool, given: dict[str, Any]) -> "di
     for suite in suites:
         names, lacking = variants_of(table, None if tiny else suite)
         for row, reason in lacking.items():
-            click.echo(f"left out: {row}: {reason}")
+            echo(f"left out: {row}: {reason}")
         variants = dict.fromkeys(v for v in names.values() if v not in REFERENCES)
         if not variants:
             raise UserError(f"{table.id}: no row on {suite} that kdbench can run")
@@ -183,7 +182,7 @@ def _run(plans: "dict[str, Plan]") -> bool:
 
     failures = []
     for suite, plan in plans.items():
-        click.echo(f"{suite}: {len(plan.variants)} variants, {plan.seeds} seeds in {plan.run.path}")
+        echo(f"{suite}: {len(plan.variants)} variants, {plan.seeds} seeds in {plan.run.path}")
         failures += run_and_report(plan)
     print_failures(failures)
     return failures != []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.echo import echo
 from kdbench.cli.options import request_options, to_request
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def command(
         accepted = [] if offer is None else [trial for trial, _ in offer.fitting]
         show(plan, as_json=False, accepted=accepted)
         for line in [] if offer is None else tell(offer):
-            click.echo(f"  {line}")
+            echo(f"  {line}")
         return
     boards = given["out"] / "boards" if publishing else None
     if boards is not None and (folder is None or plan.tuning is None):
@@ -82,7 +83,7 @@ def command(
 
         show_report(plan.run, rebuild=progress.worked or failures != [] or folder is not None)
         if boards is not None:
-            click.echo(publish_latest(plan.run, boards, trials=True))
+            echo(publish_latest(plan.run, boards, trials=True))
     _report_failures(failures)
 
 
@@ -93,10 +94,10 @@ def _tuned(plan: "Plan") -> "Plan":
 
     write_spec(replace(plan, variants=[]))  # a command without --tuning is refused from here on
     nested = nested_plan(plan)
-    click.echo(f"tuning: {len(nested.variants)} candidates in {nested.run.path}")
+    echo(f"tuning: {len(nested.variants)} candidates in {nested.run.path}")
     _report_failures(_run(nested, ())[1])
     plan = chosen_plan(plan)
-    click.echo(f"tuned on dev: {', '.join(variant.name for variant in plan.variants)}")
+    echo(f"tuned on dev: {', '.join(variant.name for variant in plan.variants)}")
     return plan
 
 
@@ -117,7 +118,7 @@ def _run(
         with Progress(child.begin, publisher.after) as progress:
             failures = run(plan, progress, board)
     except KeyboardInterrupt:
-        click.echo("Interrupted; the same command goes on from here.", err=True)
+        echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     return progress, failures
 
@@ -131,4 +132,4 @@ def _report_failures(failures: "list[Failure]") -> None:
 
 
 def _warn(text: str) -> None:
-    click.echo(f"Warning: {text}", err=True)
+    echo(f"Warning: {text}", err=True)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from kdbench.base.store import is_locked, read_json, read_jsonl
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, OUT
 from kdbench.runs.folder import Run, TrialFiles, find_run
 
@@ -23,19 +24,19 @@ def command(name: str, out: Path, as_json: bool) -> None:
     run = find_run(name, out)
     rows = [describe(trial) for trial in run.trials()]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     width = max((len(row["variant"]) for row in rows), default=0)
     several = any(row["init_seed"] for row in rows)
     for row in rows:
-        click.echo(
+        echo(
             f"{row['variant']:{width}}  seed {row['seed']}{_student(row, several)}  "
             f"{row['state']:8} {row['detail']}"
         )
-    click.echo(_summary(run, rows))
+    echo(_summary(run, rows))
     candidates = Run(run.path / "tuning")
     if candidates.path.is_dir():
-        click.echo(_summary(candidates, [describe(trial) for trial in candidates.trials()]))
+        echo(_summary(candidates, [describe(trial) for trial in candidates.trials()]))
 
 
 def describe(trial: TrialFiles) -> dict[str, Any]:

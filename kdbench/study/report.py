@@ -11,6 +11,7 @@ import pandas as pd
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.base.plain import csv_of
 from kdbench.base.templates import render
 from kdbench.report.plots import to_bytes
 from kdbench.report.table import AVERAGE
@@ -249,4 +250,4 @@ def _gap(study: Study, frame: pd.DataFrame, student: str) -> list[float]:
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    store.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    store.write_text(path, csv_of(frame))
