@@ -53,6 +53,7 @@ def command(
         click.get_current_context().with_resource(early_worker())
     from kdbench.pipeline.accept import find_board, judge, tell
     from kdbench.pipeline.plan import make_plan
+    from kdbench.report.private import check_suite
     from kdbench.report.publish import check_nothing_is_lost, publish_latest
     from kdbench.track import check_trackers
 
@@ -69,6 +70,8 @@ def command(
             echo(f"  {line}")
         return
     boards = given["out"] / "boards" if publishing else None
+    if publishing:
+        check_suite(plan.shared.suite)  # and not after days of training
     if boards is not None and (folder is None or plan.tuning is None):
         # With --accept, what the board has and the command asks for; tuning has yet to choose.
         coming = [] if folder is None else [trial.files(plan.run) for trial in plan.trials]
