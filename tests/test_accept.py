@@ -375,9 +375,14 @@ def test_what_is_accepted_is_lost_only_where_it_is_not_asked_for(
         check(plan_in("less", objectives="forward-kl"))
 
 
-@pytest.mark.parametrize("path", ["/mnt/models/t", "../../home/ada/t", "~/t", "file:///home/ada/t"])
 @pytest.mark.parametrize(
-    "field", ["teacher.path", "student.gguf", "tokenizer.path", "data.dev.path"]
+    ("field", "path"),
+    [
+        ("teacher.path", "/mnt/models/t"),
+        ("student.gguf", "../../home/ada/t"),
+        ("tokenizer.path", "~/t"),
+        ("data.dev.path", "file:///home/ada/t"),
+    ],
 )
 def test_no_board_shows_where_files_lie_on_a_machine(
     plan_in: PlanIn, tmp_path: Path, reports: list[list[str]], field: str, path: str
