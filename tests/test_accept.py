@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from kdbench.base.errors import UserError
 from kdbench.base.seal import quick_digest, quick_digest_of
 from kdbench.base.store import file_digest, read_json, write_json, write_jsonl, write_text
+from kdbench.base.strict_yaml import dump_yaml
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, find_board, judge, unlike
 from kdbench.pipeline.estimate import cost
@@ -372,3 +374,52 @@ def test_what_is_accepted_is_lost_only_where_it_is_not_asked_for(
     check(plan_in("here"))
     with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):
         check(plan_in("less", objectives="forward-kl"))
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ("teacher.path", "/mnt/models/t"),
+        ("student.gguf", "../../home/ada/t"),
+        ("tokenizer.path", "~/t"),
+        ("data.dev.path", "file:///home/ada/t"),
+    ],
+)
+def test_no_board_shows_where_files_lie_on_a_machine(
+    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]], field: str, path: str
+) -> None:
+    plan = plan_in("there")
+    finish(plan)
+    publish_latest(plan.run, tmp_path / "boards")
+    spec = plan.run.path / "spec.yaml"
+    tree = yaml.safe_load(spec.read_text())
+    *parents, name = ["shared", "suite", *field.split(".")]
+    branch = tree
+    for parent in parents:
+        branch = branch[parent]
+    branch[name] = path
+    if field.startswith(("teacher", "student")):
+        branch["architecture"] = None
+        tree["shared"]["suite"]["tokenizer"]["vocabulary"] = None
+        tree["shared"]["suite"]["tokenizer"]["path"] = "x"
+    if field == "tokenizer.path":
+        branch["vocabulary"] = None
+    spec.write_text(dump_yaml(tree))
+    with pytest.raises(UserError, match=f"{field}: .*a board would show this path"):
+        publish_latest(plan.run, tmp_path / "boards")
+    assert path not in (tmp_path / "boards/micro/spec.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "leaderboard.md", "cost.csv", PAGE])
+def test_a_home_in_any_file_of_a_board_is_found(
+    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]], name: str
+) -> None:
+    plan = plan_in("there")
+    finish(plan)
+    publish_latest(plan.run, tmp_path / "boards")
+    before = (tmp_path / "boards/micro" / name).read_bytes()
+    with (plan.run.path / name).open("a") as file:
+        file.write(f"\n{Path.home()}/secret/t")
+    with pytest.raises(UserError, match=rf"{name}:\d+: .*a board must not show paths of a home"):
+        publish(plan.run, tmp_path / "boards")
+    assert (tmp_path / "boards/micro" / name).read_bytes() == before

@@ -38,7 +38,13 @@ def check_below(name: str, where: str) -> None:
     parts = {*PurePosixPath(name).parts, *windows.parts}
     if not name.isprintable() or len(name) > MAX_NAME:
         raise UserError(f"{where}: {name[:60]!a} is no name of a file")
-    if not parts or name.startswith("~") or ".." in parts or windows.drive or windows.root:
+    if (
+        not parts
+        or name.startswith(("~", "file:"))
+        or ".." in parts
+        or windows.drive
+        or windows.root
+    ):
         raise UserError(
             f"{where}: '{name}' leads out of its folder; write a name below it, without '..' and "
             "without a '/' at its beginning"

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.base.plain import printable
+from kdbench.cli.echo import echo
 
 COMMANDS = (
     "run",
@@ -47,8 +49,11 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = printable(error.message)
+            raise
         except KeyboardInterrupt:  # click would say "Aborted!" and exit with 1
-            click.echo("Interrupted.", err=True)
+            echo("Interrupted.", err=True)
             sys.exit(130)
 
     def resolve_command(
@@ -88,5 +93,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str) -> Any:
-    click.echo(f"Error: {message}", err=True)
+    echo(f"Error: {message}", err=True)
     sys.exit(2)

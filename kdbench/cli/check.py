@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.templates import render
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, PLUGIN
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def command(targets: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool) 
             }
         )
     if as_json:
-        click.echo(json.dumps(reports, indent=2, ensure_ascii=False))
+        echo(json.dumps(reports, indent=2, ensure_ascii=False))
     else:
-        click.echo(render("cli/check.txt", reports=reports), nl=False)
+        echo(render("cli/check.txt", reports=reports), nl=False)
     if not all(report["ok"] for report in reports):
         sys.exit(1)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.base.plain import csv_of
+from kdbench.cli.echo import echo
 from kdbench.cli.options import OUT
 
 if TYPE_CHECKING:
@@ -48,18 +50,18 @@ def show(text: str, frame: "pd.DataFrame", output: Path | None) -> None:
     from kdbench.base.store import write_text
 
     if output is not None and output.suffix == ".csv":
-        write_text(output, frame.to_csv(index=False, lineterminator="\n"))
+        write_text(output, csv_of(frame))
     elif output is not None:
         write_text(output, text)
     show_markdown(text)
     if output is not None:
-        click.echo(f"written to {output}")
+        echo(f"written to {output}")
 
 
 def show_markdown(text: str) -> None:
     """Prints Markdown, laid out where a person watches."""
     if not sys.stdout.isatty():
-        click.echo(text, nl=False)
+        echo(text, nl=False)
         return
     from rich.console import Console
     from rich.markdown import Markdown

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from kdbench.cli.echo import echo
 from kdbench.cli.options import DATA_DIR, PLUGIN, SETTINGS, load_plugins
 
 
@@ -37,9 +38,9 @@ def command(
     for cut in cuts(Artifacts(loaded, locate(loaded, data_dir).resolve()), rows, drop):
         if whole is None:
             whole = cut.loss
-            click.echo(f"all {len(cut.kept)} layers: {whole:.3f} nats a response token")
+            echo(f"all {len(cut.kept)} layers: {whole:.3f} nats a response token")
         else:
             left_out = ", ".join(map(str, cut.left_out))
-            click.echo(f"without {left_out}: {cut.loss:.3f} ({cut.loss - whole:+.3f})")
+            echo(f"without {left_out}: {cut.loss:.3f} ({cut.loss - whole:+.3f})")
         kept = cut.kept
-    click.echo(f"keep_layers: {list(kept)}")
+    echo(f"keep_layers: {list(kept)}")

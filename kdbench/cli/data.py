@@ -9,6 +9,7 @@ import click
 
 from kdbench.base.errors import UserError
 from kdbench.base.templates import render
+from kdbench.cli.echo import echo
 from kdbench.cli.options import DATA_DIR, JSON, OUT, PLUGIN, SETTINGS, load_plugins
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def pull(suite: str, settings: tuple[str, ...], plugins: tuple[Path, ...]) -> No
         )
     rows = [(name, split, "") for name, split in splits_of(data.data).items()]
     text = render("cli/data.txt", folder=locate(data, None), rows=rows, remarks=())
-    click.echo(text, nl=False)
+    echo(text, nl=False)
 
 
 @command.command("check")
@@ -73,7 +74,7 @@ def check(
         if records:
             found[name] = records
     text = render("cli/data.txt", folder=folder, rows=rows, remarks=remarks(found))
-    click.echo(text, nl=False)
+    echo(text, nl=False)
     if wrong and not folder.exists() and data_dir is None:
         raise UserError(f"nothing is there yet: kdbench data pull {suite}")
     if wrong:
@@ -108,10 +109,10 @@ def batch(
     suite = run.spec.shared.suite
     sequences = batch_of(run, Artifacts(suite, locate(suite, data_dir)), seed, step)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in sequences], indent=2))
+        echo(json.dumps([dataclasses.asdict(one) for one in sequences], indent=2))
         return
     for one in sequences:
-        click.echo(f"--- row {one.row}\n{one.prompt}\n=> {one.response}")
+        echo(f"--- row {one.row}\n{one.prompt}\n=> {one.response}")
 
 
 def _state(

@@ -13,6 +13,7 @@ import click
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 from kdbench.config.load import installed_suites
 from kdbench.pipeline.plan import backend_version, default_backend
 from kdbench.variants.objective import OBJECTIVES
@@ -116,9 +117,9 @@ def command() -> None:
     """Say what is installed, which backend and device will be used, and what is wrong."""
     is_well = True
     for finding in diagnose():
-        click.echo(f"{'ok   ' if finding.remedy is None else 'WRONG'} {finding.what}")
+        echo(f"{'ok   ' if finding.remedy is None else 'WRONG'} {finding.what}")
         if finding.remedy is not None:
             is_well = False
-            click.echo(f"      {finding.remedy}")
+            echo(f"      {finding.remedy}")
     if not is_well:
         sys.exit(1)

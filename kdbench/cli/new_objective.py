@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.templates import render
+from kdbench.cli.echo import echo
 
 if TYPE_CHECKING:
     from kdbench.authoring.scaffold import Kind
@@ -35,4 +36,4 @@ def command(name: str, kind: "Kind", folder: Path) -> None:
     paths = scaffold(name, kind, folder)
     objective, test = (shlex.quote(str(path)) for path in paths)
     words = {"title": name, "paths": paths, "objective": objective, "test": test}
-    click.echo(render("cli/new_objective.txt", **words), nl=False)
+    echo(render("cli/new_objective.txt", **words), nl=False)

@@ -8,6 +8,7 @@ import click
 from kdbench.base.errors import UserError
 from kdbench.base.templates import render
 from kdbench.cli.compare import show_markdown
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, PLUGIN
 
 
@@ -37,11 +38,11 @@ def command(name: str | None, plot: Path | None, plugins: tuple[Path, ...], as_j
     if plot is not None:
         _draw(name, plot)
     if as_json:
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        echo(json.dumps(told, indent=2, ensure_ascii=False))
     elif isinstance(told, list):
         show_markdown(render("cli/objectives.md", items=told))
     else:
-        click.echo(page(told), nl=False)
+        echo(page(told), nl=False)
 
 
 def _draw(name: str | None, path: Path) -> None:
@@ -54,4 +55,4 @@ def _draw(name: str | None, path: Path) -> None:
     from kdbench.authoring.pictures import picture
 
     path.write_bytes(picture(pictured(name), suffix))
-    click.echo(f"picture: {path}", err=True)
+    echo(f"picture: {path}", err=True)

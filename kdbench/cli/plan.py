@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.base.templates import render
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, load_plugins, request_options
 
 if TYPE_CHECKING:
@@ -61,4 +62,4 @@ def _print(figures: dict[str, Any], template: str, *, as_json: bool, **more: Any
     text = json.dumps(figures, indent=2) + "\n"
     if not as_json:
         text = render(f"cli/{template}", it=figures, **more)
-    click.echo(text, nl=False)
+    echo(text, nl=False)

@@ -4,11 +4,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
+from kdbench.base.plain import printable
+from kdbench.cli.echo import echo
 from kdbench.launch.local import Failure, Task
 from kdbench.pipeline.trial import Trial
 from kdbench.runs.folder import Run
@@ -21,7 +22,7 @@ def print_failures(failures: Sequence[Failure]) -> None:
     """One line on stderr for each task that failed; of a trial, with where its traceback lies."""
     for failure in failures:
         trace = "" if failure.is_mendable else _traceback_of(failure.task)
-        click.echo(f"Failed: {failure.task.name}: {failure.reason}{trace}", err=True)
+        echo(f"Failed: {failure.task.name}: {failure.reason}{trace}", err=True)
 
 
 def end_with(failures: Sequence[Failure]) -> None:
@@ -29,7 +30,7 @@ def end_with(failures: Sequence[Failure]) -> None:
     if failures:
         count = "1 task" if len(failures) == 1 else f"{len(failures)} tasks"
         text = f"{count} failed (see above); what is done stays done, the same command goes on"
-        click.echo(f"Error: {text}", err=True)
+        echo(f"Error: {text}", err=True)
         sys.exit(2 if all(failure.is_mendable for failure in failures) else 1)
 
 
@@ -81,7 +82,7 @@ class Progress:
         if self._bars is not None:
             self._rows[""] = self._bars.add_task("run", total=tasks)
         elif tasks == 0:
-            click.echo("nothing to do: all trials are done")
+            echo("nothing to do: all trials are done")
 
     def event(self, name: str, row: Mapping[str, float]) -> None:
         """A training reports a step."""
@@ -98,7 +99,7 @@ class Progress:
             self._bars.update(self._rows[name], description=text, completed=int(row["step"]))
         elif now - self._printed.get(name, began) > LINE_SECONDS:
             self._printed[name] = now
-            click.echo(f"  {text}, step {row['step']:.0f}/{row['steps']:.0f}")
+            echo(f"  {text}, step {row['step']:.0f}/{row['steps']:.0f}")
 
     def done(self, task: Task, seconds: float) -> None:
         """A task ended well."""
@@ -110,13 +111,13 @@ class Progress:
         else:
             elapsed = time.monotonic() - self._begun
             done = f"{self._done}/{self._tasks} {task.name} ({seconds:.1f} s)"
-            click.echo(f"[{elapsed:6.1f} s] {done}")
+            echo(f"[{elapsed:6.1f} s] {done}")
         self._on_done(task)
 
     def say(self, text: str, *, warning: bool = False) -> None:
         """A line that stays; a warning goes to stderr where there are no bars."""
-        text = f"WARNING: {text}" if warning else text
+        text = printable(f"WARNING: {text}" if warning else text)
         if self._bars is not None:
             self._bars.console.print(text, style="bold red" if warning else None, markup=False)
         else:
-            click.echo(text, err=warning)
+            echo(text, err=warning)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from kdbench.cli.echo import echo
 from kdbench.cli.options import OUT
 from kdbench.runs.folder import Run, find_run
 
@@ -47,7 +48,7 @@ def show_report(run: Run, *, rebuild: bool = False, samples: int | None = None) 
             write_report(run, samples)
     console = Console() if sys.stdout.isatty() else Console(width=150)
     console.print(to_console(build_board(run), run.path.name))
-    click.echo(
+    echo(
         f"tables and plots: {run.path}/leaderboard.html (with curves and samples), "
         "leaderboard.{md,csv,tex}, cost.csv, plots/"
     )

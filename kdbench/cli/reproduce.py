@@ -7,6 +7,7 @@ import click
 
 from kdbench.base.errors import UserError
 from kdbench.base.templates import render
+from kdbench.cli.echo import echo
 from kdbench.cli.options import SEEDS, execution_options
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def command(
     published = load_published()
     if listing:
         facts = {"confidence": CONFIDENCE, "installed": installed_suites()}
-        click.echo(render("cli/published.txt", tables=published.tables, **facts), nl=False)
+        echo(render("cli/published.txt", tables=published.tables, **facts), nl=False)
         return
     if table is None:
         raise UserError("name a table, or list them: kdbench reproduce --list")
@@ -91,7 +92,7 @@ def command(
         runs = {suite: plan.run for suite, plan in plans.items()}
         for suite, plan in plans.items():
             seeds = f"{plan.seeds} seeds in {plan.run.path}"
-            click.echo(f"{suite}: {len(plan.variants)} variants, {seeds}")
+            echo(f"{suite}: {len(plan.variants)} variants, {seeds}")
             failures += run_and_report(plan)
         print_failures(failures)
     found = reproduce(published, chosen, runs, tiny=tiny)
@@ -140,7 +141,7 @@ def _requests(table: "PublishedTable", tiny: bool, given: dict[str, Any]) -> "di
     for suite in suites:
         names, lacking = variants_of(table, None if tiny else suite)
         for row, reason in lacking.items():
-            click.echo(f"left out: {row}: {reason}")
+            echo(f"left out: {row}: {reason}")
         variants = dict.fromkeys(v for v in names.values() if v not in REFERENCES)
         if not variants:
             raise UserError(f"{table.id}: no row on {suite} that kdbench can run")

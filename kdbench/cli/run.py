@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 from kdbench.cli.options import request_options
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def command(
     from kdbench.cli.progress import end_with, print_failures
     from kdbench.pipeline.accept import find_board, judge, tell
     from kdbench.pipeline.plan import Request, make_plan
+    from kdbench.report.private import check_suite
     from kdbench.report.publish import check_nothing_is_lost, publish_latest
     from kdbench.track import check_trackers
 
@@ -66,9 +68,11 @@ def command(
         accepted = [] if offer is None else [trial for trial, _ in offer.fitting]
         show(plan, as_json=False, accepted=accepted)
         for line in [] if offer is None else tell(offer):
-            click.echo(f"  {line}")
+            echo(f"  {line}")
         return
     boards = given["out"] / "boards" if publishing else None
+    if publishing:
+        check_suite(plan.shared.suite)  # and not after days of training
     if boards is not None and (folder is None or plan.tuning is None):
         # With --accept, what the board has and the command asks for; tuning has yet to choose.
         coming = [] if folder is None else [trial.files(plan.run) for trial in plan.trials]
@@ -85,7 +89,7 @@ def command(
 
         show_report(plan.run)
         if boards is not None:
-            click.echo(publish_latest(plan.run, boards, trials=True))
+            echo(publish_latest(plan.run, boards, trials=True))
     end_with([*untuned, *failures])
 
 
@@ -100,7 +104,7 @@ def _tuned(plan: "Plan") -> "tuple[Plan, list[Failure]]":
 
     write_spec(replace(plan, variants=[]))  # a command without --tuning is refused from here on
     nested = nested_plan(plan)
-    click.echo(f"tuning: {len(nested.variants)} candidates in {nested.run.path}")
+    echo(f"tuning: {len(nested.variants)} candidates in {nested.run.path}")
     failures = _run(nested, ())
     print_failures(failures)
     try:
@@ -108,7 +112,7 @@ def _tuned(plan: "Plan") -> "tuple[Plan, list[Failure]]":
     except UserError:
         end_with(failures)
         raise
-    click.echo(f"tuned on dev: {', '.join(variant.name for variant in plan.variants)}")
+    echo(f"tuned on dev: {', '.join(variant.name for variant in plan.variants)}")
     return plan, failures
 
 
@@ -129,10 +133,10 @@ def _run(
         with Progress(child.begin, publisher.after) as progress:
             failures = run(plan, progress, board)
     except KeyboardInterrupt:
-        click.echo("Interrupted; the same command goes on from here.", err=True)
+        echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     return failures
 
 
 def _warn(text: str) -> None:
-    click.echo(f"Warning: {text}", err=True)
+    echo(f"Warning: {text}", err=True)

@@ -9,6 +9,7 @@ import click
 
 from kdbench.base.store import is_locked, read_json, read_jsonl
 from kdbench.base.templates import render
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, OUT
 from kdbench.runs.folder import Run, TrialFiles, find_run
 
@@ -25,13 +26,13 @@ def command(name: str, out: Path, as_json: bool) -> None:
     run = find_run(name, out)
     rows = [describe(trial) for trial in run.trials()]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     counts = {run.path: Counter(row["state"] for row in rows)}
     tuning = Run(run.path / "tuning")
     if tuning.path.is_dir():
         counts[tuning.path] = Counter(describe(trial)["state"] for trial in tuning.trials())
-    click.echo(render("cli/status.txt", rows=rows, counts=counts), nl=False)
+    echo(render("cli/status.txt", rows=rows, counts=counts), nl=False)
 
 
 def describe(trial: TrialFiles) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.echo import echo
 from kdbench.cli.options import SEEDS, SUITE, execution_options
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def command(
     design, variants = make_design(question)
     plans = make_plans(design, variants, Request(**given))
     for text in design.left_out:
-        click.echo(f"left out: {text}")
+        echo(f"left out: {text}")
     if dry_run:
         from kdbench.cli.plan import show
 
@@ -80,7 +81,7 @@ def command(
     write_design(folder, design)
     failures = []
     for student, plan in plans.items():
-        click.echo(f"student {student}:")
+        echo(f"student {student}:")
         failures += run_and_report(plan)
     print_failures(failures)
     show_study(folder)
@@ -93,8 +94,8 @@ def show_study(folder: Path) -> None:
 
     study, answers = write_study(folder)
     for line in short_answers(study, answers):
-        click.echo(line)
-    click.echo(f"answers, tables and plots: {folder}/study.md, {{study,answers,best}}.csv, plots/")
+        echo(line)
+    echo(f"answers, tables and plots: {folder}/study.md, {{study,answers,best}}.csv, plots/")
 
 
 def run_and_report(plan: "Plan") -> "list[Failure]":
@@ -109,7 +110,7 @@ def run_and_report(plan: "Plan") -> "list[Failure]":
         with Progress() as progress:
             failures = run(plan, progress)
     except KeyboardInterrupt:
-        click.echo("Interrupted; the same command goes on from here.", err=True)
+        echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     finished = any(trial.files(plan.run).done is not None for trial in plan.trials)
     if finished:

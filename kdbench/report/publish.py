@@ -11,6 +11,7 @@ from pathlib import Path
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, differences
+from kdbench.report.private import check_board, check_suite
 from kdbench.report.stamp import EVIDENCE, PAGE, TABLES, is_current
 from kdbench.runs.archive import ARCHIVE, key_of, pack, unpack
 from kdbench.runs.folder import Run, TrialFiles
@@ -52,7 +53,8 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
     With `trials`, also the small files of the finished trials, for `kdbench run --accept`.
 
     Raises:
-        UserError: the run has no leaderboard yet, or lacks trials that the board holds.
+        UserError: the run has no leaderboard yet, or lacks trials that the board holds; or the
+            board would show paths of this machine.
     """
     from kdbench.report.page import withhold
 
@@ -62,6 +64,7 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
             f"{run.path}: {', '.join(missing)} missing; finish the run, then `kdbench report` it"
         )
     suite = run.spec.shared.suite
+    check_suite(suite)
     free = {name for name, split in suite.data.evaluation.items() if split.redistribute}
     target = boards / suite.name
     check_nothing_is_lost(run, target, run.spec.shared, trials=trials)
@@ -74,6 +77,7 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
             shutil.copytree(run.path / "plots", folder / "plots")
         if trials:
             store.write_bytes(folder / ARCHIVE, pack(run))
+        check_board(folder)
     return target
 
 

