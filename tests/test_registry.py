@@ -98,6 +98,7 @@ RAISES = [
 DECLARATIONS = [
     ('"Bad Name", source="x"', "'Bad Name' cannot be an objective's name"),
     ('"teacher", source="x"', "'teacher' cannot be an objective's name"),
+    ('"initial-student", source="x"', "'initial-student' cannot be an objective's name"),
     ('"all", source="x"', "not one of all, core, more, methods, teacher, init"),
     ('"good", source="x", scale=[1]', "not [1]"),
     ('"good", source="x", scale=number(2, "[0, 1]")', "default of 2.0 is outside its range"),
@@ -159,6 +160,15 @@ def test_a_labelled_objective_needs_labels() -> None:
 
     with pytest.raises(UserError, match="sft needs labels=, the token ids"):
         objective("sft")(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+def test_plugins_of_one_file_name_are_two_modules(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        text = LOSS.replace("my-kl", f"my-kl-{place}")
+        load_plugin(_plugin(tmp_path / place, text))
+    modules = {OBJECTIVES[f"my-kl-{place}"].function.__module__ for place in ("a", "b")}
+    assert len(modules) == 2
 
 
 def test_the_code_digest_ignores_comments_and_docstrings(tmp_path: Path) -> None:

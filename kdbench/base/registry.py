@@ -5,8 +5,10 @@ points (kdbench's own among them) and the files given with `--plugin`.
 """
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 import traceback
@@ -96,7 +98,9 @@ def load_file(path: Path) -> None:
     """Imports a plugin file."""
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file")
-    name = f"kdbench_plugin_{path.stem}"
+    # Files of one name in two folders are two modules.
+    place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+    name = f"kdbench_plugin_{path.stem}_{place}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path}: not a Python file")

@@ -107,6 +107,7 @@ def make_plan(request: Request) -> Plan:
     if request.lr_sensitivity:
         variants = with_neighbours(variants, suite.recipe.lr)
         possible = with_neighbours(possible, suite.recipe.lr)
+    _check_folders(possible)
     _check_loss(suite, variants)
     _check_rates(suite, possible)
     if request.seeds is not None and request.seeds < 1:
@@ -148,6 +149,18 @@ def make_plan(request: Request) -> Plan:
         for trial in plan.trials:
             check_claim(trial, plan.run)
     return plan
+
+
+def _check_folders(variants: list[Variant]) -> None:
+    """Refuses two variants that would share a folder, one of which would never be run."""
+    owner: dict[str, Variant] = {}
+    for variant in variants:
+        other = owner.setdefault(variant.slug, variant)
+        if other.full_name != variant.full_name:
+            raise UserError(
+                f"{other.name} and {variant.name} would share the folder trials/{variant.slug}; "
+                "give their objectives other names"
+            )
 
 
 def _check_rates(suite: Suite, variants: list[Variant]) -> None:

@@ -243,7 +243,8 @@ def _add_named(registry: Registry[Preset], named: Preset) -> None:
 
 
 def _claim(name: str, where: str) -> None:
-    if not NAME.fullmatch(name) or name in (*REFERENCES, *GROUPS):
+    taken = (*REFERENCES, *GROUPS, *(word.replace(" ", "-") for word in REFERENCES))
+    if not NAME.fullmatch(name) or name in taken:  # a reference's folder has a `-` for its space
         raise UserError(
             f"'{name}' cannot be an objective's name: it is lower-case words joined by '-', not "
             f"one of {', '.join((*GROUPS, *REFERENCES))}"

@@ -73,6 +73,11 @@ class SourceVariant:
 
 
 DATASET = SourceVariant(SOURCES["dataset"], {})
+_WORD = "[a-z0-9.-]+"
+_ITEMS = rf"\[{_WORD}={_WORD}(,{_WORD}={_WORD})*\]"
+_FAITHFUL = re.compile(rf"{_WORD}({_ITEMS}|@{_WORD}({_ITEMS})?)?")
+"""Names that their slugs tell apart: `name[...]` has an odd number of words, `name@source[...]` an
+even one, and no word holds a `_`. All others are hashed, so that two never share a folder."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,7 @@ class Variant:
         """The name as a folder: letters, digits, `.`, `_` and `-` only."""
         slug = re.sub(r"[^a-z0-9.-]+", "_", self.name).strip("_")
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]
-        # Two names must not meet in one folder: what was replaced beyond the notation is hashed.
-        faithful = len(slug) <= 80 and re.fullmatch(r"[a-z0-9.,=_@\[\]-]+", self.name)
+        faithful = len(slug) <= 80 and _FAITHFUL.fullmatch(self.name)
         return slug if faithful else f"{slug[:71]}-{digest}"
 
     def plain_params(self) -> dict[str, float | bool | str]:
