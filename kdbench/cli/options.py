@@ -41,6 +41,11 @@ COMPILE = click.option(
     default=None,
     help="torch.compile the per-token objective.  [default: on a GPU]",
 )
+MIX_CODE = click.option(
+    "--mix-code",
+    is_flag=True,
+    help="Add to trials that other code of kdbench made; the table says so.",
+)
 DATA_DIR = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -109,7 +114,7 @@ def request_options(command: Command) -> Command:
 
 def execution_options(command: Command) -> Command:
     """Where a run lies, what it changes in the suite, and how it is executed."""
-    options = [OUT, SETTINGS, JOBS, MICRO_BATCH, BACKEND, COMPILE, DATA_DIR, PLUGIN]
+    options = [OUT, SETTINGS, JOBS, MICRO_BATCH, BACKEND, COMPILE, MIX_CODE, DATA_DIR, PLUGIN]
     return _with(options, command)
 
 

@@ -150,7 +150,13 @@ class Variant:
     def __reduce__(self) -> tuple[Callable[..., "Variant"], tuple[Any, ...]]:
         """Travels between processes as data: functions of a plugin file cannot be pickled."""
         sequences = (self.sequences.name, dict(self.sequences.params))
-        return _received, (self.objective.name, dict(self.params), *sequences, self.lr)
+        return _received, (
+            self.objective.name,
+            dict(self.params),
+            *sequences,
+            self.lr,
+            self.objective.code,
+        )
 
     @cached_property
     def name(self) -> str:
@@ -187,7 +193,7 @@ class Variant:
         """Changes when the code of the objective, or of one inside it, does."""
         values = [*self.params.values(), *self.sequences.params.values()]
         inside = [value for value in values if isinstance(value, Variant)]
-        digests = [self.objective.code_digest(), *(value.code_digest() for value in inside)]
+        digests = [self.objective.code, *(value.code_digest() for value in inside)]
         return "-".join(dict.fromkeys(digests))
 
     def infinite_where(self) -> frozenset[Zero] | None:
@@ -343,8 +349,19 @@ def _received(
     source: str,
     source_params: dict[str, Value],
     lr: float | None,
+    code: str,
 ) -> Variant:
-    """A variant of another process, whose objectives and plugins this one has loaded, too."""
+    """A variant of another process, whose objectives and plugins this one has loaded, too.
+
+    Raises:
+        UserError: what this process has loaded is other code.
+    """
     load_objectives()
+    if OBJECTIVES[objective].code != code:
+        raise UserError(
+            f"{objective}: its code ({OBJECTIVES[objective].registered_in}, or a module it "
+            "imports) was changed after the run started, so nothing more of it was run; give the "
+            "command again, with the code as it was or for a trial of the new code"
+        )
     sequences = SourceVariant(SOURCES[source], source_params)
     return Variant(OBJECTIVES[objective], params, sequences, lr)
