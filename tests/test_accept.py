@@ -94,6 +94,28 @@ def board(plan_in: PlanIn, tmp_path: Path) -> Path:
     return folder
 
 
+def test_trials_of_other_code_are_taken_only_where_code_may_be_mixed(
+    plan_in: PlanIn, board: Path
+) -> None:
+    def other(members: dict[str, bytes]) -> None:
+        name = "trials/sft/seed-0/spec.json"
+        spec = json.loads(members[name])
+        spec["harness"] |= {"rooms": "0ddc0de", "commit": "c0ffee", "version": "0.0.1"}
+        members[name] = json.dumps(spec).encode()
+
+    repack(board, other)
+    offer = judge(plan_in("here"), board)
+    assert [trial.name for trial, _ in offer.fitting] == ["teacher", "initial student"]
+    (line,) = offer.left
+    assert line.startswith("not accepted, runs here: sft seed 0: made by other code of kdbench")
+    assert "digest 0ddc0de" in line
+    plan = plan_in("here", mix_code=True)
+    offer = judge(plan, board)
+    assert len(offer.fitting) == 3
+    accept(plan, offer)
+    assert of(plan, "sft").spec.harness.rooms == "0ddc0de"
+
+
 def repack(board: Path, change: Callable[[dict[str, bytes]], None]) -> None:
     """Changes the members of a board's archive."""
     with zipfile.ZipFile(board / ARCHIVE) as archive:

@@ -5,9 +5,12 @@ points (kdbench's own among them) and the files given with `--plugin`.
 """
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -104,7 +107,9 @@ def load_file(path: Path) -> None:
     """Imports a plugin file."""
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file")
-    name = _PLUGIN + path.stem
+    # Files of one name in two folders are two modules.
+    place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+    name = f"{_PLUGIN}{path.stem}_{place}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path}: not a Python file")
@@ -118,8 +123,9 @@ def load_file(path: Path) -> None:
 
 
 def plugin_module(stem: str) -> ModuleType | None:
-    """The module of a plugin file that was loaded, by the file's name without ending."""
-    return sys.modules.get(_PLUGIN + stem)
+    """The module of the plugin file of a name without ending that was loaded last."""
+    name = re.compile(re.escape(_PLUGIN + stem) + "_[0-9a-f]{8}")
+    return next((sys.modules[one] for one in reversed(sys.modules) if name.fullmatch(one)), None)
 
 
 def module_folder(point: EntryPoint) -> Path:

@@ -38,6 +38,11 @@ COMPILE = click.option(
     default=None,
     help="torch.compile the per-token objective.  [default: on a GPU]",
 )
+MIX_CODE = click.option(
+    "--mix-code",
+    is_flag=True,
+    help="Add to trials that other code of kdbench made; the table says so.",
+)
 DATA_DIR = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -74,7 +79,9 @@ def _options(*options: Command) -> Callable[[Command], Command]:
     return add
 
 
-execution_options = _options(OUT, SETTINGS, JOBS, MICRO_BATCH, BACKEND, COMPILE, DATA_DIR, PLUGIN)
+execution_options = _options(
+    OUT, SETTINGS, JOBS, MICRO_BATCH, BACKEND, COMPILE, MIX_CODE, DATA_DIR, PLUGIN
+)
 """Where a run lies, what it changes in the suite, and how it is executed."""
 
 request_options = _options(

@@ -24,6 +24,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, Literal
 
+from kdbench.base.code import rooms_bytes, rooms_digest
 from kdbench.base.errors import UserError
 from kdbench.base.process import changes, process_state, seed_generators
 from kdbench.base.seeds import derive
@@ -106,7 +107,9 @@ class _Lane:
     def submit(self, task: Task, plugins: Sequence[Path]) -> "Future[_Ended]":
         try:
             # Its arguments may name a plugin's objectives, which are not there before it is loaded.
-            return self._worker(task.worker).submit(_call, pickle.dumps(task), plugins)
+            return self._worker(task.worker).submit(
+                _call, pickle.dumps(task), plugins, (rooms_bytes(), rooms_digest())
+            )
         except BrokenProcessPool:  # it died while it had nothing to do
             self.replace(task.worker)
             return self.submit(task, plugins)
@@ -283,9 +286,13 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _call(pickled: bytes, plugins: Sequence[Path]) -> _Ended:
+def _call(pickled: bytes, plugins: Sequence[Path], rooms: tuple[str, str]) -> _Ended:
     from kdbench.variants.select import load_plugin
 
+    if rooms_bytes() != rooms[0] and rooms_digest() != rooms[1]:
+        raise UserError(
+            "the code of kdbench was changed after the run started; give the command again"
+        )
     for path in plugins:
         if path not in _plugins:
             load_plugin(path.resolve())

@@ -138,8 +138,13 @@ def _unfit(plan: Plan, trial: Trial, held: Files) -> str:
         return f"broken (spec.json or DONE.json: {problem(error)})"
     except (ValueError, RecursionError) as error:
         return f"broken ({error})"
-    if changed := differences(spec, trial.spec):
+    if changed := differences(spec.identity, trial.spec.identity):
         return "; ".join(changed)
+    if not plan.mix_code and spec.harness.rooms != trial.spec.harness.rooms:
+        return (
+            f"made by other code of kdbench (digest {spec.harness.rooms}, here "
+            f"{trial.spec.harness.rooms}); --mix-code accepts it all the same"
+        )
     for name, digest in done.digests.items():
         if name not in held or quick_digest_of(held[name]) != digest:
             return f"{name} is not the one that DONE.json vouches for"

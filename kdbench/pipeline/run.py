@@ -21,10 +21,9 @@ from kdbench.pipeline.build import (
     prepare,
 )
 from kdbench.pipeline.mend import mend_artifacts, mend_scores, mend_trial
-from kdbench.pipeline.plan import Plan, check_same_run, write_spec
+from kdbench.pipeline.plan import Plan, check_same_run, check_trials, write_spec
 from kdbench.pipeline.trial import (
     Trial,
-    check_claim,
     claim,
     generate_answers,
     initial_student,
@@ -64,8 +63,7 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
         begun = time.time()
         store.sweep(plan.run.path)
         check_same_run(plan)
-        for trial in plan.trials:
-            check_claim(trial, plan.run)
+        check_trials(plan)
         offer = None if board is None else judge(plan, board)
         write_spec(plan)
         write_samples(plan.run, plan.artifacts)

