@@ -72,7 +72,7 @@ def figures(run: Run, variant: str, sets: tuple[str, ...] = tuple(SETS)) -> Floa
 
 def test_same_training_is_paired_by_seed(first: Run, noisier: Run, pair: Pair) -> None:
     rows = column(pair)
-    assert pair.pairing.unseeded == ""
+    assert pair.unseeded == ""
     assert set(rows.loc[list(NAMES), "pairing"]) == {"seed"}
     for name in NAMES:
         expected = figures(noisier, name) - figures(first, name)
@@ -109,7 +109,7 @@ def test_other_batches_are_compared_by_welchs_test(first: Run, tmp_path: Path) -
     )
     pair = against(first, other)
     rows = column(pair)
-    assert "recipe.batch differs" in pair.pairing.unseeded
+    assert "recipe.batch differs" in pair.unseeded
     assert set(rows.loc[["sft", "tvd"], "pairing"]) == {"sample"}
     p = [
         stats.ttest_ind(figures(other, name), figures(first, name), equal_var=False).pvalue
@@ -134,7 +134,7 @@ def test_one_seed_is_compared_over_the_prompts(tmp_path: Path) -> None:
     ]
     expected = stats.ttest_rel(scores[1].to_numpy(), scores[0].to_numpy())
     limits = expected.confidence_interval()
-    assert pair.pairing.unseeded == "they share fewer than two training seeds"
+    assert pair.unseeded == "they share fewer than two training seeds"
     assert (row["pairing"], row["interval"]) == ("sample", "samples")
     assert row["p"] == pytest.approx(expected.pvalue)
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((limits.low, limits.high))
@@ -200,7 +200,7 @@ def test_other_parameters_of_a_variant_are_said(tmp_path: Path) -> None:
 def test_other_initial_students_are_not_paired_by_seed(first: Run, tmp_path: Path) -> None:
     other = write_described_run(tmp_path / "b", variants(), init="cc" * 32)
     pair = against(first, other)
-    assert pair.pairing.unseeded == "the initial students differ"
+    assert pair.unseeded == "the initial students differ"
     assert pair.facts == [f'weights.initial student: "{"aa" * 32}" -> "{"cc" * 32}"']
     assert 'weights.initial student: "aaaaaaaaaaaa" -> "cccccccccccc"' in to_markdown([pair])
 
@@ -213,7 +213,7 @@ def test_commands_that_knew_fewer_models_leave_the_runs_paired(first: Run, tmp_p
     stopped = known | {"weights": {"teacher": known["weights"]["teacher"]}}
     write_json(path, {"commands": [stopped, known, more], "mixed": []})
     pair = against(first, other)
-    assert pair.pairing.unseeded == ""
+    assert pair.unseeded == ""
     assert pair.facts == [f'weights.initial student 1: null -> "{"dd" * 32}"']
 
 

@@ -21,7 +21,8 @@ def test_an_equal_training_is_beyond_the_limits_in_one_of_twenty_cells() -> None
     ours = generator.normal(0, training, (cells, n))
     theirs = generator.normal(0, training, (cells, 1)) + generator.normal(0, decoding, (cells, 5))
     beyond = [
-        judge(a.mean() - b.mean(), n, (a.var(ddof=1) / n, n - 1), b.std()).word == "not reproduced"
+        judge(a.mean() - b.mean(), n, (a.var(ddof=1) / n, n - 1), b.std()).verdict
+        == "not reproduced"
         for a, b in zip(ours, theirs, strict=True)
     ]
     assert 0.03 < np.mean(beyond) < 0.065
@@ -38,7 +39,7 @@ def test_an_equal_training_is_beyond_the_limits_in_one_of_twenty_cells() -> None
     ],
 )
 def test_verdicts(difference: float, n: int, error: tuple[float, float] | None, word: str) -> None:
-    assert judge(difference, n, error).word == word
+    assert judge(difference, n, error).verdict == word
 
 
 def test_a_published_deviation_widens_the_limits() -> None:
@@ -47,4 +48,4 @@ def test_a_published_deviation_widens_the_limits() -> None:
 
 def test_other_prompts_whose_noise_is_unknown_cannot_be_told() -> None:
     found = judge(9.0, 5, (0.01, 4), prompts=(np.nan, np.nan))
-    assert (found.word, found.reason[:13]) == ("cannot tell", "other prompts")
+    assert (found.verdict, found.reason[:13]) == ("cannot tell", "other prompts")

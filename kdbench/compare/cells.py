@@ -6,14 +6,14 @@ The question is whether the published figure could be one more training of what 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from kdbench.base.errors import UserError
-from kdbench.compare.figures import BoardFigures, RunFigures, figures_of
-from kdbench.compare.published import Published, PublishedRow, PublishedTable
-from kdbench.compare.sides import BoardSide, RunSide
+from kdbench.compare.published import Published, PublishedTable
+from kdbench.compare.sides import AnySide, RunSide
 from kdbench.report.table import AVERAGE
 from kdbench.stats.intervals import satterthwaite
 
@@ -28,12 +28,11 @@ LEVEL = 0.95
 """Of the limits."""
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What is said of a cell; `half` is half the width of the limits, NaN where there are none."""
 
     half: float
-    word: str
+    verdict: str
     reason: str = ""
 
 
@@ -108,7 +107,7 @@ def judge(
 def read_cells(
     published: Published,
     table: PublishedTable,
-    side: RunSide | BoardSide,
+    side: AnySide,
     sets: list[str],
     names: Mapping[str, str],
     *,
@@ -128,104 +127,66 @@ def read_cells(
         UserError: no training seed is finished for all rows.
     """
     trained = [name for name in dict.fromkeys(names.values()) if name in side.variants]
-    figures = figures_of(side, trained, sets)
-    if trained and isinstance(figures, RunFigures) and not figures.seeds:
+    side = side.on(sets, trained)
+    if trained and isinstance(side, RunSide) and not side.seeds:
         raise UserError(f"{side.run.path}: no training seed is finished for all rows; run it again")
     columns = [*sets, AVERAGE] if table.sets else [AVERAGE]
-    cells = [
-        _ours(figures, row, variant, column, *_published(table, table.rows[row], column, sets))
-        for row, variant in names.items()
-        for column in columns
-    ]
+    cells = []
+    for row, variant in names.items():
+        for column in columns:
+            mean, deviation = table.cell(table.rows[row], column, sets)
+            cells.append(_ours(side, PublishedCell(row, variant, column, mean, deviation)))
     if not judged:
         return cells
     if not table.sets and len(sets) < len(published.sizes):
         return [replace(cell, reason="the run lacks sets of this average") for cell in cells]
-    errors = {column: _errors(figures, column, trained) for column in columns}
+    several = [name for name in trained if side.count(name) > 1]
+    errors = {column: _errors(side, column, several) for column in columns}
     return [
         cell
         if math.isnan(cell.published)
-        else _judged(cell, figures, errors[cell.set].get(cell.variant), published.sizes)
+        else _judged(side, cell, errors[cell.set].get(cell.variant), published.sizes)
         for cell in cells
     ]
 
 
-def _errors(
-    figures: RunFigures | BoardFigures, column: str, variants: Sequence[str]
-) -> dict[str, tuple[float, float]]:
-    """Squared standard error over training seeds and its df, of variants with several."""
-    several = [name for name in variants if figures.count(name) > 1]
-    if not several:
-        return {}
-    errors = figures.over_seeds(column, METRIC, several)[0]
-    pairs = zip(errors.squared.tolist(), errors.df.tolist(), strict=True)
-    return dict(zip(several, pairs, strict=True))
-
-
-def _judged(
-    cell: PublishedCell,
-    figures: RunFigures | BoardFigures,
-    error: tuple[float, float] | None,
-    sizes: Mapping[str, int],
-) -> PublishedCell:
-    difference = cell.ours - cell.published
-    verdict = judge(
-        difference,
-        figures.count(cell.variant),
-        error,
-        cell.published_sd,
-        _prompts(sizes, figures, cell.set, cell.variant),
-    )
-    half, word, reason = verdict.half, verdict.word, verdict.reason
-    return replace(cell, difference=difference, half=half, verdict=word, reason=reason)
-
-
-def _published(
-    table: PublishedTable, row: PublishedRow, column: str, sets: Sequence[str]
-) -> tuple[float, float]:
-    """A published cell; an average is over the sets that the run has too."""
-    if column != AVERAGE or not table.sets or set(sets) == set(table.sets):
-        return table.cell(row, column)
-    cells = [table.cell(row, name) for name in sets]
-    mean = math.fsum(cell[0] for cell in cells) / len(cells)
-    return mean, math.hypot(*(cell[1] for cell in cells)) / len(cells)
-
-
-def _ours(
-    figures: RunFigures | BoardFigures,
-    row: str,
-    variant: str,
-    column: str,
-    mean: float,
-    deviation: float,
-) -> PublishedCell:
-    ours = float(figures.means(column, METRIC, [variant])[0])
-    several = figures.count(variant) > 1
-    errors = (
-        figures.over_seeds(column, METRIC, [variant])[0]
-        if several
-        else figures.over_samples(column, METRIC, [variant])
-    )
+def _ours(side: AnySide, cell: PublishedCell) -> PublishedCell:
+    """A cell with our figure and its interval."""
+    column = cell.set, METRIC, [cell.variant]
+    several = side.count(cell.variant) > 1
+    errors = side.over_seeds(*column)[0] if several else side.over_samples(*column)
+    ours = float(side.means(*column)[0])
     half = float(stats.t.ppf(0.975, errors.df[0]) * math.sqrt(errors.squared[0]))
-    return PublishedCell(
-        row=row,
-        variant=variant,
-        set=column,
-        published=mean,
-        published_sd=deviation,
+    return replace(
+        cell,
         ours=ours,
         low=ours - half,
         high=ours + half,
         interval="" if math.isnan(half) else "training seeds" if several else "samples",
-        decoding_sd=figures.decoding_sd(column, METRIC, variant),
+        decoding_sd=side.decoding_sd(cell.set, METRIC, cell.variant),
     )
 
 
-def _prompts(
-    sizes: Mapping[str, int], figures: RunFigures | BoardFigures, column: str, variant: str
-) -> tuple[float, float]:
-    """The error over prompts where ours are not all of the published ones, else none."""
-    if all(figures.side.prompts(name) == sizes.get(name) for name in figures.members(column)):
-        return 0.0, math.inf
-    errors = figures.over_samples(column, METRIC, [variant])
-    return float(errors.squared[0]), float(errors.df[0])
+def _errors(side: AnySide, column: str, variants: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Squared standard error over training seeds and its df, of variants with several."""
+    if not variants:
+        return {}
+    errors = side.over_seeds(column, METRIC, variants)[0]
+    pairs = zip(errors.squared.tolist(), errors.df.tolist(), strict=True)
+    return dict(zip(variants, pairs, strict=True))
+
+
+def _judged(
+    side: AnySide,
+    cell: PublishedCell,
+    error: tuple[float, float] | None,
+    sizes: Mapping[str, int],
+) -> PublishedCell:
+    """A cell with its verdict; our error over prompts counts where ours are not all of theirs."""
+    prompts = 0.0, math.inf
+    if any(side.n_prompts(name) != sizes.get(name) for name in side.members(cell.set)):
+        errors = side.over_samples(cell.set, METRIC, [cell.variant])
+        prompts = float(errors.squared[0]), float(errors.df[0])
+    difference = cell.ours - cell.published
+    found = judge(difference, side.count(cell.variant), error, cell.published_sd, prompts)
+    return replace(cell, difference=difference, **found._asdict())

@@ -1,7 +1,7 @@
 """Published tables, read from `published.yaml` and checked."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import REFERENCES, unknown
-from kdbench.base.strict_yaml import read_yaml_file
-from kdbench.config.schema import Fields, validated
+from kdbench.base.strict_yaml import read_yaml_file, validated
+from kdbench.config.schema import Fields
 from kdbench.report.table import AVERAGE
 
 FILE = Path(__file__).with_name("published.yaml")
@@ -90,18 +90,24 @@ class PublishedTable(Fields):
         """The suite that a row is run on."""
         return row.suite or self.suite
 
-    def cell(self, row: PublishedRow, column: str) -> tuple[float, float]:
+    def cell(
+        self, row: PublishedRow, column: str, sets: Sequence[str] | None = None
+    ) -> tuple[float, float]:
         """Published mean and standard deviation of a cell, NaN where it is not known.
 
-        The deviation of an average is that of a mean of sets decoded independently of each other.
+        An average is over `sets`, by default all. Its deviation is that of a mean of sets decoded
+        independently of each other.
         """
-        if column in self.columns:
+        is_whole = sets is None or not self.sets or set(sets) == set(self.sets)
+        if column in self.sets or (column in self.columns and is_whole):
             index = self.columns.index(column)
             return _known(row.mean[index]), _known(row.std[index] if row.std else None)
-        cells = [self.cell(row, name) for name in self.sets]
+        cells = [self.cell(row, name) for name in (self.sets if is_whole else sets or ())]
         mean = math.fsum(cell[0] for cell in cells) / len(cells)
         deviation = math.hypot(*(cell[1] for cell in cells)) / len(cells)
-        return (_known(row.average) if math.isnan(mean) else mean), deviation
+        if math.isnan(mean) and is_whole:
+            mean = _known(row.average)
+        return mean, deviation
 
 
 class Published(Fields):

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from kdbench.base.templates import render
 from kdbench.compare import cells as judging
 from kdbench.compare.cells import PublishedCell, read_cells
 from kdbench.compare.published import CONFIDENCE, Published, PublishedTable
-from kdbench.compare.sides import BoardSide, RunSide, read_side
+from kdbench.compare.sides import AnySide, RunSide, read_side
 from kdbench.config.identity import differences
 from kdbench.config.load import installed_suites, load_suite
 from kdbench.report.table import AVERAGE
@@ -31,7 +32,6 @@ class Reproduction:
         missing: row -> why it has no figures of ours.
         lacking: the sets of the table that the run does not have.
         deviations: where a run differs from its suite as it is installed; what diverged.
-        tau: per column, Kendall's tau of the rows.
     """
 
     published: Published
@@ -41,8 +41,7 @@ class Reproduction:
     cells: list[PublishedCell]
     missing: dict[str, str]
     lacking: list[str]
-    deviations: list[str] = field(default_factory=list)
-    tau: dict[str, Interval] = field(default_factory=dict)
+    deviations: list[str]
 
     @property
     def inferred(self) -> list[str]:
@@ -57,6 +56,17 @@ class Reproduction:
             for cell in self.cells
             if not self.table.rows[cell.row].is_reference and not math.isnan(cell.published)
         ]
+
+    @cached_property
+    def tau(self) -> dict[str, Interval]:
+        """Per column, Kendall's tau of the rows; NaN for fewer than two."""
+        found = {}
+        for column in dict.fromkeys(cell.set for cell in self.cells):
+            own = [cell for cell in self.ranked if cell.set == column]
+            figures = [cell.published for cell in own], [cell.ours for cell in own]
+            undefined = Interval(math.nan, math.nan, math.nan)
+            found[column] = kendall_tau(*figures) if len(own) > 1 else undefined
+        return found
 
     def frame(self) -> pd.DataFrame:
         """One line per cell, and one per row that has none."""
@@ -81,15 +91,6 @@ class Reproduction:
         return pd.DataFrame(lines)
 
 
-@dataclass(frozen=True)
-class Place:
-    """A row's cell in a table that compares orders; ranks from 1, None where it has none."""
-
-    cell: PublishedCell
-    published_rank: int | None = None
-    our_rank: int | None = None
-
-
 def to_markdown(found: Reproduction) -> str:
     """The comparison as Markdown."""
     return render(
@@ -104,24 +105,27 @@ def to_markdown(found: Reproduction) -> str:
         ranked=len({cell.row for cell in found.ranked}),
         sets=list(dict.fromkeys(cell.set for cell in found.cells if cell.set != AVERAGE)),
         has_decodings=not all(math.isnan(cell.decoding_sd) for cell in found.cells),
-        places=places(found) if found.tiny else [],
+        places=_places(found) if found.tiny else [],
     )
 
 
-def places(found: Reproduction) -> list[Place]:
-    """The rows' averages, ranked where they can be, by the published figure."""
-    ranked = [cell for cell in found.ranked if cell.set == AVERAGE]
-    rest = [cell for cell in found.cells if cell.set == AVERAGE and cell not in ranked]
-    placed = [
-        Place(
-            cell,
+def _places(found: Reproduction) -> list[tuple[PublishedCell, int | None, int | None]]:
+    """The rows' averages by the published figure, each with its published rank and ours from 1.
+
+    Rows whose order is not compared come last and have no ranks.
+    """
+    averages = [cell for cell in found.cells if cell.set == AVERAGE]
+    ranked = [cell for cell in averages if cell in found.ranked]
+    ranks = {
+        cell.row: (
             1 + sum(other.published > cell.published for other in ranked),
             1 + sum(other.ours > cell.ours for other in ranked),
         )
         for cell in ranked
-    ]
-    placed.sort(key=lambda place: place.cell.published, reverse=True)
-    return placed + [Place(cell) for cell in sorted(rest, key=lambda c: c.published, reverse=True)]
+    }
+    averages.sort(key=lambda cell: cell.published, reverse=True)
+    averages.sort(key=lambda cell: cell.row not in ranks)
+    return [(cell, *ranks.get(cell.row, (None, None))) for cell in averages]
 
 
 def variants_of(
@@ -165,7 +169,11 @@ def reproduce(
     """
     sides = {suite: read_side(run, run.path.name) for suite, run in runs.items()}
     cells: list[PublishedCell] = []
-    missing = {} if tiny else _other_suites(table, sides)
+    missing = {
+        name: f"needs the suite {table.suite_of(row)}"
+        for name, row in table.rows.items()
+        if not tiny and table.suite_of(row) not in sides
+    }
     lacking: dict[str, None] = {}
     for suite, side in sides.items():
         names, without = variants_of(table, None if tiny else suite)
@@ -185,7 +193,7 @@ def reproduce(
             f"{', '.join(str(run.path) for run in runs.values())}: no row of {table.id} is "
             f"finished there; it needs one of {', '.join(dict.fromkeys(needed))}"
         )
-    found = Reproduction(
+    return Reproduction(
         published=published,
         table=table,
         runs=[side.name for side in sides.values()],
@@ -195,40 +203,18 @@ def reproduce(
         lacking=[name for name in published.sizes if name in lacking],
         deviations=[line for side in sides.values() for line in _deviations(side, tiny)],
     )
-    columns = dict.fromkeys(cell.set for cell in cells)
-    tau = {name: _tau([cell for cell in found.ranked if cell.set == name]) for name in columns}
-    return replace(found, tau=tau)
-
-
-def _other_suites(
-    table: PublishedTable, sides: Mapping[str, RunSide | BoardSide]
-) -> dict[str, str]:
-    return {
-        name: f"needs the suite {table.suite_of(row)}"
-        for name, row in table.rows.items()
-        if table.suite_of(row) not in sides
-    }
 
 
 def _each_once(names: Mapping[str, str], missing: dict[str, str]) -> dict[str, str]:
     """On one student, rows that differ by the student alone are one row."""
     first: dict[str, str] = {}
     for row, variant in names.items():
-        if variant in first.values():
-            same = next(name for name, found in first.items() if found == variant)
+        if (same := first.setdefault(variant, row)) != row:
             missing[row] = f"the same variant as {same}: another student at the published scale"
-        else:
-            first[row] = variant
-    return first
+    return {row: variant for variant, row in first.items()}
 
 
-def _tau(cells: Sequence[PublishedCell]) -> Interval:
-    if len(cells) < 2:
-        return Interval(math.nan, math.nan, math.nan)
-    return kendall_tau([cell.published for cell in cells], [cell.ours for cell in cells])
-
-
-def _deviations(side: RunSide | BoardSide, tiny: bool) -> list[str]:
+def _deviations(side: AnySide, tiny: bool) -> list[str]:
     """How a run differs from its suite as it is installed, and which trainings diverged."""
     suite = side.shared.suite
     if tiny:

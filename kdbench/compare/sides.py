@@ -1,11 +1,13 @@
-"""The runs that are compared, as their folders hold them."""
+"""The runs that are compared: what their folders hold, and the errors of their figures."""
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy import stats
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import REFERENCES
@@ -15,6 +17,8 @@ from kdbench.report.frames import BoardFrames, frames_of
 from kdbench.report.table import AVERAGE
 from kdbench.runs.folder import Run
 from kdbench.runs.results import TrialResult, finished_trials
+from kdbench.stats.intervals import Floats, satterthwaite
+from kdbench.stats.two_runs import Errors, row_errors
 
 FACTS = (
     "commit",
@@ -31,30 +35,21 @@ FACTS = (
 
 
 @dataclass(frozen=True)
-class Side(ABC):
-    """One of the runs compared."""
+class Side:
+    """One of the runs compared.
+
+    Attributes:
+        name: of the folder.
+        rows: what its table has rows of: variants and references.
+        columns: the (set, metric) that were scored, without dev and the average.
+        sets: the evaluation sets that are compared; all that were scored where nobody chose.
+    """
 
     name: str
-    """Of the folder."""
     run: Run
-
-    @property
-    @abstractmethod
-    def rows(self) -> list[str]:
-        """What its table has rows of: variants and references."""
-
-    @property
-    @abstractmethod
-    def columns(self) -> list[tuple[str, str]]:
-        """(set, metric), without the average."""
-
-    @abstractmethod
-    def definition(self, variant: str) -> dict[str, Any]:
-        """What is known of a variant beside its figures."""
-
-    @abstractmethod
-    def prompts(self, name: str) -> int:
-        """How many prompts of a set were asked."""
+    rows: list[str]
+    columns: list[tuple[str, str]]
+    sets: list[str]
 
     @cached_property
     def shared(self) -> Shared:
@@ -62,9 +57,9 @@ class Side(ABC):
         return self.run.spec.shared
 
     @property
-    def sets(self) -> list[str]:
+    def scored(self) -> list[str]:
         """The evaluation sets that were scored."""
-        return list(dict.fromkeys(name for name, _ in self.columns))
+        return _sets_of(self.columns)
 
     @property
     def variants(self) -> list[str]:
@@ -76,17 +71,25 @@ class Side(ABC):
         """The references that were scored."""
         return [name for name in REFERENCES if name in self.rows]
 
+    def members(self, name: str) -> list[str]:
+        """The sets of a column."""
+        return self.sets if name == AVERAGE else [name]
+
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What provenance.json says of the machine and the code; a list where commands differ."""
         commands = self.run.provenance.commands
-        found: dict[str, Any] = {}
-        for key in FACTS:
-            given = [entry[key] for entry in commands if entry.get(key) not in (None, {})]
-            values = list({canonical(value): value for value in given}.values())
-            found[key] = values[0] if len(values) == 1 else values or None
+        found: dict[str, Any] = {
+            key: _one_or_all([entry[key] for entry in commands if entry.get(key) not in (None, {})])
+            for key in FACTS
+        }
         # A command that was stopped, or that had fewer initial students, knows fewer digests.
-        found["weights"] = _merged([entry.get("weights") or {} for entry in commands])
+        given = [entry.get("weights") or {} for entry in commands]
+        models = dict.fromkeys(name for digests in given for name in digests)
+        found["weights"] = {
+            name: _one_or_all([digests[name] for digests in given if name in digests])
+            for name in models
+        }
         return found
 
 
@@ -97,41 +100,77 @@ class RunSide(Side):
     Attributes:
         trials: finished trials by variant and training seed, of the first initial student.
         open_trials: that were started and have no scores.
+        seeds: the training seeds that count, see `on`; a reference has its own.
     """
 
     trials: dict[str, dict[int, TrialResult]]
     open_trials: int
+    seeds: list[int] = field(default_factory=list)
 
-    @property
-    def rows(self) -> list[str]:
-        """The variants and references with a finished trial."""
-        return list(self.trials)
-
-    @cached_property
-    def columns(self) -> list[tuple[str, str]]:
-        """(set, metric), without dev."""
-        return [key for key in self._first.scores if key[0] != DEV]
+    def on(self, sets: list[str], variants: Sequence[str]) -> "RunSide":
+        """The run on some sets, with all training seeds that these variants have in common."""
+        common = set.intersection(*(set(self.trials[name]) for name in variants or self.rows))
+        return replace(self, sets=sets, seeds=sorted(common))
 
     def definition(self, variant: str) -> dict[str, Any]:
         """Its parameters, the source of its sequences, and the digest of its code."""
         return next(iter(self.trials[variant].values())).files.spec.definition
 
-    def prompts(self, name: str) -> int:
+    def n_prompts(self, name: str) -> int:
         """How many prompts of a set were asked."""
-        return len(self._first.values[name, "rouge_l"])
+        trial = next(iter(self.trials[self.rows[0]].values()))
+        return len(trial.values[name, "rouge_l"])
 
-    def seeds(self, variants: Iterable[str]) -> list[int]:
-        """The training seeds that all these variants have."""
-        return sorted(set.intersection(*(set(self.trials[name]) for name in variants)))
+    def counted(self, variant: str) -> list[TrialResult]:
+        """The trials of a variant that count, by training seed."""
+        trials = self.trials[variant]
+        return [trials[seed] for seed in (self.seeds if variant in self.variants else trials)]
 
-    @property
-    def _first(self) -> TrialResult:
-        return next(iter(next(iter(self.trials.values())).values()))
+    def count(self, variant: str) -> int:
+        """How many training seeds of a variant count."""
+        return len(self.counted(variant))
+
+    def table(self, name: str, metric: str, variants: Sequence[str]) -> Floats:
+        """[variants, seeds], of a set or the average of the sets."""
+        sets = self.members(name)
+        return np.array(
+            [[trial.figure(sets, metric) for trial in self.counted(one)] for one in variants]
+        )
+
+    def means(self, name: str, metric: str, variants: Sequence[str]) -> Floats:
+        """[variants], over training seeds."""
+        means: Floats = self.table(name, metric, variants).mean(axis=1)
+        return means
+
+    def decoding_sd(self, name: str, metric: str, variant: str) -> float:
+        """Over decoding seeds (ddof 0), the mean over trainings; NaN for one decoding seed."""
+        sets = self.members(name)
+        return float(np.mean([t.decoding_sd(sets, metric) for t in self.counted(variant)]))
+
+    def apart(self, variants: Sequence[str]) -> list[bool]:
+        """Which variants have a diverged training: their errors are of another kind."""
+        return [any(trial.diverged for trial in self.counted(variant)) for variant in variants]
+
+    def over_seeds(self, name: str, metric: str, variants: Sequence[str]) -> tuple[Errors, str]:
+        """The errors of the means over training seeds, "pooled" or "separate"."""
+        return row_errors(self.table(name, metric, variants), self.apart(variants))
+
+    def over_samples(self, name: str, metric: str, variants: Sequence[str]) -> Errors:
+        """The errors of the means over prompts."""
+        return sample_errors([self.by_prompt(name, metric, variant) for variant in variants])
+
+    def by_prompt(self, name: str, metric: str, variant: str) -> list[Floats]:
+        """One [samples] per set of a column: each sample's mean over training seeds."""
+        trials = self.counted(variant)
+        return [
+            np.mean([trial.values[member, metric] for trial in trials], axis=0)
+            for member in self.members(name)
+        ]
 
 
 @dataclass(frozen=True)
 class BoardSide(Side):
-    """A published board, with its tables alone.
+    """A published board, as far as its tables tell.
 
     Attributes:
         table: its leaderboard by (variant, set, metric).
@@ -139,37 +178,62 @@ class BoardSide(Side):
 
     table: dict[tuple[str, str, str], dict[str, Any]]
 
-    @property
-    def rows(self) -> list[str]:
-        """The variants and references of the leaderboard."""
-        return list(dict.fromkeys(name for name, _, _ in self.table))
-
-    @cached_property
-    def columns(self) -> list[tuple[str, str]]:
-        """(set, metric), without the average."""
-        keys = ((name, metric) for _, name, metric in self.table if name != AVERAGE)
-        return list(dict.fromkeys(keys))
+    def on(self, sets: list[str], variants: Sequence[str]) -> "BoardSide":
+        """The board on some sets."""
+        return replace(self, sets=sets)
 
     def definition(self, variant: str) -> dict[str, Any]:
         """Its parameters."""
-        row = next(row for (name, _, _), row in self.table.items() if name == variant)
-        return {"params": json.loads(row["params"])}
+        return {"params": json.loads(self._first(0, variant)["params"])}
 
-    def prompts(self, name: str) -> int:
+    def n_prompts(self, name: str) -> int:
         """How many prompts of a set were asked."""
-        return int(next(row["n_samples"] for key, row in self.table.items() if key[1] == name))
+        return int(self._first(1, name)["n_samples"])
+
+    def count(self, variant: str) -> int:
+        """The training seeds of a variant."""
+        return int(self._first(0, variant)["n_seeds"])
+
+    def means(self, name: str, metric: str, variants: Sequence[str]) -> Floats:
+        """[variants], over training seeds; the board's own average may be over more sets."""
+        columns = [self._column("mean", one, metric, variants) for one in self.members(name)]
+        means: Floats = np.mean(columns, axis=0)
+        return means
+
+    def decoding_sd(self, name: str, metric: str, variant: str) -> float:
+        """Over decoding seeds (ddof 0), the mean over trainings; NaN for one decoding seed."""
+        return float(self._column("sd_decoding", name, metric, [variant])[0])
+
+    def over_seeds(self, name: str, metric: str, variants: Sequence[str]) -> tuple[Errors, str]:
+        """The errors of the means over training seeds, which are not pooled."""
+        n = self._column("n_seeds", name, metric, variants)
+        deviation = self._column("sd_train", name, metric, variants)
+        return Errors(deviation**2 / n, n - 1), "separate"
+
+    def over_samples(self, name: str, metric: str, variants: Sequence[str]) -> Errors:
+        """The errors of the means over prompts, known for variants with one training seed."""
+        low, high, n = (
+            self._column(key, name, metric, variants) for key in ("ci_low", "ci_high", "n_samples")
+        )
+        error = (high - low) / 2 / stats.t.ppf(0.975, n - 1)
+        single = self._column("n_seeds", name, metric, variants) == 1
+        return Errors(np.where(single, error**2, np.nan), n - 1)
+
+    def _first(self, place: int, name: str) -> dict[str, Any]:
+        return next(row for key, row in self.table.items() if key[place] == name)
+
+    def _column(self, key: str, name: str, metric: str, variants: Sequence[str]) -> Floats:
+        """One column of the table; NaN for an average over other sets."""
+        if name == AVERAGE and set(self.sets) != set(self.scored):
+            return np.full(len(variants), np.nan)
+        table = self.table
+        return np.array([table[variant, name, metric][key] for variant in variants], np.float64)
 
 
-def _merged(given: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
-    """The digest of each model in any of the commands; a list where commands differ."""
-    found: dict[str, str | list[str]] = {}
-    for name in dict.fromkeys(name for digests in given for name in digests):
-        values = list(dict.fromkeys(digests[name] for digests in given if name in digests))
-        found[name] = values[0] if len(values) == 1 else values
-    return found
+AnySide: TypeAlias = RunSide | BoardSide
 
 
-def read_side(run: Run, name: str) -> RunSide | BoardSide:
+def read_side(run: Run, name: str) -> AnySide:
     """Reads a run, or the tables of a published board.
 
     Raises:
@@ -186,7 +250,9 @@ def read_side(run: Run, name: str) -> RunSide | BoardSide:
         }
         if not table:
             raise UserError(f"{run.path}/leaderboard.csv: an empty table")
-        return BoardSide(name, run, table)
+        rows = list(dict.fromkeys(variant for variant, _, _ in table))
+        columns = list(dict.fromkeys(key[1:] for key in table if key[1] != AVERAGE))
+        return BoardSide(name, run, rows, columns, _sets_of(columns), table)
     trials: dict[str, dict[int, TrialResult]] = {}
     started = sum(files.spec.init_seed == 0 for files in run.trials())
     for trial in finished_trials(run):
@@ -194,4 +260,33 @@ def read_side(run: Run, name: str) -> RunSide | BoardSide:
             trials.setdefault(trial.variant, {})[trial.seed] = trial
     if not trials:
         raise UserError(f"{run.path}: no finished trial to compare; run it first")
-    return RunSide(name, run, trials, started - sum(map(len, trials.values())))
+    finished = [trial for own in trials.values() for trial in own.values()]
+    columns = [key for key in finished[0].scores if key[0] != DEV]
+    left = started - len(finished)
+    return RunSide(name, run, list(trials), columns, _sets_of(columns), trials, left)
+
+
+def sample_errors(rows: Sequence[Sequence[Floats]]) -> Errors:
+    """The errors of rows' means over the samples of their sets, with Welch's degrees of freedom.
+
+    Args:
+        rows: per row, one [samples] per set; NaN where a set has one sample.
+    """
+    squared, df = [], []
+    for tables in rows:
+        sizes = np.array([len(table) for table in tables])
+        known = sizes.min() > 1
+        parts = [table.var(ddof=1) / len(table) / len(tables) ** 2 for table in tables if known]
+        squared.append(float(np.sum(parts)) if known else np.nan)
+        df.append(float(satterthwaite(parts, sizes - 1)) if known else np.nan)
+    return Errors(np.array(squared), np.array(df))
+
+
+def _sets_of(columns: Sequence[tuple[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in columns))
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """The value that all have, a list of the different ones, or None where there is none."""
+    different = list({canonical(value): value for value in values}.values())
+    return different[0] if len(different) == 1 else different or None

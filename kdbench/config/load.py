@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from kdbench.base.errors import UserError
 from kdbench.base.paths import inside
 from kdbench.base.registry import module_folder, unknown
-from kdbench.base.strict_yaml import Lines, read_yaml, read_yaml_file
+from kdbench.base.strict_yaml import Lines, read_yaml, read_yaml_file, validated
 from kdbench.config.identity import canonical
-from kdbench.config.schema import DEV, Suite, validated
+from kdbench.config.schema import DEV, Suite
 
 SUITES = "kdbench.suites"
 """The entry points of packages of suites, and of functions that make records."""

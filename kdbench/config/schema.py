@@ -4,10 +4,9 @@ A suite is a YAML file read into `Suite`. What can move a number is a field here
 digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-batch sizes) is not.
 """
 
-import json
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -32,20 +31,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 MAX_SEEDS = 1000
 """Training seeds of a run; those from here on are for the candidates of a tuning."""
-
-
-Read = TypeVar("Read", bound=BaseModel)
-
-
-def validated(model: type[Read], tree: Any) -> Read:
-    """A model from what a YAML or JSON file holds.
-
-    JSON in strict mode: a list is a tuple, and no text, `true` or `1.0` is a whole number.
-
-    Raises:
-        pydantic.ValidationError: the content does not fit.
-    """
-    return model.model_validate_json(json.dumps(tree), strict=True)
 
 
 class Fields(BaseModel):

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.seal import quick_digest_of
+from kdbench.base.strict_yaml import validated
 from kdbench.config.identity import Done, TrialSpec, differences, problem
-from kdbench.config.schema import validated
 from kdbench.generate import GREEDY
 from kdbench.pipeline import provenance
 from kdbench.pipeline.plan import Plan

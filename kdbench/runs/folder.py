@@ -8,9 +8,8 @@ from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
-from kdbench.base.strict_yaml import read_yaml
+from kdbench.base.strict_yaml import read_yaml, validated
 from kdbench.config.identity import SPEC_VERSION, Done, RunSpec, TrialSpec, problem
-from kdbench.config.schema import validated
 from kdbench.runs.provenance import Provenance, read_provenance
 
 STUDY = "study.yaml"

@@ -14,10 +14,10 @@ from scipy import stats
 from kdbench.base.seeds import derive
 from kdbench.stats.intervals import Floats, over_seeds
 from kdbench.stats.paired import standardised
-from kdbench.stats.selection import AVERAGE, by_seed, optimistic
+from kdbench.stats.selection import AVERAGE, Selection, by_seed, optimistic
 from kdbench.stats.tiers import LEVEL, holm_list
-from kdbench.study.design import Comparator, Setting, StudyCell
-from kdbench.study.read import Study, Tables
+from kdbench.study.design import Setting
+from kdbench.study.read import Study
 
 SPLITS = 40
 """Random halvings of the prompts that a tuned figure averages."""
@@ -54,8 +54,8 @@ class Difference:
     effect_low: float
     effect_high: float
     p: float
-    p_holm: float
-    verdict: str
+    p_holm: float = math.nan
+    verdict: str = OPEN
 
 
 def tuned_over_fixed(study: Study, student: str, metric: str) -> list[Difference]:
@@ -64,27 +64,24 @@ def tuned_over_fixed(study: Study, student: str, metric: str) -> list[Difference
     The verdict says whether the fixed value comes within the interval: `no` where the interval of
     the difference lies above 0.
     """
+    asked = _Asked(study, student, metric)
+    within, everything = [asked.tuned(setting) for setting in study.design.settings], asked.tuned()
     found = []
-    within = [_setting(study, student, metric, setting) for setting in study.design.settings]
-    everything = _Tuned(study, student, metric, study.cells())
     for value in study.design.values:
-        own = [item for item in within if value in item.values]
-        fixed = _Tuned(study, student, metric, study.cells(value=value))
+        fixed = asked.tuned(value=value)
+        own = [(tuned, tuned.values.index(value)) for tuned in within if value in tuned.values]
         for name in (AVERAGE, *study.sets):
-            for scope, differences, claimed in (
-                (
-                    WITHIN,
-                    np.mean([item.over_value(name, value) for item in own], axis=0),
-                    float(np.mean([item.claimed_over_value(name, value) for item in own])),
-                ),
-                (
-                    OVER_ALL,
-                    everything.per_set[name] - fixed.per_set[name],
-                    float(everything.claimed[name] - fixed.claimed[name]),
-                ),
-            ):
-                item = _difference(differences, student, metric, scope, name, value, claimed)
-                outside = YES if not item.ci_low > 0 else NO
+            by_setting = [
+                [way.per_set[name] - way.fixed[name][..., place] for way in tuned.ways]
+                for tuned, place in own
+            ]
+            whole = [
+                way.per_set[name] - other.per_set[name]
+                for way, other in zip(everything.ways, fixed.ways, strict=True)
+            ]
+            for scope, ways in ((WITHIN, _averaged(by_setting)), (OVER_ALL, whole)):
+                item = asked.difference(scope, name, value, ways)
+                outside = NO if item.ci_low > 0 else YES
                 verdict = OPEN if math.isnan(item.ci_low) else outside
                 found.append(replace(item, verdict=verdict))
     return found
@@ -98,118 +95,102 @@ def family_over_special(study: Study, student: str, metric: str) -> list[Differe
     whole cell is chosen from the grid. A comparator that is a value of the parameter has the rest
     of its cell chosen in the same way.
     """
-    everything = _Tuned(study, student, metric, study.cells())
-    within = {
-        setting: _setting(study, student, metric, setting) for setting in study.design.settings
-    }
+    asked = _Asked(study, student, metric)
+    within = {setting: asked.tuned(setting) for setting in study.design.settings}
+    everything = asked.tuned()
     found = []
     for comparator in study.design.comparators:
-        for scope, differences, claimed in (
-            (WITHIN, *_within(study, student, metric, comparator, within)),
-            (OVER_ALL, *_over_all(study, student, metric, comparator, everything)),
-        ):
-            found.append(
-                _difference(differences, student, metric, scope, AVERAGE, comparator.label, claimed)
-            )
+        if comparator.variant is not None:
+            figures = asked.figures(comparator.variant)
+            whole = everything.over(figures, figures.mean())
+            own = [figures for _ in comparator.settings]
+        else:
+            value = str(comparator.value)
+            fixed = asked.tuned(value=value)
+            whole = everything.over(*(way.on_average[AVERAGE] for way in fixed.ways))
+            own = [within[setting].at(value) for setting in comparator.settings]
+        by_setting = [
+            within[setting].over(other, other.mean())
+            for setting, other in zip(comparator.settings, own, strict=True)
+        ]
+        for scope, ways in ((WITHIN, _averaged(by_setting)), (OVER_ALL, whole)):
+            found.append(asked.difference(scope, AVERAGE, comparator.label, ways))
     return list(_corrected(found))
 
 
+@dataclass(frozen=True)
 class _Tuned:
-    """Some cells' scores, and what choosing among them is worth, by seed and by set."""
+    """What choosing among some cells is worth.
 
-    def __init__(self, study: Study, student: str, metric: str, cells: Sequence[StudyCell]) -> None:
+    Attributes:
+        values: of the cells.
+        ways: chosen and reported apart, with a first axis [seeds]; and both on the same scores.
+    """
+
+    values: list[str]
+    ways: tuple[Selection, Selection]
+
+    def at(self, value: str) -> Floats:
+        """[seeds], the average of one value as it is."""
+        figures: Floats = self.ways[0].fixed[AVERAGE][:, self.values.index(value)]
+        return figures
+
+    def over(self, by_seed: Floats, mean: Floats) -> list[Floats]:
+        """Chosen on the average minus another figure, in both ways."""
+        others = by_seed, mean
+        return [
+            way.on_average[AVERAGE] - other for way, other in zip(self.ways, others, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A study's scores of one student in one metric."""
+
+    study: Study
+    student: str
+    metric: str
+
+    def tuned(self, setting: Setting | None = None, value: str | None = None) -> _Tuned:
+        """What choosing among the cells of one setting, of one value, or all is worth."""
+        cells = self.study.cells(setting, value)
         names = [cell.variant for cell in cells]
-        self.values = [cell.value for cell in cells]
-        tables = study.scores(student, names, metric)
-        generator = np.random.default_rng(derive("study", student, metric, *names))
-        found = by_seed(tables, splits=SPLITS, generator=generator)
-        peeking = optimistic(tables)
-        self.per_set, self.on_average, self.fixed = found.per_set, found.on_average, found.fixed
-        self.claimed, self.claimed_on_average = peeking.per_set, peeking.on_average
-        self.fixed_means = peeking.fixed
+        tables = self.study.scores(self.student, names, self.metric)
+        generator = np.random.default_rng(derive("study", self.student, self.metric, *names))
+        apart = by_seed(tables, splits=SPLITS, generator=generator)
+        return _Tuned([cell.value for cell in cells], (apart, optimistic(tables)))
 
-    def over_value(self, name: str, value: str) -> Floats:
-        """[seeds], tuned per set minus one value."""
-        difference: Floats = self.per_set[name] - self.fixed[name][:, self.values.index(value)]
-        return difference
+    def figures(self, variant: str) -> Floats:
+        """[seeds], the unweighted mean over sets of one variant."""
+        tables = self.study.scores(self.student, [variant], self.metric)
+        figures: Floats = np.mean([table[0].mean(axis=-1) for table in tables.values()], axis=0)
+        return figures
 
-    def claimed_over_value(self, name: str, value: str) -> float:
-        return float(self.claimed[name] - self.fixed_means[name][self.values.index(value)])
-
-
-def _setting(study: Study, student: str, metric: str, setting: Setting) -> _Tuned:
-    return _Tuned(study, student, metric, study.cells(setting=setting))
-
-
-def _within(
-    study: Study,
-    student: str,
-    metric: str,
-    comparator: Comparator,
-    within: dict[Setting, _Tuned],
-) -> tuple[Floats, float]:
-    differences, claimed = [], []
-    for setting in comparator.settings:
-        tuned = within[setting]
-        if comparator.variant is not None:
-            other = _figures(study.scores(student, [comparator.variant], metric))
-        else:
-            place = tuned.values.index(str(comparator.value))
-            other = tuned.fixed[AVERAGE][:, place]
-        differences.append(tuned.on_average[AVERAGE] - other)
-        claimed.append(float(tuned.claimed_on_average[AVERAGE] - other.mean()))
-    return np.mean(differences, axis=0), float(np.mean(claimed))
+    def difference(self, scope: str, name: str, subject: str, ways: Sequence[Floats]) -> Difference:
+        """The difference of [seeds] values, and what choosing on the same scores would claim."""
+        values, claimed = np.where(np.abs(ways[0]) < 1e-9, 0.0, ways[0]), float(ways[1])
+        interval = over_seeds(values)
+        effect, effect_low, effect_high = (float(figure) for figure in standardised(values))
+        return Difference(
+            student=self.student,
+            metric=self.metric,
+            scope=scope,
+            set=name,
+            subject=subject,
+            estimate=interval.mean,
+            ci_low=interval.low,
+            ci_high=interval.high,
+            optimistic=claimed,
+            effect=effect,
+            effect_low=effect_low,
+            effect_high=effect_high,
+            p=_p(values),
+        )
 
 
-def _over_all(
-    study: Study, student: str, metric: str, comparator: Comparator, everything: _Tuned
-) -> tuple[Floats, float]:
-    if comparator.variant is not None:
-        other = _figures(study.scores(student, [comparator.variant], metric))
-        claimed = float(other.mean())
-    else:
-        fixed = _Tuned(study, student, metric, study.cells(value=comparator.value))
-        other = fixed.on_average[AVERAGE]
-        claimed = float(fixed.claimed_on_average[AVERAGE])
-    mean = float(everything.claimed_on_average[AVERAGE])
-    return everything.on_average[AVERAGE] - other, mean - claimed
-
-
-def _figures(tables: Tables) -> Floats:
-    """[seeds], the unweighted mean over sets of one variant."""
-    figures: Floats = np.mean([table[0].mean(axis=-1) for table in tables.values()], axis=0)
-    return figures
-
-
-def _difference(
-    differences: Floats,
-    student: str,
-    metric: str,
-    scope: str,
-    name: str,
-    subject: str,
-    claimed: float,
-) -> Difference:
-    values = np.where(np.abs(differences) < 1e-9, 0.0, differences)
-    interval = over_seeds(values)
-    effect, low, high = (float(x) for x in standardised(values))
-    return Difference(
-        student=student,
-        metric=metric,
-        scope=scope,
-        set=name,
-        subject=subject,
-        estimate=interval.mean,
-        ci_low=interval.low,
-        ci_high=interval.high,
-        optimistic=claimed,
-        effect=effect,
-        effect_low=low,
-        effect_high=high,
-        p=_p(values),
-        p_holm=math.nan,
-        verdict=OPEN,
-    )
+def _averaged(by_setting: Sequence[Sequence[Floats]]) -> list[Floats]:
+    """The mean over settings, in both ways."""
+    return [np.mean(figures, axis=0) for figures in zip(*by_setting, strict=True)]
 
 
 def _p(differences: Floats) -> float:
@@ -223,7 +204,6 @@ def _p(differences: Floats) -> float:
 
 def _corrected(found: Sequence[Difference]) -> Iterator[Difference]:
     adjusted = holm_list(np.array([item.p for item in found]))
-    for item, p in zip(found, adjusted, strict=True):
-        beyond = not math.isnan(p) and p < LEVEL
-        verdict = (YES if item.estimate > 0 else NO) if beyond else OPEN
-        yield replace(item, p_holm=float(p), verdict=verdict)
+    for item, p in zip(found, adjusted.tolist(), strict=True):
+        beyond = YES if item.estimate > 0 else NO
+        yield replace(item, p_holm=p, verdict=beyond if p < LEVEL else OPEN)

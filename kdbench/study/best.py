@@ -64,36 +64,27 @@ def best_values(study: Study, metric: str) -> list[Agreement]:
     Everything is averaged over the other dimensions. Only values that the objective takes in every
     setting take part; fewer than two leave nothing to compare.
     """
-    values = study.common_values
-    if len(values) < 2:
+    if len(study.common_values) < 2:
         return []
     observed, drawn = _figures(study, metric)
     found = []
     for place, student in enumerate(study.students):
-        for dimension, levels, members in _dimensions(study):
-            found.append(
-                _agreement(
-                    study,
-                    metric,
-                    student,
-                    dimension,
-                    levels,
-                    _by_level(observed[:, place], members),
-                    _by_level(drawn[:, :, place], members),
-                )
-            )
+        own = observed[:, place], drawn[:, :, place]
+        for dimension, members in _dimensions(study):
+            levels, about = tuple(members), (student, metric, dimension)
+            figures = [_by_level(figures, list(members.values())) for figures in own]
+            found.append(_agreement(study, about, levels, *figures))
     if len(study.students) > 1:
-        levels = tuple(study.students)
         averaged = observed.mean(axis=(-2, -4)), drawn.mean(axis=(-2, -4))
-        found.append(_agreement(study, metric, "all", STUDENT, levels, *averaged))
+        about = "all", metric, STUDENT
+        found.append(_agreement(study, about, tuple(study.students), *averaged))
     return found
 
 
 def _figures(study: Study, metric: str) -> tuple[Floats, Floats]:
     """[sets, students, settings, values] as observed, and [draws, ...] as resampled."""
     values, settings = study.common_values, study.design.settings
-    names = {(cell.setting, cell.value): cell.variant for cell in study.design.cells}
-    variants = [names[setting, value] for setting in settings for value in values]
+    variants = [study.variant_at[setting, value] for setting in settings for value in values]
     by_student = [study.scores(student, variants, metric) for student in study.students]
     strata = [np.concatenate([tables[name] for tables in by_student]) for name in study.sets]
     generator = np.random.default_rng(derive("study", "best", metric, *study.sets))
@@ -110,27 +101,24 @@ def _figures(study: Study, metric: str) -> tuple[Floats, Floats]:
     return observed, drawn
 
 
-Members = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""For each level the places of its sets and of its settings."""
+Members = tuple[Sequence[int], Sequence[int]]
+"""The places of a level's sets and of its settings."""
 
 
-def _dimensions(study: Study) -> Iterator[tuple[str, tuple[str, ...], Members]]:
-    """The sets and every factor, with two levels at least."""
-    every_set = range(len(study.sets))
+def _dimensions(study: Study) -> Iterator[tuple[str, dict[str, Members]]]:
+    """The sets and every factor, with the members of each level; two levels at least."""
     settings = study.design.settings
-    if len(study.sets) > 1:
-        yield "set", tuple(study.sets), [([place], range(len(settings))) for place in every_set]
+    every_set, every_setting = range(len(study.sets)), range(len(settings))
+    sets = {name: ([place], every_setting) for place, name in enumerate(study.sets)}
+    found: list[tuple[str, dict[str, Members]]] = [("set", dict(sets))]
     for place, (factor, levels) in enumerate(study.design.factors.items()):
-        members = [
-            [index for index, setting in enumerate(settings) if setting[place] == level]
-            for level in levels
-        ]
-        kept = [(level, own) for level, own in zip(levels, members, strict=True) if own]
-        if len(kept) > 1:
-            yield factor, tuple(level for level, _ in kept), [(every_set, own) for _, own in kept]
+        own = {level: [i for i in every_setting if settings[i][place] == level] for level in levels}
+        taken = {level: (every_set, members) for level, members in own.items() if members}
+        found.append((factor, dict(taken)))
+    return ((name, levels) for name, levels in found if len(levels) > 1)
 
 
-def _by_level(figures: Floats, members: Members) -> Floats:
+def _by_level(figures: Floats, members: Sequence[Members]) -> Floats:
     """[..., levels, values] from [..., sets, settings, values]."""
     means = [
         figures[..., list(sets), :, :][..., list(settings), :].mean(axis=(-3, -2))
@@ -141,24 +129,20 @@ def _by_level(figures: Floats, members: Members) -> Floats:
 
 def _agreement(
     study: Study,
-    metric: str,
-    student: str,
-    dimension: str,
+    about: tuple[str, str, str],
     levels: tuple[str, ...],
     observed: Floats,
     drawn: Floats,
 ) -> Agreement:
-    values = study.common_values
+    """The agreement of [levels, values] as observed, and [draws, levels, values] as resampled."""
     same, least = share_with_one_best(drawn), least_shared_best(drawn)
     low, high = percentile(kendall_w(drawn))
     differs = least <= (1 - SURE) / math.comb(len(levels), 2)
     verdict = YES if same >= SURE else NO if differs else OPEN
     return Agreement(
-        student=student,
-        metric=metric,
-        dimension=dimension,
+        *about,
         levels=levels,
-        best=tuple(values[place] for place in observed.argmax(axis=-1)),
+        best=tuple(study.common_values[place] for place in observed.argmax(axis=-1)),
         shares=best_shares(drawn),
         same=same,
         least=least,
@@ -172,12 +156,8 @@ def _change(study: Study, observed: Floats, drawn: Floats) -> Interval | None:
     if not study.design.numeric or observed.shape[-2] != 2:
         return None
     numbers = np.array([float(value) for value in study.common_values])
-
-    def of(figures: Floats) -> Floats:
-        best = numbers[figures.argmax(axis=-1)]
-        change: Floats = best[..., -1] - best[..., 0]
-        return change
-
-    limits = (float(limit) for limit in percentile(of(drawn)))
-    estimate = float(of(observed))
-    return None if math.isnan(estimate) else Interval(estimate, *limits)
+    estimate, draws = (
+        np.diff(numbers[figures.argmax(axis=-1)], axis=-1)[..., 0] for figures in (observed, drawn)
+    )
+    limits = (float(limit) for limit in percentile(draws))
+    return None if math.isnan(estimate) else Interval(float(estimate), *limits)

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.paths import inside
-from kdbench.base.strict_yaml import dump_yaml, read_yaml_file
+from kdbench.base.strict_yaml import dump_yaml, read_yaml_file, validated
 from kdbench.config.identity import differences
-from kdbench.config.schema import Fields, validated
+from kdbench.config.schema import Fields
 from kdbench.runs.folder import STUDY
 
 Setting = tuple[str, ...]

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -37,17 +37,6 @@ class Question:
     students: tuple[str, ...] = ()
 
 
-@dataclass
-class _Grid:
-    base: Variant
-    levels: Levels
-    factors: dict[str, Levels]
-    cells: list[StudyCell] = field(default_factory=list)
-    variants: list[Variant] = field(default_factory=list)
-    by_setting: dict[Setting, Variant] = field(default_factory=dict)
-    refused: dict[str, list[str]] = field(default_factory=dict)
-
-
 def make_design(question: Question) -> tuple[Design, list[Variant]]:
     """The design of a study, and every variant that it trains, each once.
 
@@ -58,34 +47,31 @@ def make_design(question: Question) -> tuple[Design, list[Variant]]:
     load_objectives()
     text = (files(__package__) / "defaults.yaml").read_text(encoding="utf-8")
     defaults, _ = read_yaml(text, "defaults.yaml")
-    base, preset = _objective(question, defaults["parameters"].get(question.parameter, {}))
     grid = _Grid(
-        base=base,
-        levels=_levels(base, question.parameter, _values(base, question, preset)),
-        factors=_factors(base, question, preset),
+        question, *_objective(question, defaults["parameters"].get(question.parameter, {}))
     )
-    _fill(grid, question.parameter)
-    if len({cell.value for cell in grid.cells}) < 2:
+    taken = {cell.value for cell in grid.cells}
+    if len(taken) < 2:
         raise UserError(
             f"a study of {question.parameter} needs two values at least; give them with --values"
-            + "".join(f"\n  left out: {text}" for text in _told(grid))
+            + "".join(f"\n  left out: {text}" for text in grid.left_out)
         )
-    comparators, others, dropped = _comparators(grid, question, preset)
+    comparators = grid.comparators()
     students = question.students or tuple(defaults["students"].get(question.suite, ["student"]))
     design = Design(
         parameter=question.parameter,
-        objective=base.name,
+        objective=grid.base.name,
         suite=question.suite,
-        values=tuple(label for label in grid.levels if any(label == c.value for c in grid.cells)),
-        numeric=isinstance(base.objective.parameters[question.parameter], Number),
+        values=tuple(label for label in grid.levels if label in taken),
+        numeric=isinstance(grid.base.objective.parameters[question.parameter], Number),
         factors={name: tuple(levels) for name, levels in grid.factors.items()},
         settings=tuple(grid.by_setting),
         cells=tuple(grid.cells),
         comparators=comparators,
         students=_students(students),
-        left_out=(*_told(grid), *dropped),
+        left_out=tuple(grid.left_out),
     )
-    variants = {variant.full_name: variant for variant in (*grid.variants, *others)}
+    variants = {variant.full_name: variant for variant in grid.variants}
     return design, list(variants.values())
 
 
@@ -93,12 +79,7 @@ def make_plans(design: Design, variants: Sequence[Variant], request: Request) ->
     """The run of each student, below `<out>/<name>/`, with everything checked.
 
     All train the same variants; teacher, tokenizer and data have the same place in the cache, since
-    only the fields of the student differ.
-
-    Args:
-        design: of the study.
-        variants: all that it trains.
-        request: what all runs share, and the study's name.
+    only the fields of the student differ. `request` is what all runs share, and the study's name.
 
     Raises:
         UserError: the folder holds something else, or a run of it does not fit: see `make_plan`.
@@ -115,162 +96,159 @@ def make_plans(design: Design, variants: Sequence[Variant], request: Request) ->
     }
 
 
-def _objective(question: Question, preset: dict[str, Any]) -> tuple[Variant, dict[str, Any]]:
-    """The objective under study, and the defaults where they are about that objective."""
+def _objective(question: Question, usual: dict[str, Any]) -> tuple[Variant, dict[str, Any]]:
+    """The objective under study, and the usual answers where they are about that objective."""
     parameter = question.parameter
     owners = [name for name in OBJECTIVES if parameter in OBJECTIVES[name].parameters]
     if not owners:
         known = sorted({name for own in OBJECTIVES for name in OBJECTIVES[own].parameters})
         raise UserError(unknown("parameter", parameter, known))
-    usual = preset.get("objective")
-    if question.objective is None and usual is None and len(owners) > 1:
+    default = usual.get("objective")
+    if question.objective is None and default is None and len(owners) > 1:
         raise UserError(
             f"several objectives have a parameter {parameter}: {', '.join(owners)}; "
             f"say which with --objective"
         )
-    base = parse(question.objective or usual or owners[0])
+    base = parse(question.objective or default or owners[0])
     if parameter not in base.objective.parameters:
         raise UserError(
             f"{base.objective.name} has no parameter {parameter}; "
             f"these objectives have: {', '.join(owners)}"
         )
-    same = usual is not None and parse(usual).objective is base.objective
-    return base, preset if same else {}
+    is_usual = default is not None and parse(default).objective is base.objective
+    return base, usual if is_usual else {}
 
 
-def _values(base: Variant, question: Question, preset: dict[str, Any]) -> list[str]:
-    """The values asked for, the usual ones, or those that the objective declares."""
-    name, objective = question.parameter, base.objective
-    declared = objective.parameters[name]
-    if text := question.values or preset.get("values"):
-        return split_list(text)
-    if name in objective.grid:
-        return [declared.write(value) for value in objective.grid[name]]
-    if isinstance(declared, Choice):
-        return list(declared.options)
-    if isinstance(declared, Flag):
-        return ["false", "true"]
-    raise UserError(
-        f"{objective.name} declares no grid for {name} (it lies in {declared.describe()}); "
-        f"give the values with --values, for example --values 0.1,0.5"
-    )
+class _Grid:
+    """The grid that a question asks for.
 
+    Attributes:
+        base: the objective under study, with its fixed parameters and sequences.
+        levels: the values asked for.
+        by_setting: a variant of each setting in which the objective takes a value.
+        variants: of the cells, and of the comparators.
+        left_out: what was asked for and is not part of the grid, with the reason.
+    """
 
-def _levels(base: Variant, name: str, items: Sequence[str]) -> Levels:
-    declared = base.objective.parameters[name]
-    levels: Levels = {}
-    for item in items:
-        try:
-            value = declared.read(item)
-        except ValueError as error:
-            raise UserError(f"{base.objective.name}: {name}={item} {error}") from error
-        levels[value.name if isinstance(value, Variant) else declared.write(value)] = value
-    if isinstance(declared, Number):
-        levels = dict(sorted(levels.items(), key=lambda level: float(level[0])))
-    return levels
+    def __init__(self, question: Question, base: Variant, usual: dict[str, Any]) -> None:
+        self.question, self.base, self.usual = question, base, usual
+        self.levels = self._levels(question.parameter, self._values())
+        self.factors = self._factors()
+        self.cells: list[StudyCell] = []
+        self.variants: list[Variant] = []
+        self.by_setting: dict[Setting, Variant] = {}
+        self.left_out = self._fill()
 
+    def _values(self) -> list[str]:
+        """The values asked for, the usual ones, or those that the objective declares."""
+        name, objective = self.question.parameter, self.base.objective
+        declared = objective.parameters[name]
+        if text := self.question.values or self.usual.get("values"):
+            return split_list(text)
+        if name in objective.grid:
+            return [declared.write(value) for value in objective.grid[name]]
+        if isinstance(declared, Choice):
+            return list(declared.options)
+        if isinstance(declared, Flag):
+            return ["false", "true"]
+        raise UserError(
+            f"{objective.name} declares no grid for {name} (it lies in {declared.describe()}); "
+            f"give the values with --values, for example --values 0.1,0.5"
+        )
 
-def _factors(base: Variant, question: Question, preset: dict[str, Any]) -> dict[str, Levels]:
-    factors: dict[str, Levels] = {}
-    for text in question.by or preset.get("by", ()):
-        name, equals, values = text.partition("=")
-        if not equals or not split_list(values):
-            raise UserError(f"--by {text}: write PARAMETER=VALUE,VALUE, e.g. --by order=pr,qr")
-        name = name.strip()
-        if name not in base.objective.parameters:
-            known = list(base.objective.parameters)
-            raise UserError(unknown(f"parameter of {base.objective.name}", name, known))
-        if name == question.parameter or name in factors:
-            raise UserError(f"--by {text}: {name} already has its values")
-        factors[name] = _levels(base, name, split_list(values))
-    return factors
-
-
-def _fill(grid: _Grid, parameter: str) -> None:
-    """Makes every cell's variant; a combination that the objective refuses is written down."""
-    size = math.prod(map(len, grid.factors.values())) * len(grid.levels)
-    if size > MAX_CELLS:
-        raise UserError(f"the study would have {size:,} cells; at most {MAX_CELLS:,}")
-    for setting in itertools.product(*grid.factors.values()):
-        fixed = {
-            name: grid.factors[name][label]
-            for name, label in zip(grid.factors, setting, strict=True)
-        }
-        for label, value in grid.levels.items():
+    def _levels(self, name: str, items: Sequence[str]) -> Levels:
+        objective, levels = self.base.objective, Levels()
+        if name not in objective.parameters:
+            what = f"parameter of {objective.name}"
+            raise UserError(unknown(what, name, list(objective.parameters)))
+        declared = objective.parameters[name]
+        for item in items:
             try:
-                variant = _with(grid.base, {**fixed, parameter: value})
+                value = declared.read(item)
+            except ValueError as error:
+                raise UserError(f"{objective.name}: {name}={item} {error}") from error
+            levels[value.name if isinstance(value, Variant) else declared.write(value)] = value
+        if isinstance(declared, Number):
+            return dict(sorted(levels.items(), key=lambda level: float(level[0])))
+        return levels
+
+    def _factors(self) -> dict[str, Levels]:
+        factors: dict[str, Levels] = {}
+        for text in self.question.by or self.usual.get("by", ()):
+            name, equals, values = text.partition("=")
+            name, items = name.strip(), split_list(values)
+            if not equals or not items:
+                raise UserError(f"--by {text}: write PARAMETER=VALUE,VALUE, e.g. --by order=pr,qr")
+            if name == self.question.parameter or name in factors:
+                raise UserError(f"--by {text}: {name} already has its values")
+            factors[name] = self._levels(name, items)
+        return factors
+
+    def _fill(self) -> list[str]:
+        """Makes every cell's variant; returns the values that the objective refuses, by reason."""
+        size = math.prod(map(len, self.factors.values())) * len(self.levels)
+        if size > MAX_CELLS:
+            raise UserError(f"the study would have {size:,} cells; at most {MAX_CELLS:,}")
+        parameter, base, refused = self.question.parameter, self.base, dict[str, dict[str, None]]()
+        for setting in itertools.product(*self.factors.values()):
+            named = zip(self.factors.items(), setting, strict=True)
+            fixed = {name: levels[label] for (name, levels), label in named}
+            for label, value in self.levels.items():
+                params = {**base.params, **fixed, parameter: value}
+                try:
+                    variant = replace(base, params=variant_of(base.objective, params).params)
+                except UserError as error:
+                    refused.setdefault(str(error), {})[f"{parameter}={label}"] = None
+                    continue
+                self.cells.append(StudyCell(variant=variant.name, value=label, setting=setting))
+                self.variants.append(variant)
+                self.by_setting.setdefault(setting, variant)
+        return [f"{', '.join(values)}: {reason}" for reason, values in refused.items()]
+
+    def comparators(self) -> tuple[Comparator, ...]:
+        """What the family is compared with; a usual one that fits no setting is left out."""
+        found = {}
+        for text in self.question.against or self.usual.get("against", ()):
+            try:
+                comparator = self._comparator(text)
             except UserError as error:
-                grid.refused.setdefault(str(error), []).append(f"{parameter}={label}")
+                if self.question.against:
+                    raise UserError(f"--against {text}: {error}") from error
+                self.left_out.append(f"comparison with {text}: {error}")
                 continue
-            grid.cells.append(StudyCell(variant=variant.name, value=label, setting=setting))
-            grid.variants.append(variant)
-            grid.by_setting.setdefault(setting, variant)
+            found[comparator.label] = comparator
+        return tuple(found.values())
 
-
-def _with(base: Variant, params: dict[str, Value]) -> Variant:
-    return replace(base, params=variant_of(base.objective, {**base.params, **params}).params)
-
-
-def _told(grid: _Grid) -> tuple[str, ...]:
-    return tuple(
-        f"{', '.join(dict.fromkeys(values))}: {reason}" for reason, values in grid.refused.items()
-    )
-
-
-def _comparators(
-    grid: _Grid, question: Question, preset: dict[str, Any]
-) -> tuple[tuple[Comparator, ...], list[Variant], list[str]]:
-    """What the family is compared with, the variants that takes, and the usual ones left out."""
-    found, variants, dropped = [], [], list[str]()
-    for text in question.against or preset.get("against", ()):
-        try:
-            comparator, variant = _comparator(grid, question.parameter, text)
-        except UserError as error:
-            if question.against:
-                raise UserError(f"--against {text}: {error}") from error
-            dropped.append(f"comparison with {text}: {error}")
-            continue
-        found.append(comparator)
-        variants += [] if variant is None else [variant]
-    return tuple({item.label: item for item in found}.values()), variants, dropped
-
-
-def _comparator(grid: _Grid, parameter: str, text: str) -> tuple[Comparator, Variant | None]:
-    """One of `VARIANT`, `VARIANT:FACTOR=VALUE,...` or `PARAMETER=VALUE`."""
-    expression, _, condition = text.partition(":")
-    name, equals, item = expression.partition("=")
-    settings = _where(grid, condition)
-    if equals and name.strip() == parameter:
-        (label,) = _levels(grid.base, parameter, [item])
-        own = {cell.setting for cell in grid.cells if cell.value == label}
-        if not own & set(settings):
-            raise UserError(f"{label} is not among the values of the study there")
+    def _comparator(self, text: str) -> Comparator:
+        """One of `VARIANT`, `VARIANT:FACTOR=VALUE,...` or `PARAMETER=VALUE`."""
+        expression, _, condition = text.partition(":")
+        name, equals, item = expression.partition("=")
+        parameter, settings = self.question.parameter, self._where(condition)
+        if not equals or name.strip() != parameter:
+            variant = parse(expression)
+            self.variants.append(variant)
+            return Comparator(label=variant.name, variant=variant.name, settings=settings)
+        (label,) = self._levels(parameter, [item])
+        own = {cell.setting for cell in self.cells if cell.value == label}
         settings = tuple(setting for setting in settings if setting in own)
-        return Comparator(
-            label=f"{parameter}={label}", variant=None, value=label, settings=settings
-        ), None
-    variant = parse(expression)
-    return Comparator(
-        label=variant.name, variant=variant.name, value=None, settings=settings
-    ), variant
+        if not settings:
+            raise UserError(f"{label} is not among the values of the study there")
+        return Comparator(label=f"{parameter}={label}", value=label, settings=settings)
 
-
-def _where(grid: _Grid, condition: str) -> tuple[Setting, ...]:
-    wanted: dict[str, Value] = {}
-    for item in split_list(condition):
-        name, _, value = item.partition("=")
-        if name not in grid.base.objective.parameters:
-            known = list(grid.base.objective.parameters)
-            raise UserError(unknown(f"parameter of {grid.base.objective.name}", name, known))
-        (wanted[name],) = _levels(grid.base, name, [value]).values()
-    settings = tuple(
-        setting
-        for setting, variant in grid.by_setting.items()
-        if all(_same(variant.params[name], value) for name, value in wanted.items())
-    )
-    if not settings:
-        raise UserError(f"no setting of the study has {condition}")
-    return settings
+    def _where(self, condition: str) -> tuple[Setting, ...]:
+        """The settings of which all of `FACTOR=VALUE,...` holds."""
+        wanted: dict[str, Value] = {}
+        for item in split_list(condition):
+            name, _, value = item.partition("=")
+            (wanted[name],) = self._levels(name, [value]).values()
+        settings = tuple(
+            setting
+            for setting, variant in self.by_setting.items()
+            if all(_same(variant.params[name], value) for name, value in wanted.items())
+        )
+        if not settings:
+            raise UserError(f"no setting of the study has {condition}")
+        return settings
 
 
 def _same(value: Value, other: Value) -> bool:

@@ -69,45 +69,42 @@ def draw_curves(study: Study, frame: pd.DataFrame, panels: Sequence[Panel]) -> F
     figure = Figure(figsize=(1.6 + 3.6 * shape[1], 2.1 * shape[0] + 0.8), layout="constrained")
     grid = figure.subplots(*shape, sharex=True, sharey="row", squeeze=False)
     colours = sns.color_palette("deep", max(len(own) for own in columns.values()))
-    for row, (name, metric, label) in enumerate(panels):
-        figures = frame[(frame["set"] == name) & (frame["metric"] == metric)]
-        for place, settings in enumerate(columns.values()):
-            axes = grid[row][place]
+    for panel, row in zip(panels, grid, strict=True):
+        figures = _of_panel(frame, panel)
+        for axes, settings in zip(row, columns.values(), strict=True):
             for setting, colour in zip(settings, colours, strict=False):
                 _line(axes, study, figures, setting, colour)
             _comparators(axes, study, figures, settings)
             axes.margins(x=0.02)
-        grid[row][0].set_ylabel(label, fontsize=8)
-        _limit(grid[row][0], figures)
-    for place, title in enumerate(columns):
-        grid[0][place].set_title(title)
-        grid[-1][place].set_xlabel(study.design.parameter)
+        row[0].set_ylabel(panel[2], fontsize=8)
+        _limit(row[0], figures)
+    for top, bottom, title in zip(grid[0], grid[-1], columns, strict=True):
+        top.set_title(title)
+        bottom.set_xlabel(study.design.parameter)
     _legends(figure, grid[0])
     return figure
 
 
 def draw_heatmaps(study: Study, frame: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
     """One panel per figure: settings by values, the mean over seeds in each cell."""
-    design = study.design
+    design, columns = study.design, 3
     rows = [", ".join(setting) or design.objective for setting in design.settings]
-    high = 1.1 + 0.3 * len(rows)
-    columns = 3
+    cells = [
+        [study.variant_at.get((setting, value)) for value in design.values]
+        for setting in design.settings
+    ]
     lines = -(-len(panels) // columns)
-    wide = 0.6 + 0.5 * len(design.values)
-    figure = Figure(figsize=(1.6 + columns * wide, lines * high + 0.4), layout="constrained")
+    size = 1.6 + columns * (0.6 + 0.5 * len(design.values)), lines * (1.1 + 0.3 * len(rows)) + 0.4
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    for axes, (name, metric, label) in zip(grid.flat, panels, strict=False):
-        figures = frame[(frame["set"] == name) & (frame["metric"] == metric)]
-        means = _means(study, figures)
-        sns.heatmap(
-            pd.DataFrame(means, index=rows, columns=list(design.values)), ax=axes, cmap="Blues",
-            annot=True, fmt=".3g", annot_kws={"fontsize": 6.5}, cbar=False, linewidths=0.5,
-        )  # fmt: skip
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        means = _of_panel(frame, panel).set_index("variant")["mean"]
+        table = [[means.get(name, np.nan) for name in line] for line in cells]
+        _heatmap(axes, pd.DataFrame(table, rows, design.values, np.float64), ".3g", 6.5)
         axes.set(xlabel=design.parameter)
-        axes.set_title(label)
-        axes.tick_params(labelsize=7, labelrotation=0)
+        axes.set_title(panel[2])
     return figure
 
 
@@ -124,13 +121,22 @@ def draw_best(study: Study, agreements: Sequence[Agreement]) -> Figure:
     size = 4.2 + 0.6 * len(values), 1.2 + 0.26 * len(labels)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    sns.heatmap(
-        pd.DataFrame(100 * shares, index=labels, columns=values), ax=axes, cmap="Blues", vmin=0,
-        vmax=100, annot=True, fmt=".0f", annot_kws={"fontsize": 7}, cbar=False, linewidths=0.5,
-    )  # fmt: skip
-    axes.tick_params(labelsize=7, labelrotation=0)
+    _heatmap(axes, pd.DataFrame(100 * shares, labels, values), ".0f", 7, vmin=0, vmax=100)
     axes.set(xlabel=f"{study.design.parameter}: per cent of resamplings in which it is best")
     return figure
+
+
+def _heatmap(axes: Axes, table: pd.DataFrame, numbers: str, size: float, **limits: float) -> None:
+    sns.heatmap(
+        table, ax=axes, cmap="Blues", annot=True, fmt=numbers, annot_kws={"fontsize": size},
+        cbar=False, linewidths=0.5, **limits,
+    )  # fmt: skip
+    axes.tick_params(labelsize=7, labelrotation=0)
+
+
+def _of_panel(frame: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    name, metric, _ = panel
+    return frame[(frame["set"] == name) & (frame["metric"] == metric)]
 
 
 def _columns(study: Study) -> dict[str, list[Setting]]:
@@ -150,10 +156,15 @@ def _line(
     axes: Axes, study: Study, figures: pd.DataFrame, setting: Setting, colour: tuple[float, ...]
 ) -> None:
     design = study.design
-    own = _of_setting(study, figures, setting)
-    places = [_place(study, value) for value in own[design.parameter]]
-    names = list(design.factors)[1:]
-    label = ", ".join(f"{n} {level}" for n, level in zip(names, setting[1:], strict=True))
+    names = [cell.variant for cell in study.cells(setting)]
+    by_variant = figures.set_index("variant")
+    own = by_variant.loc[[name for name in names if name in by_variant.index]]
+    places = [
+        float(value) if design.numeric else design.values.index(value)
+        for value in own[design.parameter]
+    ]
+    others = zip(list(design.factors)[1:], setting[1:], strict=True)
+    label = ", ".join(f"{factor} {level}" for factor, level in others)
     axes.plot(places, own["mean"], "o-", color=colour, markersize=3, linewidth=1.3, label=label)
     axes.fill_between(
         places, own["ci_low"].astype(float), own["ci_high"].astype(float),
@@ -199,26 +210,3 @@ def _comparators(
     for name, style in zip(shown, styles * len(shown), strict=False):
         for mean in figures[figures["variant"] == name]["mean"].dropna():
             axes.axhline(mean, color=_GREY, linestyle=style, linewidth=0.9, label=shortened(name))
-
-
-def _of_setting(study: Study, figures: pd.DataFrame, setting: Setting) -> pd.DataFrame:
-    """The rows of one setting, by value, in the design's order."""
-    names = [cell.variant for cell in study.cells(setting=setting)]
-    found = figures[figures["variant"].isin(names)].set_index("variant")
-    return found.loc[[name for name in names if name in found.index]]
-
-
-def _place(study: Study, value: str) -> float:
-    return float(value) if study.design.numeric else study.design.values.index(value)
-
-
-def _means(study: Study, figures: pd.DataFrame) -> np.ndarray:
-    means = figures.set_index("variant")["mean"]
-    cells = {(cell.setting, cell.value): cell.variant for cell in study.design.cells}
-    return np.array(
-        [
-            [means.get(cells.get((setting, value)), np.nan) for value in study.design.values]
-            for setting in study.design.settings
-        ],
-        dtype=np.float64,
-    )

@@ -49,14 +49,15 @@ class Study:
         return next(iter(self.boards.values())).sets
 
     @cached_property
+    def variant_at(self) -> dict[tuple[Setting, str], str]:
+        """The variant of each setting and value of the grid."""
+        return {(cell.setting, cell.value): cell.variant for cell in self.design.cells}
+
+    @cached_property
     def common_values(self) -> list[str]:
         """The values that the objective takes in every setting."""
-        cells = {(cell.setting, cell.value) for cell in self.design.cells}
-        return [
-            value
-            for value in self.design.values
-            if all((setting, value) in cells for setting in self.design.settings)
-        ]
+        settings, values = self.design.settings, self.design.values
+        return [v for v in values if all((setting, v) in self.variant_at for setting in settings)]
 
     def cells(self, setting: Setting | None = None, value: str | None = None) -> list[StudyCell]:
         """The cells of one setting, of one value, or all."""
@@ -69,16 +70,11 @@ class Study:
     def scores(self, student: str, variants: list[str], metric: str) -> Tables:
         """Per set, [variants, seeds, samples]; means over decoding seeds and initial students."""
         groups = [self.trials(student, variant) for variant in variants]
-        seeds = len(self.seeds)
+        shape = len(groups), len(self.seeds), len(self.grids[student].init_seeds), -1
         return {
-            name: np.array(
-                [
-                    np.stack([t.values[name, metric] for t in group])
-                    .reshape(seeds, len(group) // seeds, -1)
-                    .mean(axis=1)
-                    for group in groups
-                ]
-            )
+            name: np.reshape(
+                [[trial.values[name, metric] for trial in group] for group in groups], shape
+            ).mean(axis=2)
             for name in self.sets
         }
 

@@ -3,25 +3,24 @@
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.plain import csv_of
 from kdbench.base.templates import render
 from kdbench.report.plots import to_bytes
 from kdbench.report.private import check_board, check_suite
-from kdbench.report.table import AVERAGE
+from kdbench.report.table import AVERAGE, write_csv
 from kdbench.runs.folder import STUDY, Run
-from kdbench.stats.intervals import Interval
 from kdbench.stats.paired import smallest_sign_flip_p
 from kdbench.stats.tiers import LEVEL
-from kdbench.study.answers import NO, OPEN, OVER_ALL, WITHIN, YES, Difference
-from kdbench.study.best import SURE, Agreement
+from kdbench.study.answers import NO, OPEN, OVER_ALL, WITHIN, YES
+from kdbench.study.best import SURE
 from kdbench.study.design import read_design
 from kdbench.study.plots import draw_study
 from kdbench.study.read import Study, read_study
@@ -32,58 +31,12 @@ from kdbench.study.tables import (
     answers_frame,
     best_frame,
     collect,
-    first_distance,
+    distances,
 )
 
 FILES = ("study.md", "study.csv", "answers.csv", "best.csv")
 RUN_TABLES = ("leaderboard.md", "leaderboard.csv", "stability.csv", "spec.yaml", "provenance.json")
 """Of each student's run, what a published study holds."""
-
-
-@dataclass(frozen=True)
-class FixedAnswer:
-    """Whether a fixed value does as well as a tuned one, for one student.
-
-    Attributes:
-        rows: value -> the differences on the average and on each set.
-        within: the values that come within the interval on all sets.
-        gain: the most that tuning may gain on some set over the best of these; NaN without one.
-        best: the difference to the best fixed value, on the average.
-        verdict: yes; no; cannot tell where no value, or every value, can be told from tuning.
-    """
-
-    student: str
-    scope: str
-    rows: dict[str, list[Difference]]
-    within: list[str]
-    gain: float
-    best: Difference
-    verdict: str
-
-
-@dataclass(frozen=True)
-class BestAnswer:
-    """Whether the best value is the same along a dimension: all students together, and each."""
-
-    dimension: str
-    verdict: str
-    by_student: dict[str, str]
-    levels: tuple[str, ...]
-    change: Interval | None
-
-
-@dataclass(frozen=True)
-class SpecialAnswer:
-    """Whether the family beats its special cases, for one student.
-
-    Attributes:
-        rows: each comparison by sampled scores, and by greedy ones where they are known.
-        subjects: scope -> verdict -> the comparators.
-    """
-
-    student: str
-    rows: list[tuple[Difference, Difference | None]]
-    subjects: dict[str, dict[str, list[str]]]
 
 
 def write_study(path: Path) -> tuple[Study, Answers]:
@@ -94,16 +47,12 @@ def write_study(path: Path) -> tuple[Study, Answers]:
     """
     study = read_study(path)
     answers = collect(study)
-    figures = draw_study(study, answers.frame, _sampled_best(answers))
+    figures = draw_study(study, answers.frame, answers.sampled_best)
     for name, figure in figures.items():
         store.write_bytes(path / "plots" / f"{name}.png", to_bytes(figure, "png"))
-    asked = [
-        answers_frame(answers.fixed, "tuned over fixed"),
-        answers_frame(answers.special, "family over special case"),
-    ]
-    _write_csv(path / "study.csv", answers.frame)
-    _write_csv(path / "answers.csv", pd.concat([frame for frame in asked if len(frame)]))
-    _write_csv(path / "best.csv", best_frame(study, answers.best))
+    write_csv(path / "study.csv", answers.frame)
+    write_csv(path / "answers.csv", answers_frame(answers))
+    write_csv(path / "best.csv", best_frame(study, answers.best))
     store.write_text(path / "study.md", study_markdown(study, answers, list(figures)))
     return study, answers
 
@@ -139,13 +88,7 @@ def publish_study(path: Path, boards: Path) -> Path:
 
 
 def study_markdown(study: Study, answers: Answers, plots: Sequence[str]) -> str:
-    """The study as Markdown.
-
-    Args:
-        study: what was read.
-        answers: its numbers.
-        plots: names of the files in `plots/`, without suffix.
-    """
+    """The study as Markdown, with the files of these names in `plots/`."""
     frame, n = answers.frame, len(study.seeds)
     special = [item for item in answers.special if item.metric == SAMPLED]
     widths = [(x.ci_high - x.ci_low) / 2 for x in special if not math.isnan(x.ci_low)]
@@ -154,7 +97,7 @@ def study_markdown(study: Study, answers: Answers, plots: Sequence[str]) -> str:
     return render(
         "study/study.md",
         **_told(study, answers),
-        agreements=_sampled_best(answers),
+        agreements=answers.sampled_best,
         sure=SURE,
         n_diverged=frame.drop_duplicates(["student", "variant"])["n_diverged"].sum(),
         gaps={student: _gap(study, frame, student) for student in study.students},
@@ -172,24 +115,29 @@ def short_answers(study: Study, answers: Answers) -> list[str]:
     return render("study/answers.txt", **_told(study, answers)).splitlines()
 
 
-def _told(study: Study, answers: Answers) -> dict[str, object]:
+def _told(study: Study, answers: Answers) -> dict[str, Any]:
     """What both the report and the console tell."""
-    compared = study.students if study.design.comparators else []
+    students = study.students
     return {
         "study": study,
         "design": study.design,
         "parameter": study.design.parameter,
         "fixed": [
-            _fixed(study, answers, student, scope)
-            for student in study.students
-            for scope in (WITHIN, OVER_ALL)
+            _fixed(study, answers, *asked) for asked in product(students, (WITHIN, OVER_ALL))
         ],
         "best": _best(answers),
-        "special": [_special(answers, student) for student in compared],
+        "special": [_special(answers, own) for own in students if study.design.comparators],
     }
 
 
-def _fixed(study: Study, answers: Answers, student: str, scope: str) -> FixedAnswer:
+def _fixed(study: Study, answers: Answers, student: str, scope: str) -> dict[str, Any]:
+    """Whether a fixed value does as well as a tuned one, for one student.
+
+    `rows`: value -> the differences on the average and on each set. `within`: the values that come
+    within the interval on all sets. `gain`: the most that tuning may gain on some set over the best
+    of these, NaN without one. `best`: the difference to the best fixed value, on the average.
+    `verdict`: yes; no; cannot tell where no value, or every value, can be told from tuning.
+    """
     asked = (student, SAMPLED, scope)
     own = [item for item in answers.fixed if (item.student, item.metric, item.scope) == asked]
     rows = {value: [item for item in own if item.subject == value] for value in study.design.values}
@@ -197,50 +145,46 @@ def _fixed(study: Study, answers: Answers, student: str, scope: str) -> FixedAns
     within = [value for value, found in on_sets.items() if all(x.verdict == YES for x in found)]
     is_open = any(item.verdict == OPEN for found in on_sets.values() for item in found)
     told = YES if 0 < len(within) < len(rows) else OPEN if within else NO
-    gain = min((max(item.ci_high for item in on_sets[value]) for value in within), default=math.nan)
-    return FixedAnswer(
-        student=student,
-        scope=scope,
-        rows=rows,
-        within=[] if is_open else within,
-        gain=max(gain, 0.0) if within else gain,
-        best=min((x for x in own if x.set == AVERAGE), key=lambda item: item.estimate),
-        verdict=OPEN if is_open else told,
-    )
+    most = [max(item.ci_high for item in on_sets[value]) for value in within]
+    return {
+        "student": student,
+        "scope": scope,
+        "rows": rows,
+        "within": [] if is_open else within,
+        "gain": max(min(most), 0.0) if most else math.nan,
+        "best": min((x for x in own if x.set == AVERAGE), key=lambda item: item.estimate),
+        "verdict": OPEN if is_open else told,
+    }
 
 
-def _best(answers: Answers) -> list[BestAnswer]:
-    found: dict[str, list[Agreement]] = {}
-    for item in _sampled_best(answers):
-        found.setdefault(item.dimension, []).append(item)
-    return [
-        BestAnswer(
-            dimension=dimension,
-            verdict=next((word for word in (NO, OPEN) if word in verdicts), YES),
-            by_student={item.student: item.verdict for item in own},
-            levels=own[0].levels,
-            change=own[0].change,
-        )
-        for dimension, own in found.items()
-        for verdicts in [{item.verdict for item in own}]
-    ]
+def _best(answers: Answers) -> list[dict[str, Any]]:
+    """Whether the best value is the same along a dimension: all students together, and each."""
+    found = []
+    for dimension in dict.fromkeys(item.dimension for item in answers.sampled_best):
+        own = [item for item in answers.sampled_best if item.dimension == dimension]
+        by_student = {item.student: item.verdict for item in own}
+        told = next((word for word in (NO, OPEN) if word in by_student.values()), YES)
+        about = {"dimension": dimension, "verdict": told, "by_student": by_student}
+        found.append({**about, "levels": own[0].levels, "change": own[0].change})
+    return found
 
 
-def _special(answers: Answers, student: str) -> SpecialAnswer:
+def _special(answers: Answers, student: str) -> dict[str, Any]:
+    """Whether the family beats its special cases, for one student.
+
+    `rows`: each comparison by sampled scores, and by greedy ones where they are known. `subjects`:
+    scope -> verdict -> the comparators.
+    """
     own = [item for item in answers.special if item.student == student]
     greedy = {(item.scope, item.subject): item for item in own if item.metric == GREEDY}
     shown = [item for item in own if item.metric == SAMPLED]
-    subjects: dict[str, dict[str, list[str]]] = {}
+    subjects: dict[str, dict[str, list[str]]] = {
+        scope: {verdict: [] for verdict in (YES, NO, OPEN)} for scope in (WITHIN, OVER_ALL)
+    }
     for item in shown:
-        by_verdict = subjects.setdefault(item.scope, {YES: [], NO: [], OPEN: []})
-        by_verdict[item.verdict].append(item.subject)
-    order = {scope: subjects[scope] for scope in (WITHIN, OVER_ALL)}
+        subjects[item.scope][item.verdict].append(item.subject)
     rows = [(item, greedy.get((item.scope, item.subject))) for item in shown]
-    return SpecialAnswer(student, rows, order)
-
-
-def _sampled_best(answers: Answers) -> list[Agreement]:
-    return [item for item in answers.best if item.metric == SAMPLED]
+    return {"student": student, "rows": rows, "subjects": subjects}
 
 
 def _gap(study: Study, frame: pd.DataFrame, student: str) -> list[float]:
@@ -248,10 +192,6 @@ def _gap(study: Study, frame: pd.DataFrame, student: str) -> list[float]:
     average = frame[
         (frame["student"] == student) & (frame["set"] == AVERAGE) & (frame["metric"] == SAMPLED)
     ].set_index("variant")["mean"]
-    distance = first_distance(study.trials(student, study.design.cells[0].variant)[0], "forward_kl")
     means = [float(average.get(name, math.nan)) for name in ("initial student", "teacher")]
-    return [*means, distance]
-
-
-def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    store.write_text(path, csv_of(frame))
+    logged = distances(study.trials(student, study.design.cells[0].variant)[0], "forward_kl")
+    return [*means, float(logged[0]) if len(logged) else math.nan]

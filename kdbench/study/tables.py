@@ -1,9 +1,7 @@
 """All numbers of a study, computed once: its report, its plots and its tables are made of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +10,7 @@ from kdbench.base.registry import REFERENCES
 from kdbench.report.table import AVERAGE
 from kdbench.runs.results import TrialResult
 from kdbench.runs.scores import METRICS
-from kdbench.stats.intervals import Interval, over_seeds
+from kdbench.stats.intervals import Floats, Interval, over_seeds
 from kdbench.stats.stability import column
 from kdbench.study.answers import Difference, family_over_special, tuned_over_fixed
 from kdbench.study.best import Agreement, best_values
@@ -34,6 +32,11 @@ class Answers:
     fixed: list[Difference]
     special: list[Difference]
     best: list[Agreement]
+
+    @property
+    def sampled_best(self) -> list[Agreement]:
+        """The agreement by sampled ROUGE-L, which is what people are told."""
+        return [item for item in self.best if item.metric == SAMPLED]
 
 
 def collect(study: Study) -> Answers:
@@ -59,38 +62,51 @@ def study_frame(study: Study) -> pd.DataFrame:
     """
     design = study.design
     cells = {cell.variant: cell for cell in design.cells}
-    rows: list[dict[str, Any]] = []
+    nowhere = dict.fromkeys([*design.factors, design.parameter])
+    rows = []
     for student, board in study.boards.items():
         for variant in (*variants_of(design), *REFERENCES):
             if variant not in board.trials:
                 continue
-            cell = cells.get(variant)
+            group, cell = board.trials[variant], cells.get(variant)
             role = "grid" if cell else "reference" if variant in REFERENCES else "comparator"
-            where = dict(zip(design.factors, cell.setting, strict=True)) if cell else {}
-            known: dict[str, Any] = {"student": student, "role": role, "variant": variant}
-            for name in design.factors:
-                known[name] = where.get(name)
-            known[design.parameter] = cell.value if cell else None
-            group = board.trials[variant]
-            counts = {
-                "n_seeds": len({trial.seed for trial in group}),
-                "n_diverged": sum(trial.diverged for trial in group),
-            }
-            for name, metric, interval in _figures(study, student, variant):
-                limits = {"mean": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
-                rows.append(known | {"set": name, "metric": metric} | limits | counts)
+            place = (
+                dict(zip(nowhere, (*cell.setting, cell.value), strict=True)) if cell else nowhere
+            )
+            rows += [
+                {
+                    "student": student,
+                    "role": role,
+                    "variant": variant,
+                    **place,
+                    "set": name,
+                    "metric": metric,
+                    "mean": interval.mean,
+                    "ci_low": interval.low,
+                    "ci_high": interval.high,
+                    "n_seeds": len({trial.seed for trial in group}),
+                    "n_diverged": sum(trial.diverged for trial in group),
+                }
+                for name, metric, interval in _figures(study, student, variant)
+            ]
     return pd.DataFrame(rows)
 
 
-def answers_frame(differences: list[Difference], question: str) -> pd.DataFrame:
+def answers_frame(answers: Answers) -> pd.DataFrame:
     """One row per difference, its question first."""
-    frame = pd.DataFrame([asdict(item) for item in differences])
-    frame.insert(0, "question", question)
-    return frame
+    asked = {"tuned over fixed": answers.fixed, "family over special case": answers.special}
+    return pd.DataFrame(
+        [
+            {"question": question, **asdict(item)}
+            for question, found in asked.items()
+            for item in found
+        ]
+    )
 
 
 def best_frame(study: Study, found: list[Agreement]) -> pd.DataFrame:
     """One row per (student, metric, dimension, level, value): how often the value is best there."""
+    unknown = Interval(np.nan, np.nan, np.nan)
     rows = [
         {
             "student": item.student,
@@ -99,28 +115,28 @@ def best_frame(study: Study, found: list[Agreement]) -> pd.DataFrame:
             "level": level,
             study.design.parameter: value,
             "observed_best": value == best,
-            "best_share": item.shares[place, column_],
+            "best_share": share,
             "same_best": item.same,
             "least_same_pair": item.least,
             "kendall_w": item.w.mean,
             "w_low": item.w.low,
             "w_high": item.w.high,
-            "change": None if item.change is None else item.change.mean,
-            "change_low": None if item.change is None else item.change.low,
-            "change_high": None if item.change is None else item.change.high,
+            "change": change.mean,
+            "change_low": change.low,
+            "change_high": change.high,
             "verdict": item.verdict,
         }
         for item in found
-        for place, (level, best) in enumerate(zip(item.levels, item.best, strict=True))
-        for column_, value in enumerate(study.common_values)
+        for change in [item.change or unknown]
+        for level, best, shares in zip(item.levels, item.best, item.shares, strict=True)
+        for value, share in zip(study.common_values, shares, strict=True)
     ]
     return pd.DataFrame(rows)
 
 
-def first_distance(trial: TrialResult, name: str) -> float:
-    """The initial student's distance to the teacher, which every log begins with."""
-    values = column(trial.log, name)[1]
-    return float(values[0]) if len(values) else np.nan
+def distances(trial: TrialResult, name: str) -> Floats:
+    """The logged distances to the teacher, that of the initial student first."""
+    return column(trial.log, name)[1]
 
 
 def _figures(study: Study, student: str, variant: str) -> Iterator[tuple[str, str, Interval]]:
@@ -131,25 +147,20 @@ def _figures(study: Study, student: str, variant: str) -> Iterator[tuple[str, st
                 yield name, metric, Interval(row.mean, row.ci_low, row.ci_high)
     if variant in REFERENCES:
         return
-    trials = study.trials(student, variant)
-
-    def over(figure: Callable[[TrialResult], float]) -> Interval:
-        return over_seeds(study.grids[student].by_seed([figure(trial) for trial in trials]))
-
-    for metric in DISTANCES:
-        yield DEV, metric, over(partial(_last, name=metric))
-    figures = board.stability[variant]
-    by_trial = {(own.seed, own.init_seed): own for own in figures.trials}
-    for metric in STABILITY:
-        yield (
-            TRAINING,
-            metric,
-            over(lambda t, name=metric: getattr(by_trial[t.seed, t.init_seed], name)),  # type: ignore[misc]
-        )
-    yield TRAINING, SPREAD, figures.spread
+    trials, stability = study.trials(student, variant), board.stability[variant]
+    of_trial = {(own.seed, own.init_seed): own for own in stability.trials}
+    figures = {
+        (DEV, name): [_last_finite(distances(trial, name)) for trial in trials]
+        for name in DISTANCES
+    } | {
+        (TRAINING, name): [getattr(of_trial[own.seed, own.init_seed], name) for own in trials]
+        for name in STABILITY
+    }
+    for key, values in figures.items():
+        yield *key, over_seeds(study.grids[student].by_seed(values))
+    yield TRAINING, SPREAD, stability.spread
 
 
-def _last(trial: TrialResult, name: str) -> float:
-    values = column(trial.log, name)[1]
+def _last_finite(values: Floats) -> float:
     finite = values[np.isfinite(values)]
     return float(finite[-1]) if len(finite) else np.nan
