@@ -132,7 +132,8 @@ def test_head_dimension_that_vllm_cannot_serve_is_refused(refused: Refused, tmp_
 
 def checkpoint(folder: Path, tokens: dict[str, int]) -> None:
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"hidden_size": 64, "num_attention_heads": 2}))
+    config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "vocab_size": 8}
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"")
     model = {"type": "WordLevel", "vocab": tokens, "unk_token": "a"}
     (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))

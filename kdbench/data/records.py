@@ -169,7 +169,7 @@ def framed(name: str, rows: Sequence[Record]) -> list[str]:
 
 def spaced(name: str, rows: Sequence[Record]) -> list[str]:
     """A sentence on the answers to train on that begin with white space, where there are any."""
-    count = sum(row.target[:1].isspace() for row in rows)
+    count = sum(row.target[:1].isspace() and bool(row.target.strip()) for row in rows)
     if not count:
         return []
     return [
