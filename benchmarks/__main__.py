@@ -15,19 +15,15 @@ and keeps nothing.
 """
 
 import argparse
-import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 
 BENCHMARKS = {
-    **{name: (name, "measure") for name in ("step", "generate", "rouge")},
-    "head": ("head", "measure_head"),
-    "memory": ("head", "measure_memory"),
-    "teacher-cache": ("teacher_cache", "measure"),
-    "run": ("runs", "measure_run"),
-    "grid": ("runs", "measure_grid"),
-    "scaling": ("scaling", "measure"),
+    **{name: f"{name}:measure" for name in ("step", "generate", "rouge", "scaling")},
+    **{"teacher-cache": "teacher_cache:measure", "run": "runs:measure_run"},
+    **{"head": "head:measure_head", "memory": "head:measure_memory", "grid": "runs:measure_grid"},
 }
 """Each one's module and function."""
 ONE_THREAD = ("generate", "rouge", "run", "grid")
@@ -39,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    cores = len(os.sched_getaffinity(0))
+    threads = min(2, len(os.sched_getaffinity(0)))
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--repeats", type=int, help="[default: the benchmark's]")
-    parser.add_argument("--threads", type=int, default=min(2, cores), help="[default: %(default)s]")
+    parser.add_argument("--threads", type=int, default=threads, help="[default: %(default)s]")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases that contain TEXT")
     parser.add_argument("--smoke", action="store_true", help="a tiny shape; keeps nothing")
     given = parser.parse_args(arguments)
@@ -53,33 +49,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)})
     import torch
 
-    from benchmarks.measure import Options, Report
+    from benchmarks.measure import Report
     from benchmarks.plots import draw
 
     torch.set_num_threads(threads)
-    place, measure = BENCHMARKS[given.name]
-    module = importlib.import_module(f"benchmarks.{place}")
+    measure = pkgutil.resolve_name(f"benchmarks.{BENCHMARKS[given.name]}")
+    module = sys.modules[measure.__module__]
     repeats = 1 if given.smoke else given.repeats or module.REPEATS
-    options = Options(repeats, threads, given.smoke, given.only)
-    report = Report(given.name, options, getattr(module, "PACKAGES", ()))
-    getattr(module, measure)(report)
+    packages = getattr(module, "PACKAGES", ())
+    report = Report(given.name, repeats, threads, given.smoke, given.only, packages)
+    measure(report)
     if report.rows and not given.smoke:
-        print(f"wrote {draw(given.name, options.threads)}")
+        print(f"wrote {draw(given.name, threads)}")
     return 0
 
 
-def _as_in_a_worker() -> None:
-    """Starts this process again where its environment is not that of a run's workers.
-
-    The memory allocator reads it before Python does.
-    """
+if __name__ == "__main__":
     from kdbench.launch.local import WORKER_ENVIRONMENT
 
+    # The memory allocator reads what a run's workers have before Python does.
     if not WORKER_ENVIRONMENT.items() <= os.environ.items():
-        environment = {**os.environ, **WORKER_ENVIRONMENT}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
-
-
-if __name__ == "__main__":
-    _as_in_a_worker()
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, arguments, os.environ | WORKER_ENVIRONMENT)
     sys.exit(main())

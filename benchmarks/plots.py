@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import measure
@@ -29,49 +28,38 @@ def draw(benchmark: str, threads: int) -> Path:
 
 
 def figure_of(rows: pd.DataFrame) -> Figure:
-    """A panel per metric, a line per case, a point per who, on a logarithmic axis.
+    """A panel per metric, a line per case, a point with its range per who, on a logarithmic axis.
 
     Args:
         rows: of one benchmark and one machine, oldest first; the last of each (case, who, metric)
             counts.
     """
     newest = rows.drop_duplicates(["case", "who", "metric"], keep="last")
-    ranges = newest[newest["metric"].str.endswith(RANGE)]
-    values = newest[~newest["metric"].str.endswith(RANGE)]
-    metrics = list(dict.fromkeys(values["metric"]))
-    panels = [values[values["metric"] == metric] for metric in metrics]
-    heights = [1.0 + panel["case"].nunique() for panel in panels]
+    is_range = newest["metric"].str.endswith(RANGE)
+    values, keys = newest[~is_range], ["case", "who", "metric"]
+    ranges = newest[is_range].assign(metric=newest["metric"].str.removesuffix(RANGE))
+    values = values.merge(ranges[[*keys, "value"]], how="left", on=keys, suffixes=("", RANGE))
+    panels = list(values.fillna({"value" + RANGE: 0.0}).groupby("metric", sort=False))
+    heights = [1.0 + panel["case"].nunique() for _, panel in panels]
     figure = Figure(figsize=(8.0, 0.8 + 0.26 * sum(heights)), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
-    others = [who for who in dict.fromkeys(values["who"]) if who != OURS]
-    colours = dict(zip([OURS, *others], sns.color_palette("tab10", 1 + len(others)), strict=True))
-    for axes, metric, panel in zip(grid[:, 0], metrics, panels, strict=True):
-        spread = ranges[ranges["metric"] == metric + RANGE].set_index(["case", "who"])["value"]
-        _panel(axes, panel, spread, colours)
+    names = sorted(values["who"].unique(), key=lambda who: who != OURS)
+    colours = dict(
+        zip([OURS, *(n for n in names if n != OURS)], mpl.color_sequences["tab10"], strict=False)
+    )
+    for axes, (metric, panel) in zip(grid[:, 0], panels, strict=True):
+        cases = list(panel["case"].unique())
+        for who, drawn in panel.groupby("who", sort=False):
+            half, places = drawn["value" + RANGE] / 2, drawn["case"].map(cases.index)
+            below = np.minimum(half, drawn["value"] / 2)
+            style = {"color": colours[who], "markersize": 5, "zorder": 3 if who == OURS else 2}
+            axes.errorbar(drawn["value"], places, xerr=[below, half], fmt="o", **style)
+        if panel["value"].min() > 0:
+            axes.set_xscale("log")
+        axes.set_yticks(range(len(cases)), cases)
+        axes.set_ylim(len(cases) - 0.5, -0.5)
         axes.set_xlabel(f"{metric.replace('_', ' ')} [{panel['unit'].iloc[0]}]")
-    handles = [
-        mpl.lines.Line2D([], [], marker="o", linestyle="", color=colour, label=who)
-        for who, colour in colours.items()
-        if who in set(values["who"])
-    ]
+    points = {"marker": "o", "linestyle": ""}
+    handles = [mpl.lines.Line2D([], [], color=colours[who], label=who, **points) for who in names]
     figure.legend(handles=handles, loc="outside upper left", ncols=4)
     return figure
-
-
-def _panel(
-    axes: Axes,
-    panel: pd.DataFrame,
-    spread: "pd.Series[float]",
-    colours: dict[str, tuple[float, float, float]],
-) -> None:
-    cases = list(dict.fromkeys(panel["case"]))
-    for row in panel.itertuples():
-        place, value = cases.index(str(row.case)), float(str(row.value))
-        half = float(spread.get((row.case, row.who), 0.0)) / 2
-        colour, front = colours[str(row.who)], 3 if row.who == OURS else 2
-        axes.plot([max(value - half, value / 2), value + half], [place] * 2, "-", color=colour)
-        axes.plot(value, place, "o", markersize=5, color=colour, zorder=front)
-    if panel["value"].min() > 0:
-        axes.set_xscale("log")
-    axes.set_yticks(range(len(cases)), cases)
-    axes.set_ylim(len(cases) - 0.5, -0.5)

@@ -1,12 +1,9 @@
-"""ROUGE-L per pair against rouge-score, on answers of 80 words, the references read before.
-
-The words are invented, with Zipf's frequencies and English endings, so that the stemmer has work to
-do. Every value has to be rouge-score's, bit for bit. `process-pool`: kdbench's in two processes.
-"""
+"""ROUGE-L per pair against rouge-score, bit for bit the same; docs/speed.md says on what."""
 
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
@@ -24,15 +21,16 @@ Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
 
 def measure(report: Report) -> None:
     """One reference a sample, as Dolly, and four."""
-    samples = 20 if report.options.smoke else SAMPLES
-    for references in (1, 4):
-        case = f"{WORDS} words, {references} reference{'s' if references > 1 else ''}"
-        if report.wants(case):
-            _case(report, case, samples, references)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        for references in (1, 4):
+            case = f"{WORDS} words, {references} reference{'s' if references > 1 else ''}"
+            if report.wants(case):
+                _case(report, case, references, pool)
 
 
-def _case(report: Report, case: str, samples: int, references: int) -> None:
-    text = _writer()
+def _case(report: Report, case: str, references: int, pool: ProcessPoolExecutor) -> None:
+    text, samples = _writer(), 20 if report.smoke else SAMPLES
     asked = [[text() for _ in range(references)] for _ in range(samples)]
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
 
@@ -40,31 +38,20 @@ def _case(report: Report, case: str, samples: int, references: int) -> None:
         pairs = zip(predictions, references, strict=True)
         return [100 * scorer.score_multi(texts, one)["rougeL"].fmeasure for one, texts in pairs]
 
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+    def pooled(*sides: Sequence[Any]) -> list[float]:
+        size = -(-samples // PROCESSES)
+        parts = ([side[at : at + size] for at in range(0, samples, size)] for side in sides)
+        return [value for values in pool.map(rouge_l, *parts) for value in values]
 
-        def pooled(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-            size = -(-len(predictions) // PROCESSES)
-            parts = range(0, len(predictions), size)
-            futures = [
-                pool.submit(rouge_l, predictions[at : at + size], references[at : at + size])
-                for at in parts
-            ]
-            return [value for future in futures for value in future.result()]
-
-        scorers: dict[str, Scorer] = {
-            OURS: rouge_l,
-            "process-pool": pooled,
-            "rouge-score": theirs,
-        }
-        rounds: dict[str, list[float]] = {who: [] for who in scorers}
-        for round_ in range(report.options.repeats + 1):
-            # New answers each time: only references are the same for every student.
-            answers = [text() for _ in range(samples)]
-            for who, taken in _timed(scorers, answers, asked).items():
-                if round_ > 0:
-                    rounds[who].append(1e6 * taken / (samples * references))
-        report.compare(case, rounds, "per_pair", "us")
+    scorers: dict[str, Scorer] = {OURS: rouge_l, "process-pool": pooled, "rouge-score": theirs}
+    rounds: dict[str, list[float]] = {who: [] for who in scorers}
+    for round_ in range(report.repeats + 1):
+        # New answers each time: only references are the same for every student.
+        answers = [text() for _ in range(samples)]
+        for who, taken in _timed(scorers, answers, asked).items():
+            if round_ > 0:
+                rounds[who].append(1e6 * taken / (samples * references))
+    report.compare(case, rounds, "per_pair", "us")
 
 
 def _timed(
@@ -75,13 +62,10 @@ def _timed(
     Raises:
         AssertionError: two of them differ in a bit.
     """
-    values: dict[str, list[float]] = {}
-
-    def call(who: str) -> Callable[[], None]:
-        return lambda: values.update({who: scorers[who](predictions, references)})
-
-    taken = {who: seconds(call(who)) for who in scorers}
-    assert all(value == values[OURS] for value in values.values()), "the values differ"
+    taken, values = {}, []
+    for who, scorer in scorers.items():
+        taken[who] = seconds(lambda scorer=scorer: values.append(scorer(predictions, references)))
+    assert all(found == values[0] for found in values), "the values differ"
     return taken
 
 

@@ -1,18 +1,6 @@
 """Whole runs of the embedded suite as other processes, timed and watched from outside.
 
-`run`
-* cold: `--objectives core` with an empty cache: wall seconds, and the peak of the proportional set
-  size of all its processes.
-* cached start: with teacher, initial student and hidden states made, from the start of the command
-  to the first logged step of the only trial. `import-only`: a Python that imports the student's
-  class from transformers and ends, in turn with it, since imports are most of a start.
-* import: until `import kdbench.cli` and `import kdbench.train.loop` have ended, which every command
-  and every worker waits for.
-
-`grid`: the time of N objectives, one seed each, time(N) = a + b N. Every run starts with an empty
-cache, so that a holds everything that is made once: data, tokenizer, teacher, initial student,
-hidden states, imports. `fit` holds a and b by least squares over all runs, and the largest miss of
-the line. `refit-each`: what it would be if each objective made its own teacher, N (a + b).
+docs/speed.md says what the rows of `run` and `grid` are.
 """
 
 import os
@@ -23,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -45,65 +34,70 @@ OBJECTIVES = (
 )
 """The first N of them: the cheap ones of the core first, as `--objectives` would list them."""
 KDBENCH = [sys.executable, "-c", "import sys; from kdbench.cli import main; main(sys.argv[1:])"]
+LIMITS = {"teacher": 64, "train": 48, "dev": 8} | {
+    f"evaluation.{name}": 4 for name in ("dolly", "self-inst", "vicuna")
+}
+FITS = ("teacher.fit", "student.fit", "recipe")
 SMOKE = (
-    *("data.teacher.limit=64", "data.train.limit=48", "data.dev.limit=8"),
-    *("data.evaluation.dolly.limit=4", "data.evaluation.self-inst.limit=4"),
-    *("data.evaluation.vicuna.limit=4", "tokenizer.vocabulary=400", "decoding.max_new_tokens=4"),
-    *("teacher.fit.steps=2", "student.fit.steps=2", "recipe.steps=2", "recipe.warmup=1"),
-    *("teacher.fit.warmup=1", "student.fit.warmup=1"),
+    *(f"data.{split}.limit={limit}" for split, limit in LIMITS.items()),
+    *(f"{fit}.{field}" for fit in FITS for field in ("steps=2", "warmup=1")),
+    *("tokenizer.vocabulary=400", "decoding.max_new_tokens=4"),
 )
 """Changes of the suite that make a run a matter of seconds."""
 
 
 def measure_run(report: Report) -> None:
     """The whole run first: the starts use its cache."""
-    smoke = report.options.smoke
+    smoke = report.smoke
     first = ("--objectives", "forward-kl", "--seeds", "1")
     for module in ("kdbench.cli", "kdbench.train.loop") if report.wants("import") else ():
-        words = [sys.executable, "-c", f"import {module}"]
-        found = in_turn({OURS: partial(subprocess.run, words, check=True)}, 3)
-        report.compare(f"import {module}", found)
+        report.compare(f"import {module}", in_turn({OURS: partial(_python, f"import {module}")}, 3))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
+        cache = place / "cache-0"
         if report.wants("cold"):
             chosen = first if smoke else ("--objectives", "core")
-            pairs = [
-                run(command(place / f"out-{at}", *chosen, smoke=smoke), place / f"cache-{at}")
-                for at in range(report.options.repeats)
-            ]
-            report.compare("cold", {OURS: [wall for wall, _ in pairs]}, "wall_seconds")
-            report.compare("cold", {OURS: [peak for _, peak in pairs]}, "peak_pss", "MB")
+            walls, peaks = zip(
+                *(
+                    run(command(place / f"out-{at}", *chosen, smoke=smoke), place / f"cache-{at}")
+                    for at in range(report.repeats)
+                ),
+                strict=True,
+            )
+            report.compare("cold", {OURS: walls}, "wall_seconds")
+            report.compare("cold", {OURS: peaks}, "peak_pss", "MB")
         if report.wants("cached start"):
-            cache = place / "cache-0"
             run(command(place / "first", *first, smoke=smoke), cache)
             starts: dict[str, list[float]] = {OURS: [], "import-only": []}
-            imports = partial(subprocess.run, [sys.executable, "-c", IMPORT], check=True)
             for at in range(1 if smoke else STARTS):
                 out = place / f"start-{at}"
                 words = command(out, *first, smoke=smoke)
                 pattern = "*/trials/*/seed-0/train.jsonl"
                 starts[OURS].append(seconds_until(words, cache, pattern, out))
-                starts["import-only"].append(seconds(imports))
+                starts["import-only"].append(seconds(partial(_python, IMPORT)))
             report.compare("cached start", starts, "first_step_seconds")
 
 
 def measure_grid(report: Report) -> None:
     """The counts in turn, so that a slow hour slows all of them."""
-    smoke = report.options.smoke
+    smoke = report.smoke
     walls: dict[int, list[float]] = {count: [] for count in ((1, 2) if smoke else COUNTS)}
     with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(report.options.repeats):
+        for repeat in range(report.repeats):
             for count, times in walls.items():
                 place = Path(folder) / f"{count}-{repeat}"
                 chosen = ("--objectives", ",".join(OBJECTIVES[:count]), "--seeds", "1")
-                words = command(place / "out", *chosen, smoke=smoke)
-                times.append(run(words, place / "cache")[0])
+                times.append(run(command(place / "out", *chosen, smoke=smoke), place / "cache")[0])
     once, each, miss = fit([(count, wall) for count, times in walls.items() for wall in times])
     for count, times in walls.items():
         peers = {"refit-each": [count * (once + each)]}
         report.compare(f"N={count}", {OURS: times, **peers}, "wall_seconds")
     for name, value in {"a": once, "b": each, "largest_miss": miss}.items():
-        report.value("fit", OURS, name, value, "s")
+        report.compare("fit", {OURS: [value]}, name)
+
+
+def _python(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def fit(found: list[tuple[int, float]]) -> tuple[float, float, float]:
@@ -147,16 +141,11 @@ def run(words: Sequence[str], cache: Path) -> tuple[float, float]:
 def proportional_set_size(pid: int) -> float:
     """Memory of a process and all its children in MB, shared pages counted once."""
     total = 0.0
-    try:
+    with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0.0
-    for process in processes:
-        try:
-            total += process.memory_full_info().pss / 2**20
-        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
-            continue
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+                total += process.memory_full_info().pss / 2**20
     return total
 
 

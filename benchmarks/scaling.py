@@ -1,19 +1,18 @@
-"""The formulas of docs/scaling.md: what they give for models that were not measured, and how they
-fare where one was.
+"""The formulas of docs/scaling.md, written into it: for models that were not measured, and for one.
 
 A time is a limit, operations / peak or bytes / bandwidth, whichever is larger; what overlaps within
 a stage is taken to overlap wholly, and stages follow one another.
-
-Writes both tables into docs/scaling.md: `computed`, limits on H100s, and `measured`, from the
-newest rows of `step`, `head` and `teacher-cache` in results/perf.csv that one machine gave.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Report, newest
+from benchmarks.shapes import DOLLY, BenchShape
+from kdbench.config.schema import Shape
 from kdbench.head.chunked import CHUNK_ELEMENTS
+from kdbench.models.size import Size, of_shape
 
 REPEATS = 1
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -23,45 +22,6 @@ arXiv:2205.05198, with attention that keeps no matrix): written once and read on
 WEIGHT_TRAFFIC = 20
 """Bytes a weight of the student's head and chunk: read for the logits and for d(hidden), and its
 gradient written, then added to the sum, in float32."""
-
-
-@dataclass(frozen=True)
-class Transformer:
-    """A decoder; `matrices` of [width, mlp] in a layer: 3 with a gate, 2 without."""
-
-    name: str
-    layers: int
-    width: int
-    mlp: int
-    matrices: int
-    kv_width: int
-    vocabulary: int
-    query_width: int = 0
-    """Heads times their dimension where that is not `width`, as in Qwen3."""
-
-    @property
-    def attention(self) -> int:
-        """Width of all queries together."""
-        return self.query_width or self.width
-
-    @property
-    def body(self) -> int:
-        """Parameters of the layers' matrices."""
-        attention = 2 * self.width * (self.attention + self.kv_width)
-        return self.layers * (attention + self.matrices * self.width * self.mlp)
-
-    @property
-    def head(self) -> int:
-        """Parameters of the output head; as many again where embeddings are not tied to it."""
-        return self.vocabulary * self.width
-
-    def forward(self, context: float) -> float:
-        """Operations of the body per token that looks at `context` positions."""
-        return 2 * self.body + 4 * self.layers * self.attention * context
-
-    def traffic(self, tokens: float) -> float:
-        """Bytes that a forward pass of the body moves, in 16 bits."""
-        return 2 * self.body + 2 * ACTIVATIONS * self.layers * self.width * tokens
 
 
 @dataclass(frozen=True)
@@ -110,8 +70,7 @@ class Stage:
 
 
 def stages(
-    teacher: Transformer,
-    student: Transformer,
+    pair: tuple[Size, Size],
     step: Step,
     device: Device,
     *,
@@ -124,9 +83,11 @@ def stages(
     Bodies run in bf16, the chunk in float32. What one device cannot hold is spread over all.
 
     Args:
+        pair: teacher and student.
         passes: reads and writes of float32 [chunk, V].
         chunk: logits that exist at one time.
     """
+    teacher, student = pair
     rows, vocabulary = step.rows / devices, student.vocabulary
     tokens, responses = rows * step.length, rows * step.response
     chunks, apart = max(1.0, responses * vocabulary / chunk), (devices - 1) / devices
@@ -136,11 +97,11 @@ def stages(
     exchanged = (8 if replicated else 6) * trained * apart
     gathered = 0 if device.holds(2 * (teacher.body + teacher.head)) else 2 * teacher.body * apart
     prompt, late = step.length - step.response, step.length - step.response / 2
-    keys = 4 * student.layers * student.kv_width * responses * late
+    keys = 4 * student.layers * student.keys * responses * late
     return {
         "student's body, forward + backward": Stage(
             flops=3 * student.forward(step.length / 2) * tokens,
-            moved=3 * student.traffic(tokens),
+            moved=3 * traffic(student, tokens),
             from_peers=exchanged,
         ),
         "head, matrix products": Stage(
@@ -151,7 +112,7 @@ def stages(
         "head, element-wise": Stage(moved=4 * passes * vocabulary * responses),
         "teacher's body, live": Stage(
             flops=teacher.forward(step.length / 2) * tokens,
-            moved=teacher.traffic(tokens),
+            moved=traffic(teacher, tokens),
             from_peers=gathered,
         ),
         "teacher from the cache": Stage(
@@ -160,33 +121,54 @@ def stages(
         "sampling": Stage(
             flops=(student.forward(late) + 2 * student.head) * responses
             + student.forward(prompt / 2) * rows * prompt,
-            moved=2 * trained * step.response + keys + student.traffic(rows * prompt),
+            moved=2 * trained * step.response + keys + traffic(student, rows * prompt),
         ),
         "optimiser": Stage(moved=28 * trained / (1 if replicated else devices)),
     }
 
 
-def training_bytes(model: Transformer) -> int:
+def traffic(model: Size, tokens: float) -> float:
+    """Bytes that a forward pass of the body moves, in 16 bits."""
+    return 2 * model.body + 2 * ACTIVATIONS * model.layers * model.width * tokens
+
+
+def sizes_of(shape: BenchShape) -> tuple[Size, Size]:
+    """The teacher and the student of a shape that is measured."""
+    teacher, student = (
+        of_shape(Shape(**one.model_dump(exclude={"init_std"}), vocabulary=shape.vocabulary))
+        for one in (shape.teacher, shape.student)
+    )
+    return teacher, student
+
+
+def training_bytes(model: Size) -> int:
     """Weights, gradients and AdamW's moments in float32."""
     return 16 * (model.body + model.head)
 
 
+def _model(
+    layers: int, width: int, heads: int, kv_heads: int, mlp: int, vocabulary: int, gate: bool = True
+) -> Size:
+    shape = {"heads": heads, "kv_heads": kv_heads, "mlp": mlp, "vocabulary": vocabulary}
+    return of_shape(Shape(layers=layers, width=width, gate=gate, **shape))
+
+
 H100 = Device(flops=989e12, memory_rate=3.35e12, memory=80e9, host_rate=55e9, peer_rate=450e9)
 STEP = Step(rows=64, length=512, response=256)
-PAIRS = (
-    (
-        Transformer("GPT-2 XL", 48, 1600, 6400, 2, 1600, 50_257),
-        Transformer("GPT-2", 12, 768, 3072, 2, 768, 50_257),
+PAIRS = {
+    "GPT-2 XL -> GPT-2": (
+        _model(48, 1600, 25, 25, 6400, 50_257, gate=False),
+        _model(12, 768, 12, 12, 3072, 50_257, gate=False),
     ),
-    (
-        Transformer("Llama-2 7B", 32, 4096, 11_008, 3, 4096, 32_000),
-        Transformer("TinyLlama 1.1B", 22, 2048, 5632, 3, 256, 32_000),
+    "Llama-2 7B -> TinyLlama 1.1B": (
+        _model(32, 4096, 32, 32, 11_008, 32_000),
+        _model(22, 2048, 32, 4, 5632, 32_000),
     ),
-    (
-        Transformer("Llama-3.1 70B", 80, 8192, 28_672, 3, 1024, 128_256),
-        Transformer("Llama-3.1 8B", 32, 4096, 14_336, 3, 1024, 128_256),
+    "Llama-3.1 70B -> Llama-3.1 8B": (
+        _model(80, 8192, 64, 8, 28_672, 128_256),
+        _model(32, 4096, 32, 8, 14_336, 128_256),
     ),
-)
+}
 EAGER, FUSED = 25, 7
 """Passes of forward KL: as `head` counts them, and with the element-wise kernels joined."""
 LARGE_CHUNK = 2**28
@@ -205,40 +187,38 @@ def measure(report: Report) -> None:
     """Prints both tables, and writes them into the document unless this is a trial."""
     for name, lines in (("computed", computed()), ("measured", measured())):
         print("\n".join(lines))
-        if not report.options.smoke:
+        if not report.smoke:
             text = replaced(DOCUMENT.read_text(encoding="utf-8"), name, lines)
             DOCUMENT.write_text(text, encoding="utf-8")
 
 
 def computed() -> list[str]:
     """One column a pair and number of devices."""
-    columns = [(pair, devices) for pair in PAIRS for devices in (1, 8)]
-    titles = [f"{t.name} -> {s.name}, {'one' if n == 1 else 'eight'}" for (t, s), n in columns]
-    every, tuned = (
-        [_bounds(pair, devices, passes, chunk) for pair, devices in columns]
-        for passes, chunk in ((EAGER, CHUNK_ELEMENTS), (FUSED, LARGE_CHUNK))
-    )
-    lines = [_row(["", *titles]), _row(["---"] * (1 + len(titles)))]
-    lines += [_row([name, *(_bound(*one[name]) for one in every)]) for name in every[0]]
+    columns = [(pair, devices) for pair in PAIRS.values() for devices in (1, 8)]
+    titles = [f"{name}, {number}" for name in PAIRS for number in ("one", "eight")]
+
+    def bounds(passes: float, chunk: int) -> list[dict[str, tuple[float, str]]]:
+        found = (stages(p, STEP, H100, devices=n, passes=passes, chunk=chunk) for p, n in columns)
+        return [{name: stage.bound(H100) for name, stage in parts.items()} for parts in found]
+
+    every, tuned = bounds(EAGER, CHUNK_ELEMENTS), bounds(FUSED, LARGE_CHUNK)
+    rows = {name: [f"{_ms(one[name][0])} {one[name][1]}" for one in every] for name in every[0]}
     for name in ("head, matrix products", "head, element-wise"):
-        lines.append(_row([f"{name}, tuned", *(_bound(*one[name]) for one in tuned)]))
+        rows[f"{name}, tuned"] = [f"{_ms(one[name][0])} {one[name][1]}" for one in tuned]
     for title, names in STEPS.items():
-        for label, columns_ in ((title, every), (f"{title}, tuned", tuned)):
-            sums = [sum(one[name][0] for name in names) for one in columns_]
-            lines.append(_row([f"**{label}**", *(_ms(total) for total in sums)]))
-    weights = [_room(2 * (t.body + t.head), n) for (t, _), n in columns]
-    states = [_room(training_bytes(s), n) for (_, s), n in columns]
-    lines += [_row(["memory: teacher", *weights]), _row(["memory: student trained", *states])]
-    sizes = [f"{2 * t.width / 1e3:.1f} kB, 1/{t.vocabulary / t.width:.0f}" for (t, _), _ in columns]
-    return [*lines, _row(["cache a response token, of fp16 logits", *sizes])]
+        for label, found in ((title, every), (f"{title}, tuned", tuned)):
+            rows[f"**{label}**"] = [_ms(sum(one[name][0] for name in names)) for one in found]
+    rows["memory: teacher"] = [_room(2 * (t.body + t.head), n) for (t, _), n in columns]
+    rows["memory: student trained"] = [_room(training_bytes(s), n) for (_, s), n in columns]
+    rows["cache a response token, of fp16 logits"] = [
+        f"{2 * t.width / 1e3:.1f} kB, 1/{t.vocabulary / t.width:.0f}" for (t, _), _ in columns
+    ]
+    return _table(titles, rows)
 
 
 def measured() -> list[str]:
     """The formulas on the shape of `step`, with the machine's own product and copy as peaks."""
-    from benchmarks.shapes import DOLLY
-
-    found = newest("step")
-    case, at = f"V={DOLLY.vocabulary}", f"tokens={sum(DOLLY.responses)}"
+    found, case, responses = newest("step"), f"V={DOLLY.vocabulary}", sum(DOLLY.responses)
     try:
         product = 1e9 * found["step", "machine", "floor", "matmul"]
         copy = 1e9 * found["step", "machine", "floor", "copy"]
@@ -247,35 +227,34 @@ def measured() -> list[str]:
             for who in ("kdbench", "floor")
         )
         live = found["step", f"forward-kl live {case}", "kdbench", "seconds"]
-        passes = found["head", f"forward-kl {case} {at}", "kdbench", "passes"]
+        passes = found["head", f"forward-kl {case} tokens={responses}", "kdbench", "passes"]
         kept = found["teacher-cache", case, "kdbench", "bytes_per_token"]
     except KeyError as missing:
         return [f"Not measured yet ({', '.join(missing.args[0])})."]
-    teacher, student = (
-        Transformer("", one.layers, one.width, one.mlp, 3, one.width, DOLLY.vocabulary)
-        for one in (DOLLY.teacher, DOLLY.student)
-    )
+    teacher, student = sizes_of(DOLLY)
     lengths = [sum(pair) for pair in zip(DOLLY.prompts, DOLLY.responses, strict=True)]
     padded = Step(len(lengths), max(lengths), 0)  # rows are padded to the longest
     peak = Device(product, copy, 1.0, 1.0, 1.0)
-    parts = stages(teacher, student, padded, peak, devices=1, passes=passes)
-    responses, vocabulary = sum(DOLLY.responses), DOLLY.vocabulary
+    parts = stages((teacher, student), padded, peak, devices=1, passes=passes)
     bodies = parts["student's body, forward + backward"].flops
     products = (6 * student.head + 2 * teacher.head) * responses
-    rows = [
-        ("floor: student's body + products", (bodies + products) / product, floor, "s"),
-        ("teacher's body: live less cached", parts["teacher's body, live"].flops / product,
-         live - cached, "s"),
-        ("element-wise: cached less floor", 4 * passes * vocabulary * responses / copy,
-         cached - floor, "s"),
-        ("cache a response token", 4 * teacher.width, kept, "B"),
-    ]  # fmt: skip
-    lines = [_row(["", "formula", "measured", "measured / formula"]), _row(["---"] * 4)]
-    for name, formula, value, unit in rows:
-        cells = [f"{formula:.4g} {unit}", f"{value:.4g} {unit}", f"{value / formula:.2f}"]
-        lines.append(_row([name, *cells]))
+    figures = {
+        "floor: student's body + products": ((bodies + products) / product, floor, "s"),
+        "teacher's body: live less cached": (
+            parts["teacher's body, live"].flops / product, live - cached, "s"
+        ),
+        "element-wise: cached less floor": (
+            4 * passes * DOLLY.vocabulary * responses / copy, cached - floor, "s"
+        ),
+        "cache a response token": (4 * teacher.width, kept, "B"),
+    }  # fmt: skip
+    rows = {
+        name: [f"{formula:.4g} {unit}", f"{value:.4g} {unit}", f"{value / formula:.2f}"]
+        for name, (formula, value, unit) in figures.items()
+    }
     peaks = f"{product / 1e9:.0f} GFLOP/s and {copy / 1e9:.1f} GB/s"
-    return [*lines, "", f"Peaks: {peaks}, measured beside them; {passes:.0f} passes."]
+    note = f"Peaks: {peaks}, measured beside them; {passes:.0f} passes."
+    return [*_table(["formula", "measured", "measured / formula"], rows), "", note]
 
 
 def replaced(text: str, name: str, lines: Sequence[str]) -> str:
@@ -288,19 +267,10 @@ def replaced(text: str, name: str, lines: Sequence[str]) -> str:
     return before + begin + "\n".join(lines) + "\n" + end + after[2]
 
 
-def _bounds(
-    pair: tuple[Transformer, Transformer], devices: int, passes: float, chunk: int
-) -> dict[str, tuple[float, str]]:
-    parts = stages(*pair, STEP, H100, devices=devices, passes=passes, chunk=chunk)
-    return {name: stage.bound(H100) for name, stage in parts.items()}
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _bound(seconds: float, what: str) -> str:
-    return f"{_ms(seconds)} {what}"
+def _table(titles: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+    lines = [["", *titles], ["---"] * (1 + len(titles))]
+    lines += [[name, *row] for name, row in rows.items()]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def _ms(seconds: float) -> str:

@@ -1,9 +1,7 @@
 """The shapes that are measured: random models and sequences of the lengths of real ones."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,8 +10,9 @@ from torch import Tensor
 from kdbench.config.schema import Architecture
 from kdbench.data.batches import collate
 from kdbench.data.encode import Encoded
+from kdbench.head.chunked import Teacher, chunk_size
 from kdbench.head.teacher import LiveTeacher, TeacherCache
-from kdbench.models.model import build, head_of, hidden_states, pick_device
+from kdbench.models.model import Head, build, head_of, hidden_states, pick_device
 
 
 @dataclass(frozen=True)
@@ -55,70 +54,48 @@ TINY = BenchShape(
 """For `--smoke`."""
 
 
-@dataclass(frozen=True)
 class Bench:
     """The models and the batch of a shape, with the teacher live and cached."""
 
-    shape: BenchShape
-
-    @property
-    def rows(self) -> Tensor:
-        """The rows of the batch."""
-        return torch.arange(len(self.shape.prompts))
-
-    @cached_property
-    def student(self) -> Any:
-        return random_model(self.shape.vocabulary, self.shape.student, "student")
-
-    @cached_property
-    def teacher(self) -> Any:
-        return random_model(self.shape.vocabulary, self.shape.teacher, "teacher").eval()
-
-    @cached_property
-    def data(self) -> Encoded:
-        return random_rows(self.shape, 1)
-
-    @cached_property
-    def cache(self) -> TeacherCache:
-        batch, device = collate(self.data, self.rows), self.teacher.device
+    def __init__(self, shape: BenchShape) -> None:
+        self.shape, self.rows = shape, torch.arange(len(shape.prompts))
+        self.student = random_model(shape.vocabulary, shape.student, "student")
+        self.teacher = random_model(shape.vocabulary, shape.teacher, "teacher")
+        self.data, device = random_rows(shape, 1), self.teacher.device
+        self.live = LiveTeacher(self.teacher, shape.vocabulary)
+        batch = collate(self.data, self.rows).to(device)
         with torch.no_grad():
-            hidden = hidden_states(
-                self.teacher, batch.tokens.to(device), batch.positions.to(device)
-            )
-        return TeacherCache(hidden.cpu(), head_of(self.teacher, self.shape.vocabulary))
-
-    @cached_property
-    def live(self) -> LiveTeacher:
-        return LiveTeacher(self.teacher, self.shape.vocabulary)
+            hidden = hidden_states(self.teacher, batch.tokens, batch.positions)
+        self.cache = TeacherCache(hidden.cpu(), head_of(self.teacher, shape.vocabulary))
 
 
-@dataclass(frozen=True)
-class ProductBuffers:
-    """Where the matrix products of both heads go, chunk by chunk: what a floor consists of."""
+def products(
+    head: Head, tokens: int, teacher: Teacher | None, dtype: torch.dtype = torch.float32
+) -> Callable[[Tensor], Tensor]:
+    """A floor: the matrix products of both heads, in kdbench's chunks and into buffers it keeps.
 
-    logits: Tensor
-    d_hidden: Tensor
-    d_weight: Tensor
+    Returns:
+        From hidden states to d(hidden); logits and d(weight) are formed and not given back.
+    """
+    weight = head.weight.detach().to(dtype)
+    logits = weight.new_empty(min(chunk_size(head), tokens), len(weight))
+    d_hidden, d_weight = weight.new_empty(tokens, weight.shape[1]), torch.empty_like(weight)
+    if teacher is not None:
+        beside, other = teacher.hidden.to(dtype), teacher.head.weight.detach().to(dtype)
 
-    @classmethod
-    def of(cls, weight: Tensor, tokens: int, chunk: int) -> "ProductBuffers":
-        """For so many tokens, in chunks of at most so many."""
-        logits = weight.new_empty(min(chunk, tokens), len(weight))
-        d_hidden = weight.new_empty(tokens, weight.shape[1])
-        return cls(logits, d_hidden, torch.empty_like(weight))
-
-    def fill(self, hidden: Tensor, weight: Tensor, other: tuple[Tensor, Tensor] | None) -> None:
-        """Both logits, d(hidden) and d(weight); `other` is the teacher's hidden states and head."""
-        self.d_weight.zero_()
-        size = len(self.logits)
-        for start in range(0, len(hidden), size):
-            part = slice(start, min(start + size, len(hidden)))
-            buffer = self.logits[: part.stop - start]
-            if other is not None:
-                torch.mm(other[0][part], other[1].T, out=buffer)
+    def call(hidden: Tensor) -> Tensor:
+        d_weight.zero_()
+        for start in range(0, tokens, len(logits)):
+            part = slice(start, min(start + len(logits), tokens))
+            buffer = logits[: part.stop - start]
+            if teacher is not None:
+                torch.mm(beside[part], other.T, out=buffer)
             torch.mm(hidden[part], weight.T, out=buffer)
-            torch.mm(buffer, weight, out=self.d_hidden[part])
-            self.d_weight.addmm_(buffer.T, hidden[part])
+            torch.mm(buffer, weight, out=d_hidden[part])
+            d_weight.addmm_(buffer.T, hidden[part])
+        return d_hidden
+
+    return call
 
 
 def random_model(vocabulary: int, architecture: Architecture, name: str) -> Any:
@@ -131,17 +108,7 @@ def random_rows(shape: BenchShape, batches: int) -> Encoded:
     generator = torch.Generator().manual_seed(0)
 
     def ids(length: int) -> list[int]:
-        drawn: list[int] = torch.randint(
-            1, shape.vocabulary, (length,), generator=generator
-        ).tolist()
-        return drawn
+        return torch.randint(1, shape.vocabulary, (length,), generator=generator).tolist()
 
     lengths = list(zip(shape.prompts, shape.responses, strict=True)) * batches
     return Encoded.of([(ids(prompt), ids(response)) for prompt, response in lengths])
-
-
-@contextmanager
-def half_precision(device: torch.device) -> Iterator[None]:
-    """bfloat16 on a GPU, as in the training loop; float32 elsewhere."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        yield

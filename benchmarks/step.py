@@ -1,24 +1,13 @@
-"""One training step: the student forward and backward, the loss, the teacher cached or live.
+"""One training step, the teacher cached or live, beside its floor and other people's loops.
 
-* kdbench: the functions that the training loop calls, on the same tensors.
-* floor: the student's body forward and backward + the matrix products of both heads, nothing else:
-  student's and teacher's logits, d(hidden), d(weight), at response positions, in kdbench's chunks
-  and into buffers that are there already.
-* trl-gkd: the loss of TRL's GKDTrainer on the batch trimmed to its longest row (only `jsd`).
-* padded-loop: what published loops do (`benchmarks.peers`).
-* padded-loop-kept: the same under the allocator's settings of kdbench's workers, which keep large
-  buffers instead of giving their pages back: a user of a published loop has not set them.
-
-Peers run in processes of their own, in turn with kdbench, which would find its caches cold and its
-memory in pieces after a loop that takes gigabytes.
-
-The peers have a live teacher in every case: none of them keeps it. Without the optimiser, which is
-the same for all.
+docs/speed.md says what each one is. Peers run in processes of their own, in turn with kdbench,
+which would find its caches cold and its memory in pieces after a loop that takes gigabytes.
 """
 
+import itertools
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from typing import Any
@@ -27,19 +16,11 @@ import torch
 
 from benchmarks.measure import OURS, Report, rounds, seconds, version
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
-from benchmarks.shapes import (
-    DOLLY,
-    EMBEDDED,
-    TINY,
-    Bench,
-    BenchShape,
-    ProductBuffers,
-    half_precision,
-)
+from benchmarks.shapes import DOLLY, EMBEDDED, TINY, Bench, BenchShape, products
 from kdbench.config.schema import Loss
 from kdbench.data.batches import collate, micro_batches
-from kdbench.head.chunked import PerToken, chunk_size, per_token_loss
-from kdbench.models.model import head_of, hidden_states
+from kdbench.head.chunked import PerToken, per_token_loss
+from kdbench.models.model import head_of, hidden_states, mixed_precision, pick_device
 from kdbench.train.batch import GlobalBatch, Portion, TeacherSide
 from kdbench.variants.variant import parse
 
@@ -52,41 +33,34 @@ ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 def measure(report: Report) -> None:
     """Every published loss on both shapes, and what the machine does at best."""
-    shapes = [(DOLLY, PADDED_LENGTH), (EMBEDDED, 144)] if not report.options.smoke else [(TINY, 32)]
+    shapes = [(DOLLY, PADDED_LENGTH), (EMBEDDED, 144)] if not report.smoke else [(TINY, 32)]
     with _process(keeps_pages=False) as theirs, _process(keeps_pages=True) as as_ours:
-        for shape, longest in shapes:
-            for name in PUBLISHED:
-                case = f"{name} {{}} V={shape.vocabulary}"
-                if report.wants(case.format("cached")) or report.wants(case.format("live")):
-                    peer = (shape, name, longest, report.options.threads)
-                    peers = {
-                        "padded-loop": partial(_elsewhere, theirs, "padded-loop", *peer),
-                        "padded-loop-kept": partial(_elsewhere, as_ours, "padded-loop", *peer),
-                    }
-                    if name == "jsd" and version("trl"):
-                        peers["trl-gkd"] = partial(_elsewhere, theirs, "trl-gkd", *peer)
-                    _compare(report, Bench(shape), name, case, peers)
+        for (shape, longest), name in itertools.product(shapes, PUBLISHED):
+            cases = {kind: f"{name} {kind} V={shape.vocabulary}" for kind in ("cached", "live")}
+            if any(map(report.wants, cases.values())):
+                peer = (shape, name, longest, report.threads)
+                pools = {"padded-loop": theirs, "padded-loop-kept": as_ours}
+                if name == "jsd" and version("trl"):
+                    pools["trl-gkd"] = theirs
+                peers = {who: partial(_elsewhere, pool, who, *peer) for who, pool in pools.items()}
+                # Peers are timed once for both cases.
+                samples = rounds(_own(Bench(shape), name) | peers, report.repeats)
+                others = {who: samples[who] for who in ("floor", *peers)}
+                for kind, case in cases.items():
+                    report.compare(case, {OURS: samples[kind], **others})
     if report.wants("machine"):
         _machine(report)
 
 
-def _compare(
-    report: Report, bench: Bench, name: str, case: str, peers: Mapping[str, Callable[[], float]]
-) -> None:
-    """Peers are timed once for both cases, cached and live."""
+def _own(bench: Bench, name: str) -> dict[str, Callable[[], float]]:
     per_token = per_token_loss(parse(name), Loss())
     if bench.student.device.type == "cuda":  # as in a run
         per_token = torch.compile(per_token)
-    timers: dict[str, Callable[[], float]] = {
+    return {
         "cached": partial(seconds, step(bench, per_token, bench.cache)),
         "live": partial(seconds, step(bench, per_token, bench.live)),
         "floor": partial(seconds, floor(bench)),
-        **peers,
     }
-    samples = rounds(timers, report.options.repeats)
-    found = {who: samples[who] for who in ("floor", *peers)}
-    for kind in ("cached", "live"):
-        report.compare(case.format(kind), {OURS: samples[kind], **found})
 
 
 def _elsewhere(pool: ProcessPoolExecutor, *peer: Any) -> float:
@@ -118,10 +92,8 @@ def _peer_seconds(who: str, shape: BenchShape, name: str, longest: int, threads:
     return seconds(lambda: padded_step(student, teacher, inputs, PUBLISHED[name]))
 
 
-@cache
-def _bench(shape: BenchShape) -> Bench:
-    """The models of a peer's process, made once."""
-    return Bench(shape)
+_bench = cache(Bench)
+"""The models of a peer's process, made once."""
 
 
 def step(bench: Bench, per_token: PerToken, teacher: TeacherSide) -> Callable[[], None]:
@@ -136,7 +108,7 @@ def step(bench: Bench, per_token: PerToken, teacher: TeacherSide) -> Callable[[]
         for part in micro_batches(data, rows, len(rows)):
             beside = teacher.batch(data, part.rows)
             moved = part.to(device)
-            with half_precision(device):
+            with mixed_precision(device):
                 hidden = hidden_states(student, moved.tokens, moved.positions)
                 loss = portion.loss(hidden, head, moved, beside) / batch.normaliser
             loss.backward()  # type: ignore[no-untyped-call]
@@ -146,31 +118,25 @@ def step(bench: Bench, per_token: PerToken, teacher: TeacherSide) -> Callable[[]
 
 def floor(bench: Bench) -> Callable[[], None]:
     """See the module's text."""
-    student, device = bench.student, bench.student.device
+    student, data, device = bench.student, bench.data, bench.student.device
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    batch = collate(bench.data, bench.rows).to(device)
-    inputs, positions = batch.tokens, batch.positions
-    head = head_of(student, bench.shape.vocabulary)
-    weight = head.weight.detach().to(dtype)
-    buffers = ProductBuffers.of(weight, len(positions), chunk_size(head))
-    other = bench.cache.batch(bench.data, batch.rows)
-    beside = other.hidden.to(dtype), other.head.weight.detach().to(dtype)
+    batch = collate(data, bench.rows).to(device)
+    head, beside = head_of(student, bench.shape.vocabulary), bench.cache.batch(data, batch.rows)
+    multiply = products(head, len(batch.positions), beside, dtype)
 
     def call() -> None:
         student.zero_grad(set_to_none=True)
-        with half_precision(device):
-            hidden = hidden_states(student, inputs, positions)
-        buffers.fill(hidden.detach().to(dtype), weight, beside)
-        hidden.backward(buffers.d_hidden.to(hidden.dtype))  # type: ignore[no-untyped-call]
+        with mixed_precision(device):
+            hidden = hidden_states(student, batch.tokens, batch.positions)
+        d_hidden = multiply(hidden.detach().to(dtype))
+        hidden.backward(d_hidden.to(hidden.dtype))  # type: ignore[no-untyped-call]
 
     return call
 
 
 def _machine(report: Report) -> None:
     """A large matrix product and a large copy: what formulas of operations and bytes divide by."""
-    from kdbench.models.model import pick_device
-
-    device, side = pick_device(), 256 if report.options.smoke else 2048
+    device, side = pick_device(), 256 if report.smoke else 2048
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     matrix = torch.ones(side, side, dtype=dtype, device=device)
     other = torch.empty_like(matrix)
@@ -182,5 +148,5 @@ def _machine(report: Report) -> None:
     }
     for what, (call, amount, unit) in work.items():
         call()
-        found = [amount / seconds(call) / 1e9 for _ in range(max(3, report.options.repeats))]
+        found = [amount / seconds(call) / 1e9 for _ in range(max(3, report.repeats))]
         report.compare("machine", {"floor": found}, what, unit)

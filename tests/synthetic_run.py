@@ -138,6 +138,7 @@ def write_trial(
     *,
     steps: int = 60,
     sets: Mapping[str, int] = SETS,
+    rooms: str = "c0de",
 ) -> None:
     """Writes one finished trial."""
     objective = variant.name.partition("[")[0]
@@ -156,6 +157,7 @@ def write_trial(
             "init_seed": init_seed,
             "reference": variant.name in ("teacher", "initial student"),
             "code": "c0de",
+            "harness": {"version": "0", "commit": None, "dirty": None, "rooms": rooms},
         },
     )
     diverged = seed in variant.diverged

@@ -11,16 +11,19 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from kdbench.base.errors import UserError
 from kdbench.base.seal import quick_digest, quick_digest_of
 from kdbench.base.store import file_digest, read_json, write_json, write_jsonl, write_text
+from kdbench.base.strict_yaml import dump_yaml
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, find_board, judge, unlike
 from kdbench.pipeline.estimate import cost
 from kdbench.pipeline.plan import Plan, Request, make_plan, write_spec
 from kdbench.report.page import DATA_BEGIN, DATA_END
-from kdbench.report.publish import PAGE, TABLES, check_nothing_is_lost, publish, publish_latest
+from kdbench.report.publish import check_nothing_is_lost, publish, publish_latest
+from kdbench.report.stamp import PAGE, TABLES, sources, write_stamp
 from kdbench.runs.archive import ARCHIVE, pack, unpack
 from kdbench.runs.folder import STUDY, Run, TrialFiles
 from tests.synthetic_run import Variant, write_trial
@@ -89,6 +92,28 @@ def board(plan_in: PlanIn, tmp_path: Path) -> Path:
         shutil.copyfile(plan.run.path / name, folder / name)
     (folder / ARCHIVE).write_bytes(pack(plan.run))
     return folder
+
+
+def test_trials_of_other_code_are_taken_only_where_code_may_be_mixed(
+    plan_in: PlanIn, board: Path
+) -> None:
+    def other(members: dict[str, bytes]) -> None:
+        name = "trials/sft/seed-0/spec.json"
+        spec = json.loads(members[name])
+        spec["harness"] |= {"rooms": "0ddc0de", "commit": "c0ffee", "version": "0.0.1"}
+        members[name] = json.dumps(spec).encode()
+
+    repack(board, other)
+    offer = judge(plan_in("here"), board)
+    assert [trial.name for trial, _ in offer.fitting] == ["teacher", "initial student"]
+    (line,) = offer.left
+    assert line.startswith("not accepted, runs here: sft seed 0: made by other code of kdbench")
+    assert "digest 0ddc0de" in line
+    plan = plan_in("here", mix_code=True)
+    offer = judge(plan, board)
+    assert len(offer.fitting) == 3
+    accept(plan, offer)
+    assert of(plan, "sft").spec.harness.rooms == "0ddc0de"
 
 
 def repack(board: Path, change: Callable[[dict[str, bytes]], None]) -> None:
@@ -327,6 +352,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         for name in set(TABLES) - {"spec.yaml", "provenance.json"}:
             write_text(run.path / name, f"{written[-1]}")
         write_text(run.path / PAGE, f'{DATA_BEGIN}{{"samples": {{}}}}{DATA_END}')
+        write_stamp(run, sources(run))
 
     monkeypatch.setattr("kdbench.report.write.write_report", write_report)
     return written
@@ -345,7 +371,6 @@ def test_publishing_never_loses_trials_that_only_the_board_has(
     with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):
         publish_latest(plan.run, boards, trials=True)
     assert (boards / "micro" / ARCHIVE).read_bytes() == before
-    assert len(reports) == 1
 
 
 def test_publish_reports_what_has_finished_since_the_last_report(
@@ -371,3 +396,52 @@ def test_what_is_accepted_is_lost_only_where_it_is_not_asked_for(
     check(plan_in("here"))
     with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):
         check(plan_in("less", objectives="forward-kl"))
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ("teacher.path", "/mnt/models/t"),
+        ("student.gguf", "../../home/ada/t"),
+        ("tokenizer.path", "~/t"),
+        ("data.dev.path", "file:///home/ada/t"),
+    ],
+)
+def test_no_board_shows_where_files_lie_on_a_machine(
+    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]], field: str, path: str
+) -> None:
+    plan = plan_in("there")
+    finish(plan)
+    publish_latest(plan.run, tmp_path / "boards")
+    spec = plan.run.path / "spec.yaml"
+    tree = yaml.safe_load(spec.read_text())
+    *parents, name = ["shared", "suite", *field.split(".")]
+    branch = tree
+    for parent in parents:
+        branch = branch[parent]
+    branch[name] = path
+    if field.startswith(("teacher", "student")):
+        branch["architecture"] = None
+        tree["shared"]["suite"]["tokenizer"]["vocabulary"] = None
+        tree["shared"]["suite"]["tokenizer"]["path"] = "x"
+    if field == "tokenizer.path":
+        branch["vocabulary"] = None
+    spec.write_text(dump_yaml(tree))
+    with pytest.raises(UserError, match=f"{field}: .*a board would show this path"):
+        publish_latest(plan.run, tmp_path / "boards")
+    assert path not in (tmp_path / "boards/micro/spec.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "leaderboard.md", "cost.csv", PAGE])
+def test_a_home_in_any_file_of_a_board_is_found(
+    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]], name: str
+) -> None:
+    plan = plan_in("there")
+    finish(plan)
+    publish_latest(plan.run, tmp_path / "boards")
+    before = (tmp_path / "boards/micro" / name).read_bytes()
+    with (plan.run.path / name).open("a") as file:
+        file.write(f"\n{Path.home()}/secret/t")
+    with pytest.raises(UserError, match=rf"{name}:\d+: .*a board must not show paths of a home"):
+        publish(plan.run, tmp_path / "boards")
+    assert (tmp_path / "boards/micro" / name).read_bytes() == before

@@ -13,15 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import head, measure, runs
 from benchmarks.__main__ import main
-from benchmarks.measure import Options, Report
+from benchmarks.measure import Report
 from benchmarks.peers import PUBLISHED, padded_inputs, padded_step, trl_gkd_step
 from benchmarks.plots import figure_of
-from benchmarks.scaling import DOCUMENT, H100, PAIRS, Step, Transformer, computed, replaced, stages
+from benchmarks.scaling import DOCUMENT, H100, PAIRS, Step, computed, replaced, sizes_of, stages
 from benchmarks.shapes import DOLLY, TINY, Bench
 from benchmarks.step import floor, step
 from kdbench.config.load import load_suite
-from kdbench.config.schema import Loss
+from kdbench.config.schema import Loss, Shape
 from kdbench.head.chunked import per_token_loss
+from kdbench.models.size import Size, of_shape
 from kdbench.pipeline.estimate import Counts, memory_of
 from kdbench.variants.variant import parse
 
@@ -78,11 +79,7 @@ def test_the_floor_goes_through_the_whole_body() -> None:
 def test_the_shape_is_the_one_of_the_targets() -> None:
     responses = sum(DOLLY.responses)
     assert (responses, responses + sum(DOLLY.prompts)) == (820, 1391)
-    models = [
-        Transformer("", one.layers, one.width, one.mlp, 3, one.width, DOLLY.vocabulary)
-        for one in (DOLLY.student, DOLLY.teacher)
-    ]
-    assert [round((model.body + model.head) / 1e6) for model in models] == [16, 51]
+    assert [round((model.body + model.head) / 1e6) for model in sizes_of(DOLLY)] == [51, 16]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +114,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_row_holds_the_median_and_a_peers_ratio(kept: Path) -> None:
-    report = Report("step", Options(repeats=3, threads=1), ("rouge-score", "no-such-package"))
+    report = Report("step", 3, 1, packages=("rouge-score", "no-such-package"))
     report.compare("case", {"kdbench": [1.0, 4.0, 2.0], "floor": [1.0, 1.0, 1.5], "absent": []})
     rows = read(kept)
     assert list(rows[0]) == measure.COLUMNS
@@ -132,9 +129,9 @@ def test_a_row_holds_the_median_and_a_peers_ratio(kept: Path) -> None:
 
 
 def test_rows_are_added_to_those_that_are_there(kept: Path) -> None:
-    report = Report("step", Options(repeats=1, threads=1))
+    report = Report("step", 1, 1)
     for value in (1.0, 2.0):
-        report.value("case", "kdbench", "seconds", value, "s")
+        report.compare("case", {"kdbench": [value]})
     assert [row["value"] for row in read(kept)] == ["1", "2"]
     assert measure.newest("step") == {("step", "case", "kdbench", "seconds"): 2.0}
 
@@ -142,9 +139,9 @@ def test_rows_are_added_to_those_that_are_there(kept: Path) -> None:
 def test_a_plot_has_a_panel_a_metric(kept: Path) -> None:
     import pandas as pd
 
-    report = Report("step", Options(repeats=2, threads=1))
+    report = Report("step", 2, 1)
     report.compare("case", {"kdbench": [1.0, 2.0], "floor": [1.0, 1.0]})
-    report.value("case", "kdbench", "passes", 12.0, "[N, V]")
+    report.compare("case", {"kdbench": [12.0]}, "passes", "[N, V]")
     figure = figure_of(pd.read_csv(kept))
     labels = [axes.get_xlabel() for axes in figure.axes]
     assert labels == ["seconds [s]", "passes [[N, V]]"]
@@ -222,7 +219,7 @@ def test_the_line_through_a_grid() -> None:
     assert runs.fit([(0, 0.0), (1, 1.0), (2, 0.0)]) == pytest.approx((1 / 3, 0.0, 2 / 3))
 
 
-def llama(model: Transformer, device: str) -> Any:
+def llama(model: Size, device: str) -> Any:
     """The same model from transformers."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -231,19 +228,20 @@ def llama(model: Transformer, device: str) -> Any:
         hidden_size=model.width,
         intermediate_size=model.mlp,
         num_hidden_layers=model.layers,
-        num_attention_heads=model.width // 64,
-        num_key_value_heads=model.kv_width // 64,
+        num_attention_heads=model.queries // 64,
+        num_key_value_heads=model.keys // 64,
+        attn_implementation="eager",  # whose products torch counts
     )
-    config._attn_implementation = "eager"  # whose products torch counts
     with torch.device(device):
         return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
 
 
-LLAMA = Transformer("", layers=3, width=256, mlp=640, matrices=3, kv_width=128, vocabulary=300)
+LLAMA = of_shape(Shape(layers=3, width=256, mlp=640, heads=4, kv_heads=2, vocabulary=300))
+GPT, SMALL, LARGE = PAIRS.values()
 
 
-@pytest.mark.parametrize("model", [LLAMA, PAIRS[1][1], PAIRS[2][1]], ids=["small", "1B", "8B"])
-def test_parameters_are_those_of_transformers(model: Transformer) -> None:
+@pytest.mark.parametrize("model", [LLAMA, SMALL[1], LARGE[1]], ids=["small", "1B", "8B"])
+def test_parameters_are_those_of_transformers(model: Size) -> None:
     body = llama(model, "meta").model.layers
     assert model.body == sum(p.numel() for p in body.parameters() if p.dim() == 2)
 
@@ -265,14 +263,14 @@ def test_the_heads_operations_are_those_that_torch_counts() -> None:
     with FlopCounterMode(display=False) as counter:
         (hidden @ weight.T).sum().backward()  # type: ignore[no-untyped-call]
         teacher @ weight.detach().T
-    parts = stages(LLAMA, LLAMA, Step(1, 9, 5), H100, devices=1, passes=1.0)
+    parts = stages((LLAMA, LLAMA), Step(1, 9, 5), H100, devices=1, passes=1.0)
     assert parts["head, matrix products"].flops == counter.get_total_flops()
 
 
 def test_the_operations_of_a_planned_trial_are_those_of_its_steps() -> None:
     suite = load_suite("dolly-gpt2")
     step = Step(rows=suite.recipe.batch, length=100, response=40)
-    parts = stages(*PAIRS[0], step, H100, devices=1, passes=0)
+    parts = stages(GPT, step, H100, devices=1, passes=0)
     per_step = sum(
         parts[name].flops
         for name in ("student's body, forward + backward", "head, matrix products")
@@ -282,7 +280,7 @@ def test_the_operations_of_a_planned_trial_are_those_of_its_steps() -> None:
 
 
 def test_a_stage_is_bound_by_its_slowest_part() -> None:
-    parts = stages(*PAIRS[2], Step(64, 512, 256), H100, devices=1, passes=26.0)
+    parts = stages(LARGE, Step(64, 512, 256), H100, devices=1, passes=26.0)
     assert parts["teacher's body, live"].bound(H100)[1] == "compute"
     assert parts["head, element-wise"].bound(H100)[1] == "memory"
     assert parts["teacher from the cache"].bound(H100)[1] == "host link"

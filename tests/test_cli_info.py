@@ -22,37 +22,36 @@ def mine(teacher_logp, student_logp):
 """
 
 
-def test_objectives_as_json_holds_every_name(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    items = json.loads(cli("objectives", "--json", "--plugin", "mine.py").stdout)
-    names = {item["name"] for item in items}
-    assert {"sft", "forward-kl", "amid", "alpha-beta", "amid-paper", "mine"} <= names
-    by_name = {item["name"]: item for item in items}
-    assert by_name["mine"]["defined_at"].endswith("mine.py:4")
-    assert by_name["amid-paper"]["kind"] == "preset"
-    assert by_name["jsd"]["parameters"] == [{"name": "beta", "default": "0.5", "range": "(0, 1)"}]
-
-
-def test_objectives_lists_name_parameters_and_source(cli: Cli) -> None:
-    output = cli("objectives").stdout
-    assert "skew-kl" in output
-    assert "arXiv:2402.03898" in output
-
-
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What `kdbench objectives` prints."""
     objectives_command.main(list(arguments), standalone_mode=False)
     return capsys.readouterr().out
 
 
-def test_objectives_lists_methods_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
-    items = {item["name"]: item for item in json.loads(told(capsys, "--json"))}
-    assert items["gkd"]["kind"] == "method"
-    assert items["gkd"]["expression"] == "jsd[beta=0.5]@mixed"
-    assert items["@mixed"]["kind"] == "source"
-    listed = told(capsys)
-    assert "jsd[beta=0.5]@mixed" in listed
-    assert "@policy-gradient" in listed
+def test_objectives_as_json_holds_every_name(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    items = json.loads(cli("objectives", "--json", "--plugin", "mine.py").stdout)
+    by_name = {item["name"]: item for item in items}
+    assert {"sft", "forward-kl", "amid", "alpha-beta", "amid-paper", "mine"} <= set(by_name)
+    assert by_name["mine"]["defined_at"].endswith("mine.py:4")
+    assert by_name["amid-paper"]["kind"] == "preset"
+    assert by_name["jsd"]["parameters"] == [{"name": "beta", "default": "0.5", "range": "(0, 1)"}]
+    assert by_name["gkd"]["kind"] == "method"
+    assert by_name["gkd"]["expression"] == "jsd[beta=0.5]@mixed"
+    assert by_name["@mixed"]["kind"] == "source"
+
+
+def test_objectives_lists_name_kind_parameters_and_source(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = told(capsys).splitlines()
+    assert "| `tvd` | divergence |  | f-distill, arXiv:2307.15190 |" in lines
+    (skew,) = (line for line in lines if line.startswith("| `skew-kl` |"))
+    assert "`teacher_weight=0.1 in [0, 1)`" in skew
+    assert "arXiv:2402.03898" in skew
+    (gkd,) = (line for line in lines if line.startswith("| `gkd` | method |"))
+    assert "`jsd[beta=0.5]@mixed`" in gkd
+    assert any(line.startswith("| `@policy-gradient` | source |") for line in lines)
 
 
 def test_one_objective_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,17 +70,13 @@ def test_one_objective_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> No
     assert "alpha in -5, -3, -1, -0.5, 0, 0.5, 1" in told(capsys, "amid")
 
 
-def test_infinities_follow_the_parameters_of_a_variant(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_infinities_follow_a_variant_s_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     page = told(capsys, "skew-kl[teacher_weight=0]")
     assert "teacher_weight = 0 (by default 0.1) in [0, 1)" in page
     assert "+inf where only the student's probability is 0" in page
 
 
-def test_a_method_is_told_with_its_objective_and_its_sequences(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_method_is_told_with_its_sequences(capsys: pytest.CaptureFixture[str]) -> None:
     item = json.loads(told(capsys, "gkd", "--json"))
     assert [parameter["name"] for parameter in item["parameters"]] == ["beta"]
     assert item["sequences"]["name"] == "@mixed"

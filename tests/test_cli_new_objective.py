@@ -10,7 +10,6 @@ import pytest
 
 from kdbench.api import objective
 from kdbench.authoring.conformance import check
-from kdbench.cli import main
 from kdbench.cli.new_objective import command
 from kdbench.variants.select import load_plugin
 from tests.conftest import Cli
@@ -25,26 +24,13 @@ ROOT = Path(__file__).parents[1]
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one objective of each kind, and one whose name is as long as can be."""
     folder = tmp_path_factory.mktemp("written")
-    for kind in KINDS:
-        write(f"my-{kind}", "--kind", kind, "--dir", str(folder))
-    write(LONGEST, "--kind", "labelled", "--dir", str(folder))
+    for name, kind in (*((f"my-{kind}", kind) for kind in KINDS), (LONGEST, "labelled")):
+        command.main([name, "--kind", kind, "--dir", str(folder)], standalone_mode=False)
     return folder
-
-
-def write(*arguments: str) -> None:
-    command.main(list(arguments), standalone_mode=False)
 
 
 def run(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The message with which `kdbench new-objective` refuses."""
-    with pytest.raises(SystemExit) as stopped:
-        main(["new-objective", *arguments])
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
 
 
 def test_the_tests_that_it_writes_pass(written: Path) -> None:
@@ -89,17 +75,12 @@ def test_the_guides_stateful_objective_conforms(tmp_path: Path) -> None:
     assert not failed
 
 
-def test_a_file_that_exists_is_left_as_it_is(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    for name in ("mine.py", "test_yours.py"):
-        (tmp_path / name).write_text("precious")
+def test_a_file_that_exists_is_left_as_it_is(cli: Cli, tmp_path: Path) -> None:
     for name, file in (("mine", "mine.py"), ("yours", "test_yours.py")):
-        assert f"{file} exists" in refusal(capsys, name, "--dir", str(tmp_path))
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        "mine.py": "precious",
-        "test_yours.py": "precious",
-    }
+        (tmp_path / file).write_text("precious")
+        assert f"{file} exists" in cli("new-objective", name, check=2).stderr
+    there = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert there == dict.fromkeys(("mine.py", "test_yours.py"), "precious")
 
 
 @pytest.mark.parametrize(
@@ -122,9 +103,8 @@ def test_a_name_that_cannot_be_is_refused(name: str, reason: str, cli: Cli, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_the_folder_of_the_built_in_objectives_is_refused(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_folder_of_the_built_in_objectives_is_refused(cli: Cli) -> None:
     folder = ROOT / "objectives"
-    assert "a test is none" in refusal(capsys, "my-loss", "--dir", str(folder))
+    said = cli("new-objective", "my-loss", "--dir", str(folder), check=2).stderr
+    assert "a test is none" in said
     assert not (folder / "my_loss.py").exists()

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 def result_bytes(run: Path) -> dict[str, bytes]:
     """Scores and generations of every trial, by path."""
-    paths = [*run.glob("trials/*/*/scores.parquet"), *run.glob("trials/*/*/generations/*")]
+    paths = [*run.glob("trials/*/*/scores.parquet"), *run.glob("trials/*/*/generations/*.jsonl")]
     assert paths
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(paths)}
 
@@ -317,26 +317,83 @@ def test_diverged_trial_is_recorded_and_the_others_go_on(
     assert board[board.variant == "diverging"].n_diverged.eq(1).all()
 
 
-MEAN_PLUGIN = """
+MISBEHAVING_PLUGIN = """
 from kdbench.api import divergence, kl
 
 @divergence("averaging", source="a test")
 def averaging(teacher_logp, student_logp):
     return kl(teacher_logp, student_logp).mean()
+
+@divergence("raising", source="a test")
+def raising(teacher_logp, student_logp):
+    raise ValueError("boom")
+
+class OddError(Exception):
+    def __init__(self, one, other):
+        super().__init__(one)
+        self.other = other
+
+@divergence("odd", source="a test")
+def odd(teacher_logp, student_logp):
+    raise OddError("cannot be sent", lambda: None)
+
+@divergence("leaving", source="a test")
+def leaving(teacher_logp, student_logp):
+    raise SystemExit(3)
 """
 
 
-def test_an_objective_that_averages_is_refused_and_the_board_of_the_others_stands(
+def test_every_objective_that_misbehaves_is_listed_and_the_others_are_reported(
     micro: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    (tmp_path / "mean.py").write_text(MEAN_PLUGIN)
-    arguments = ("--objectives", "averaging", "--plugin", "mean.py", "--seeds", "1")
-    result = cli(*RUN, *arguments, check=2)
-    assert "one value per token" in result.stderr
-    assert "mean.py:4" in result.stderr
+    (tmp_path / "bad.py").write_text(MISBEHAVING_PLUGIN)
+    bad = ("averaging", "raising", "odd", "leaving")
+    arguments = ("--objectives", ",".join([*bad, "sft"]), "--plugin", "bad.py", "--seeds", "1")
+    result = cli(*RUN, *arguments, check=1)
+    assert {f"Failed: train {name} seed 0" in result.stderr for name in bad} == {True}
+    for text in ("one value per token", "bad.py:4", "ValueError: boom", "OddError: cannot be sent"):
+        assert text in result.stderr
+    assert "4 tasks failed" in result.stderr
     assert "Traceback" not in result.stderr
     rows = json.loads(cli("status", "micro", "--json").stdout)
-    assert {row["variant"]: row["state"] for row in rows}["averaging"] == "failed"
+    states = {row["variant"]: row["state"] for row in rows}
+    others = dict.fromkeys(("sft", "initial student", "teacher"), "done")
+    assert states == {**dict.fromkeys(bad, "failed"), **others}
+    assert set(averages(tmp_path / "results/micro").index) == set(others)
+
+
+DIRTY_PLUGIN = """
+import os, warnings
+import numpy, torch
+from kdbench.api import divergence, kl
+
+@divergence("dirty", source="a test")
+def dirty(teacher_logp, student_logp):
+    value = kl(teacher_logp, student_logp)
+    torch.set_default_dtype(torch.float64)
+    torch.nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
+    torch.nn.functional.silu = torch.tanh
+    os.environ["OMP_NUM_THREADS"] = "3"
+    numpy.seterr(all="raise")
+    return value
+"""
+
+
+def test_what_an_objective_changes_for_its_process_reaches_no_other_trial(
+    complete: Path, micro: Path, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "dirty.py").write_text(DIRTY_PLUGIN)
+    arguments = ("--objectives", "dirty,sft", "--plugin", "dirty.py", "--seeds", "1")
+    result = cli(*RUN[:-1], "1", *arguments)
+    (said,) = [line for line in result.stderr.splitlines() if line.startswith("WARNING")]
+    assert "the objective dirty changes" in said
+    for text in ("OMP_NUM_THREADS", "numpy's error state", "torch's default dtype"):
+        assert text in said
+    found, clean = result_bytes(tmp_path / "results/micro"), result_bytes(complete)
+    own = {name for name in found if name.startswith("trials/dirty/")}
+    assert own
+    assert found.keys() - own <= clean.keys()
+    assert {name for name in found.keys() - own if found[name] != clean[name]} == set()
 
 
 def test_vllm_serves_a_whole_run(micro: Path, cli: Cli, tmp_path: Path) -> None:

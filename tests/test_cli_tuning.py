@@ -14,6 +14,7 @@ from kdbench.base.store import read_json
 from kdbench.cli.plan import show
 from kdbench.cli.status import command as status
 from kdbench.pipeline.plan import Request, make_plan, write_spec
+from kdbench.pipeline.tuned_plan import chosen_plan
 from kdbench.runs.folder import Run, TrialFiles
 from tests.conftest import KDBENCH, MICRO_SUITE
 
@@ -151,3 +152,12 @@ def test_a_rate_that_dev_may_choose_is_checked_before_anything_is_trained(tmp_pa
     make_plan(request(tmp_path, tuning=8, settings=settings))
     with pytest.raises(UserError, match="its learning rate is below"):
         make_plan(request(tmp_path, tuning=8, settings=settings, lr_sensitivity=True))
+
+
+def test_an_objective_of_which_a_candidate_failed_is_left_out_and_the_others_go_on(
+    run: Run, folder: Path
+) -> None:
+    plan = make_plan(request(folder, objectives="sft,forward-kl", tuning=2))
+    assert {variant.objective.name for variant in chosen_plan(plan).variants} == {"sft"}
+    with pytest.raises(UserError, match=r"forward-kl.* is not finished"):
+        chosen_plan(make_plan(request(folder, objectives="forward-kl", tuning=2)))

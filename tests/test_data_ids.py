@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from kdbench.config.schema import Data, Split
@@ -16,9 +16,9 @@ from kdbench.data import Record, encode_record
 from kdbench.data.encode import RecordError, encode_split
 from kdbench.data.ids import vocabulary_size
 from kdbench.data.record import Turn
-from kdbench.data.remarks import remarks
+from kdbench.data.records import remarks
 from kdbench.data.template import FRAME, RESPONSE, frame_of
-from kdbench.data.tokenizer import load_tokenizer, read_frame, train_tokenizer
+from kdbench.data.tokenizer import load_tokenizer, read_frame, tokenizer_remarks, train_tokenizer
 
 END, OPEN, CLOSE = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT = (
@@ -86,9 +86,7 @@ def test_what_a_training_script_saved_with_a_tokenizer_changes_no_id(tmp_path: P
     saved.save_pretrained(tmp_path)
     state = json.loads((tmp_path / "tokenizer.json").read_text())
     assert None not in (state["truncation"], state["padding"])
-    split = encode_split(
-        read_frame(tmp_path, DATA), [LONG], max_prompt=256, max_length=512, name="train"
-    )
+    split = encode_split(read_frame(tmp_path, DATA), [LONG], DATA, "train")
     assert (split.prompt(0), split.response(0)) == encode_record(fast(END), LONG)
 
 
@@ -161,7 +159,7 @@ def test_a_record_that_cannot_be_encoded_is_refused_with_its_number() -> None:
     tokenizer.decoder = decoders.Replace("<", "(")  # what it decodes is not what it was given
     records = [LONG, Record("Ask", "", (f"Use {END}",))]
     with pytest.raises(RecordError, match=r"cannot read <\|endoftext\|> as text") as caught:
-        encode_split(frame_of(tokenizer), records, max_prompt=256, max_length=512, name="train")
+        encode_split(frame_of(tokenizer), records, DATA, "train")
     assert caught.value.number == 1
 
 
@@ -176,3 +174,43 @@ def test_records_with_text_of_the_frame_are_counted() -> None:
         "train: 2 of 3 records hold text that prompts are framed with: ### Response: (2), "
         "<|endoftext|> (1); it is encoded as text, and a student may learn to write it"
     ]
+
+
+def test_answers_that_begin_with_white_space_are_counted() -> None:
+    rows = [Record("a", "", (answer,)) for answer in ("b", " c", "\nd")]
+    (text,) = remarks({"train": rows})
+    assert text.startswith("train: 2 of 3 answers begin with white space")
+
+
+@pytest.mark.parametrize(
+    ("end", "template", "remark"),
+    [
+        (CLOSE, "chat", []),
+        (
+            END,
+            "chat",
+            [f"end an answer with {END} (eos_token), and the chat template ends one with"],
+        ),
+        (END, "alpaca", []),
+    ],
+)
+def test_an_end_that_the_chat_template_does_not_write_is_remarked(
+    tmp_path: Path, end: str, template: Any, remark: list[str]
+) -> None:
+    tokenizer = fast(END, OPEN, CLOSE)
+    tokenizer.eos_token = end
+    tokenizer.save_pretrained(tmp_path)
+    found = tokenizer_remarks(tmp_path, DATA.model_copy(update={"template": template}))
+    assert len(found) == len(remark)
+    assert all(text in one for text, one in zip(remark, found, strict=True))
+
+
+def test_a_tokenizer_that_puts_a_token_before_a_text_is_remarked(tmp_path: Path) -> None:
+    tokenizer = fast(OPEN, END)
+    number = tokenizer.convert_tokens_to_ids(OPEN)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{OPEN} $A", special_tokens=[(OPEN, number)]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    (text,) = tokenizer_remarks(tmp_path, DATA)
+    assert text.startswith(f"the tokenizer puts {OPEN} before a text")

@@ -149,6 +149,26 @@ def test_slugs_are_folder_names_and_differ_where_names_do(one: Variant, other: V
     assert (one.slug == other.slug) == (str(one) == str(other))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("zz-q[a=b_1]", "zz-q[a_b=1]"),
+        ("zz-q[a=x]@dataset", "zz-q@a[x=dataset]"),
+        ("zz-q[in=jsd[beta=0.1],c=2]", "zz-q[in=jsd[beta=0.1,c=2]]"),
+        ("zz-q[a=b]", "zz-q@a[b=]"),
+        ("zz-q[a=b,c=d]", "zz-q[a=b_c=d]"),
+        ("zz-q[a=Z]", "zz-q[a=_]"),
+    ],
+)
+def test_no_two_names_share_a_slug(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    slugs = set()
+    for name in names:
+        variant = parse("sft")
+        monkeypatch.setitem(vars(variant), "name", name)
+        slugs.add(variant.slug)
+    assert len(slugs) == 2
+
+
 def test_the_slugs_of_all_variants_differ() -> None:
     signs = [f"amid[alpha={alpha},order={order}]" for alpha in (-1, 1) for order in ("pr", "rq")]
     variants = expand(",".join(["all", "amid-released", *signs]))

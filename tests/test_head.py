@@ -1,7 +1,7 @@
 """The chunked head against all logits at once: value and gradient, every registered objective."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -68,6 +68,60 @@ def test_upstream_gradient_scales_the_stored_gradients() -> None:
     scaled = value_and_gradients(3.0 * chunked_loss(per_token, **batch), batch)
     for expected, found in zip(once, scaled, strict=True):
         torch.testing.assert_close(found, 3.0 * expected)
+
+
+LOSSES = pytest.mark.parametrize("loss", [chunked_loss, plain_loss])
+
+
+def infinite_batch() -> dict[str, Any]:
+    """A teacher that never says id 0 and a student that does: many objectives are +inf."""
+    batch = make_batch(bias=True)
+    never = torch.zeros(V, dtype=torch.float64)
+    never[0] = -torch.inf
+    head = Head(batch["teacher"].head.weight, never)
+    return batch | {"weights": None, "teacher": Teacher(batch["teacher"].hidden, head)}
+
+
+@LOSSES
+@pytest.mark.parametrize("name", ["reverse-kl", "taid", "concrete-score"])
+def test_an_objective_of_weight_zero_is_not_evaluated(
+    name: str, loss: Callable[..., Tensor]
+) -> None:
+    batch, variant = infinite_batch(), parse(name)
+    per_token = per_token_loss(variant, Loss(kd=0.0, sft=0.3), variant.begin())
+    logits = batch["head"].logits(batch["hidden"])
+    nll = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="sum")
+    wanted = value_and_gradients(0.3 * nll, batch)
+    torch.testing.assert_close(value_and_gradients(loss(per_token, **batch), batch), wanted)
+
+
+@LOSSES
+def test_a_loss_without_a_term_is_zero_and_has_a_gradient(loss: Callable[..., Tensor]) -> None:
+    """On samples, which have no cross-entropy, where the objective has the weight 0."""
+    batch = infinite_batch()
+    nothing = Loss(kd=0.0, sft=1.0).model_copy(update={"sft": 0.0})
+    per_token = per_token_loss(parse("reverse-kl"), nothing)
+    assert not any(part.any() for part in value_and_gradients(loss(per_token, **batch), batch))
+
+
+@LOSSES
+@pytest.mark.parametrize("kept", [[], [3, 4, 9]])
+def test_a_token_of_weight_zero_is_not_evaluated(
+    loss: Callable[..., Tensor], kept: list[int]
+) -> None:
+    batch, rows = make_batch(bias=True), torch.tensor(kept, dtype=torch.long)
+    per_token, teacher = per_token_loss(parse("reverse-kl"), Loss(sft=1.0)), batch["teacher"]
+    part = batch | {
+        "hidden": batch["hidden"][rows],
+        "labels": batch["labels"][rows],
+        "teacher": Teacher(teacher.hidden[rows], teacher.head),
+        "weights": batch["weights"][rows],
+    }
+    wanted = value_and_gradients(plain_loss(per_token, **part), batch)
+    dead = torch.ones(N, 1, dtype=torch.bool).index_fill(0, rows, False)
+    batch["weights"] = batch["weights"].masked_fill(dead[:, 0], 0.0)
+    batch["hidden"] = batch["hidden"].detach().masked_fill(dead, torch.inf).requires_grad_()
+    torch.testing.assert_close(value_and_gradients(loss(per_token, **batch), batch), wanted)
 
 
 def test_temperature_divides_both_logits_of_the_objective_but_not_of_sft() -> None:

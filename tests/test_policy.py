@@ -49,6 +49,29 @@ def test_rewards_to_come_are_discounted_and_divided_by_their_number() -> None:
     assert rewards_to_come(rewards, 0.5).tolist() == pytest.approx(wanted)
 
 
+def test_a_discount_of_zero_leaves_an_infinite_reward_to_the_token_before_it() -> None:
+    rewards = torch.tensor([1.0, 2.0, torch.inf, 4.0])
+    assert rewards_to_come(rewards, 0.0).tolist() == pytest.approx([2 / 3, torch.inf, 4.0, 0.0])
+
+
+def test_a_token_that_the_student_never_samples_counts_nothing() -> None:
+    """The teacher drew it: its importance is 0, and its ratio and reward are infinite."""
+    data = Encoded.of([([0], [0, 1, 2, 3])])
+    hidden = random(0, 4, WIDTH).requires_grad_()
+    head = Head(random(1, IDS, WIDTH), torch.tensor([0.0, -torch.inf, 0.0, 0.0]).double())
+    beside = Teacher(random(2, 4, WIDTH), Head(random(3, IDS, WIDTH)))
+    batch, kept = micro_batch(data), torch.tensor([1.0, 0.0, 1.0, 1.0]).double()
+    old = label_logp(head.logits(hidden.detach()), batch.labels)
+    assert torch.isneginf(old[1])
+    advantage = torch.tensor([0.3, torch.inf, -0.2, 0.0]).double()
+    loss = portion(data, Rollout(0, data, old, kept, advantage)).loss(hidden, head, batch, beside)
+    (slope,) = torch.autograd.grad(loss, hidden)
+    assert loss.isfinite()
+    assert slope.isfinite().all()
+    assert not slope[1].any()
+    assert slope[[0, 2, 3]].any(-1).all()
+
+
 def test_a_single_token_has_nothing_to_come() -> None:
     assert rewards_to_come(torch.tensor([3.0]), 0.9).tolist() == [0.0]
 

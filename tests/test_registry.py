@@ -12,6 +12,7 @@ import pytest
 
 import kdbench
 from kdbench.api import choice, divergence, kl, number, objective, preset
+from kdbench.base.code import code_digest
 from kdbench.base.errors import UserError
 from kdbench.base.registry import Registry, load_entry_points, unknown
 from kdbench.variants.objective import OBJECTIVES, PRESETS
@@ -98,6 +99,7 @@ RAISES = [
 DECLARATIONS = [
     ('"Bad Name", source="x"', "'Bad Name' cannot be an objective's name"),
     ('"teacher", source="x"', "'teacher' cannot be an objective's name"),
+    ('"initial-student", source="x"', "'initial-student' cannot be an objective's name"),
     ('"all", source="x"', "not one of all, core, more, methods, teacher, init"),
     ('"good", source="x", scale=[1]', "not [1]"),
     ('"good", source="x", scale=number(2, "[0, 1]")', "default of 2.0 is outside its range"),
@@ -161,14 +163,24 @@ def test_a_labelled_objective_needs_labels() -> None:
         objective("sft")(torch.zeros(1, 2), torch.zeros(1, 2))
 
 
+def test_plugins_of_one_file_name_are_two_modules(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        text = LOSS.replace("my-kl", f"my-kl-{place}")
+        load_plugin(_plugin(tmp_path / place, text))
+    modules = {OBJECTIVES[f"my-kl-{place}"].function.__module__ for place in ("a", "b")}
+    assert len(modules) == 2
+
+
 def test_the_code_digest_ignores_comments_and_docstrings(tmp_path: Path) -> None:
     path = _plugin(tmp_path, LOSS)
     load_plugin(path)
-    digest = OBJECTIVES["my-kl"].code_digest()
+    digest = OBJECTIVES["my-kl"].code
     path.write_text("# A comment.\n" + LOSS.replace("    return", '    """Scaled."""\n    return'))
-    assert OBJECTIVES["my-kl"].code_digest() == digest
+    assert code_digest(path) == digest
     path.write_text(LOSS.replace("scale * kl", "2 * scale * kl"))
-    assert OBJECTIVES["my-kl"].code_digest() != digest
+    assert code_digest(path) != digest
+    assert OBJECTIVES["my-kl"].code == digest  # what was loaded
 
 
 def _distribution(folder: Path, value: str) -> None:

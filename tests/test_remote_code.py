@@ -242,13 +242,13 @@ def test_code_that_computes_something_else_than_is_trained_is_refused(
     (folder / "modeling_twice.py").write_text(CODE.rstrip("\n") + addition)
     model = load(folder, CPU, trust_remote_code=True).eval()
     with pytest.raises(UserError, match=f"student: TwiceForCausalLM {said}"):
-        check_computation(model, model.config.vocab_size, "student")
+        check_computation(model, model.config.vocab_size, "student", 24)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_transformers_own_models_pass_the_same_check(tied: bool) -> None:
     for model in (llama(0, tied=tied), gpt2(0)):
-        check_computation(model.eval(), model.config.vocab_size - 3, "student")
+        check_computation(model.eval(), model.config.vocab_size - 3, "student", 24)
 
 
 def test_weights_that_are_not_finite_are_named_as_such() -> None:
@@ -256,7 +256,7 @@ def test_weights_that_are_not_finite_are_named_as_such() -> None:
     with torch.no_grad():
         model.model.norm.weight[3] = float("nan")
     with pytest.raises(UserError, match="student: the logits are not finite"):
-        check_computation(model, model.config.vocab_size, "student")
+        check_computation(model, model.config.vocab_size, "student", 24)
 
 
 def test_an_id_that_never_comes_is_no_difference() -> None:
@@ -267,7 +267,7 @@ def test_an_id_that_never_comes_is_no_difference() -> None:
         head.bias.zero_()
         head.bias[7] = torch.finfo(torch.float32).min
     model.lm_head = head
-    check_computation(model, model.config.vocab_size, "student")
+    check_computation(model, model.config.vocab_size, "student", 24)
 
 
 def test_a_finished_trial_records_the_code_beside_the_weights(tmp_path: Path) -> None:

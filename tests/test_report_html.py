@@ -212,10 +212,10 @@ def test_samples_are_the_records_of_the_evaluation_sets(micro: Path, tmp_path: P
         ]
 
 
-def test_samples_that_are_there_are_not_written_again(micro: Path, tmp_path: Path) -> None:
+def test_samples_that_are_not_the_suites_are_written_again(micro: Path, tmp_path: Path) -> None:
     suite = load_suite(str(micro))
     run = Run(tmp_path / "run")
     write_jsonl(run.path / "samples" / "dolly.jsonl", [{"text": ["a", ""], "references": ["b"]}])
     write_samples(run, Artifacts(suite, locate(suite, None)))
-    assert [sample.instruction for sample in read_samples(run, "dolly")] == ["a"]
+    assert len(read_samples(run, "dolly")) == 8
     assert len(read_samples(run, "vicuna")) == 6

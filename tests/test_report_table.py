@@ -233,6 +233,11 @@ def test_a_diverged_trial_counts_in_the_mean_and_ranks_last_in_its_tier(tmp_path
     mates = list(main.index[main.tier == main.tier["tvd"]])
     assert len(mates) > 1
     assert mates[-1] == "tvd"
+    slugs = {"amid[alpha=-5]": "amid-alpha--5", **{n: n for n in ("forward-kl", "sft", "tvd")}}
+    y = np.array([seed_means(run, slug, "dolly", "rouge_l") for slug in slugs.values()])
+    apart = tiers([y], [name == "tvd" for name in slugs]).p
+    np.testing.assert_allclose(board.tiers["dolly", "rouge_l"].p, apart)
+    assert not np.allclose(apart, tiers([y]).p)
 
 
 def test_unequal_seeds_are_compared_on_the_common_ones(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which work a run hands out: what lies in the cache is no task."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from kdbench.base.errors import UserError
 from kdbench.base.seal import quick_digest
 from kdbench.base.store import locked, write_json
-from kdbench.cli.progress import print_failures
+from kdbench.cli.progress import end_with, print_failures
 from kdbench.config.identity import Shared
 from kdbench.launch.local import Failure, Task
 from kdbench.pipeline import run
@@ -97,6 +98,24 @@ def test_a_trial_that_failed_says_where_its_traceback_is(
     place = plan.run.path / "trials/seqkd/seed-0/FAILED.json"
     assert trial == f"Failed: train seqkd seed 0: ValueError: boom (traceback in {place})"
     assert shared == "Failed: initial student: ValueError: boom"
+
+
+@pytest.mark.parametrize(
+    ("errors", "code"),
+    [
+        ([UserError("a mistake"), OSError(errno.ENOSPC, "full")], 2),
+        ([UserError("a mistake"), ValueError("boom")], 1),
+    ],
+)
+def test_a_command_ends_with_2_where_the_user_can_mend_all_that_failed(
+    errors: list[Exception], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = [Failure(Task("train", "work", print, ()), error) for error in errors]
+    print_failures(failures)
+    with pytest.raises(SystemExit) as stop:
+        end_with(failures)
+    assert stop.value.code == code
+    assert "Failed: train: a mistake\n" in capsys.readouterr().err
 
 
 class Said:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from kdbench.config.schema import Loss
-from kdbench.data.batches import batch_rows
+from kdbench.config.schema import Lora, Loss
+from kdbench.data.batches import MicroBatch, batch_rows
 from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import end_id
+from kdbench.head.chunked import label_logp
+from kdbench.models.model import Head
 from kdbench.pipeline.artifacts import Artifacts
 from kdbench.train.batch import Sequences
 from kdbench.train.job import Job, Weights
 from kdbench.train.loop import train
+from kdbench.train.policy import PolicyPortion
 from kdbench.train.sequences import Adaptive, open_sequences
 from kdbench.train.state import initial_state
 from kdbench.variants.variant import parse
@@ -300,6 +304,40 @@ def test_adaptive_reads_the_initial_students_dev_loss(artifacts: Artifacts, tmp_
 
 
 RESUMED = ["gkd", "taid", "distillm-2", OFTEN_SAMPLES, "minillm[rollout_steps=3]"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_first_ratio_of_the_policy_gradient_is_1_whatever_the_dropout(
+    artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
+) -> None:
+    pytest.importorskip("peft")
+    student = tmp_path / "student"
+    shutil.copytree(artifacts.model("student") / "model", student)
+    config = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.5}))
+    job = job_of(
+        artifacts,
+        tmp_path / "job",
+        "minillm",
+        initial=Weights(student),
+        lora=Lora(rank=2, alpha=4, dropout=0.5),
+        gradient_checkpointing=checkpointing,
+    )
+    ratios: list[torch.Tensor] = []
+    loss = PolicyPortion.loss
+
+    def observed(
+        self: PolicyPortion, hidden: torch.Tensor, head: Head, batch: MicroBatch, teacher: Any
+    ) -> torch.Tensor:
+        assert self.rollout is not None
+        old = self.of_batch(self.rollout.student_logp, batch, CPU)
+        ratios.append((label_logp(hidden.detach(), head, batch.labels) - old).exp())
+        return loss(self, hidden, head, batch, teacher)
+
+    monkeypatch.setattr(PolicyPortion, "loss", observed)
+    train_until(job, 1)
+    first = torch.cat(ratios)
+    torch.testing.assert_close(first, torch.ones_like(first), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("expression", RESUMED)

@@ -164,6 +164,6 @@ def test_what_is_written_is_on_the_disk_with_its_folder(
     with new_folder(tmp_path / "model") as folder:
         (folder / "model.safetensors").write_bytes(b"weights")
     names = [Path(path).name.removesuffix(".tmp") for path in synced]
-    assert any(name.startswith(".DONE.json") for name in names)
+    assert "DONE.json" in names
     assert "model.safetensors" in names
     assert synced.count(str(tmp_path)) == 2

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import masking_utils
+from transformers import LlamaForCausalLM, masking_utils
 
 from kdbench.api import divergence
 from kdbench.base.errors import UserError
@@ -135,6 +135,40 @@ def test_killed_training_goes_on_to_the_same_weights(
     assert_same_training(whole, killed, exactly=True)
 
 
+def flip(content: bytes) -> bytes:
+    place = len(content) - 40
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("checkpoint.safetensors", flip, "its bytes are not those that were written"),
+        ("checkpoint.safetensors", lambda content: content.replace(b'"8"', b'"4"'), "damaged"),
+        ("checkpoint.safetensors", lambda content: content[:50], "damaged"),
+        ("train.jsonl", lambda _: b"", "lacks steps of the 8 in the checkpoint"),
+        ("train.jsonl", lambda content: content.replace(b'"step":5,', b'"step":6,'), "lacks steps"),
+        ("train.jsonl", lambda content: b"[]\n" + content, "not a JSON object"),
+    ],
+)
+def test_a_checkpoint_without_its_log_is_named_and_training_begins_anew(
+    artifacts: Artifacts,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[bytes], bytes],
+    message: str,
+) -> None:
+    whole, killed = (make_job(artifacts, tmp_path / name) for name in ("whole", "killed"))
+    train(whole)
+    train_until(killed, 8)
+    path = killed.out / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=f"{message}.*the same command trains from the beginning"):
+        train(killed)
+    train(killed)
+    assert_same_training(whole, killed, exactly=True)
+
+
 def test_killed_training_of_adapters_goes_on_to_the_same_plain_weights(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
@@ -150,6 +184,47 @@ def test_killed_training_of_adapters_goes_on_to_the_same_plain_weights(
     after = load(whole.out / "model", CPU).state_dict()
     changed = {name.split(".")[-2] for name in after if not torch.equal(after[name], before[name])}
     assert changed == {"q_proj", "v_proj"}
+
+
+def test_weights_that_are_not_saved_as_they_were_trained_are_an_error(
+    artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(artifacts, tmp_path / "job")
+    save = LlamaForCausalLM.save_pretrained
+
+    def lossy(self: LlamaForCausalLM, folder: Path, **options: Any) -> None:
+        state = self.state_dict()
+        name = "model.norm.weight"
+        state[name] = state[name] * 1.001
+        save(self, folder, state_dict=state, **options)
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", lossy)
+    with pytest.raises(UserError, match=r"the weights as saved: dev_nll on 4 rows of dev is \d"):
+        train(job)
+    assert not (job.out / "model").exists()
+    assert not (job.out / "trained.json").exists()
+    monkeypatch.undo()
+    train(job)
+    assert (job.out / "trained.json").exists()
+
+
+def test_adapters_that_merge_into_another_model_are_an_error(
+    artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peft = pytest.importorskip("peft")
+    merge = peft.LoraModel.merge_and_unload
+
+    def lossy(self: Any) -> Any:
+        merged = merge(self)
+        with torch.no_grad():
+            merged.model.norm.weight.mul_(1.1)
+        return merged
+
+    monkeypatch.setattr(peft.LoraModel, "merge_and_unload", lossy)
+    job = make_job(artifacts, tmp_path / "job", lora=Lora(rank=2, alpha=4))
+    with pytest.raises(UserError, match=r"the merged adapters: dev_nll on 4 rows of dev is \d"):
+        train(job)
+    assert not (job.out / "model").exists()
 
 
 def test_all_objectives_see_the_same_batches(artifacts: Artifacts, tmp_path: Path) -> None:

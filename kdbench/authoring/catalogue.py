@@ -117,7 +117,7 @@ def write(folder: Path) -> None:
     plain = [variant for variant in expand("all") if variant.sequences == DATASET]
     pictures = {"overview.svg": overview(plain, "svg")}
     for item in all_facts():
-        if item["kind"] != "source" and (name := _picture(item)) not in pictures:
+        if item["kind"] != "source" and (name := f"{_shown(item).slug}.svg") not in pictures:
             pictures[name] = picture(pictured(_shown(item).name), "svg")
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     for old in (folder / PICTURES).glob("*.svg"):
@@ -142,16 +142,13 @@ def _entry(item: Facts) -> tuple[Facts, str, str]:
     """With the name of its objective and the path of its picture; a source has neither."""
     if item["kind"] == "source":
         return item, "", ""
-    return item, _shown(item).objective.name, f"{PICTURES}/{_picture(item)}"
+    shown = _shown(item)
+    return item, shown.objective.name, f"{PICTURES}/{shown.slug}.svg"
 
 
 def _shown(item: Facts) -> Variant:
     """The objective of a method or a named setting, wherever its sequences come from."""
     return parse(item["name"]).drawn_from(DATASET)
-
-
-def _picture(item: Facts) -> str:
-    return f"{_shown(item).slug}.svg"
 
 
 def _of_objective(variant: Variant) -> Facts:
@@ -161,14 +158,11 @@ def _of_objective(variant: Variant) -> Facts:
         "kind": objective.kind,
         "group": objective.group,
         "aliases": [alias for alias, target in ALIASES.items() if target == objective.name],
-        "parameters": _parameters(objective.parameters, variant.params),
         "grid": {key: list(values) for key, values in objective.grid.items()},
         "source": objective.source,
-        "description": objective.description,
-        "infinite_where": _infinite(variant),
-        "example": _example(objective.name, "", objective.parameters),
+        "example": _example(objective.name, objective.parameters),
         "defined_at": objective.defined_at,
-        **_sequences(variant.sequences),
+        **_of_variant(variant),
     }
 
 
@@ -178,13 +172,21 @@ def _of_preset(name: str, kind: str, registry: Registry[Preset]) -> Facts:
     return {
         "name": name,
         "kind": kind,
-        "parameters": _parameters(variant.objective.parameters, variant.params),
         "expression": preset.expression,
         "source": preset.source,
-        "description": variant.objective.description,
-        "infinite_where": _infinite(variant),
-        "example": _example(name, "", declared) if kind == "method" else name,
+        "example": _example(name, declared) if kind == "method" else name,
         "defined_at": registry.defined_at(name),
+        **_of_variant(variant),
+    }
+
+
+def _of_variant(variant: Variant) -> Facts:
+    """What is said of everything that can be trained with."""
+    infinite = variant.infinite_where()
+    return {
+        "description": variant.objective.description,
+        "parameters": _parameters(variant.objective.parameters, variant.params),
+        "infinite_where": None if infinite is None else sorted(infinite),
         **_sequences(variant.sequences),
     }
 
@@ -196,7 +198,7 @@ def _of_source(source: Source) -> Facts:
         "parameters": _parameters(source.parameters, sequences_of(source, {}).params),
         "source": source.paper,
         "description": source.description,
-        "example": _example("forward-kl", f"@{source.name}", source.parameters),
+        "example": _example(f"forward-kl@{source.name}", source.parameters),
         "defined_at": SOURCES.defined_at(source.name),
     }
 
@@ -221,30 +223,20 @@ def _parameters(
     return found
 
 
-def _infinite(variant: Variant) -> list[str] | None:
-    declared = variant.infinite_where()
-    return None if declared is None else sorted(declared)
-
-
-def _example(name: str, source: str, declared: Mapping[str, Parameter]) -> str:
+def _example(name: str, declared: Mapping[str, Parameter]) -> str:
     """A variant with one parameter changed; the bare name where there is none to change."""
-    bare = parse(name + source)
+    bare = parse(name)
     for key, parameter in declared.items():
         for value in _candidates(parameter):
-            example = f"{name}{source}[{key}={value}]"
+            example = f"{name}[{key}={value}]"
             with suppress(UserError):  # out of its range, or refused with the other parameters
                 if parse(example) != bare:
                     return example
-    return name + source
+    return name
 
 
 def _candidates(parameter: Parameter) -> Iterable[str]:
-    match parameter:
-        case Choice():
-            return parameter.options
-        case Flag():
-            return ("true", "false")
-        case Inner():
-            return ("reverse-kl", "forward-kl")
-        case _:
-            return ("0.5", "0.1", "0.9", "1", "2", "10", "100", "-1")
+    if isinstance(parameter, Choice):
+        return parameter.options
+    words = {Flag: ("true", "false"), Inner: ("reverse-kl", "forward-kl")}
+    return words.get(type(parameter), ("0.5", "0.1", "0.9", "1", "2", "10", "100", "-1"))

@@ -4,13 +4,13 @@ One row an objective, with its defaults: what it is at zeros, and how near float
 """
 
 import torch
-from torch import Tensor
 
 from kdbench.authoring.cases import values, zero_cases
 from kdbench.authoring.precision import (
     LARGE,
     LARGE_ROUNDING,
     RELATIVE,
+    Comparison,
     cases,
     compare,
     large_case,
@@ -60,27 +60,21 @@ def _errors(variant: Variant) -> list[str]:
     found = {name: compare(variant, case) for name, case in cases()}
     near = [found.pop(name) for name in NEAR]
     found[f"{LARGE:,} ids"] = compare(variant, large_case(), LARGE_ROUNDING)
-    of_values, of_gradients = {}, {}
-    for name, item in found.items():
-        of_values[name] = _relative(item.value_errors, item.exact_values.abs())
-        of_gradients[name] = _relative(item.gradient_errors, item.exact_gradient.abs().amax(-1))
-    return [
-        *_worst(of_values),
-        *_worst(of_gradients),
-        f"{max(item.value_errors.max().item() for item in near):.0e}",
-        f"{max(item.gradient_errors.max().item() for item in near):.0e}",
-    ]
+    cells = []
+    for value_or_gradient in (0, 1):
+        relative = {name: _relative(pair[value_or_gradient]) for name, pair in found.items()}
+        worst = max(relative, key=relative.__getitem__)
+        cells += [f"{relative[worst]:.0e}", worst]
+    for column in zip(*near, strict=True):
+        cells.append(f"{max(comparison.errors.max().item() for comparison in column):.0e}")
+    return cells
 
 
-def _relative(errors: Tensor, sizes: Tensor) -> float:
+def _relative(comparison: Comparison) -> float:
     """The largest error of the tokens where it is relative to something finite and not small."""
+    sizes = comparison.sizes
     sound = (sizes >= SMALL) & sizes.isfinite()
-    return (errors[sound] / sizes[sound]).max().item() if sound.any() else 0.0
-
-
-def _worst(errors: dict[str, float]) -> tuple[str, str]:
-    name = max(errors, key=errors.__getitem__)
-    return f"{errors[name]:.0e}", name
+    return (comparison.errors[sound] / sizes[sound]).max().item() if sound.any() else 0.0
 
 
 if __name__ == "__main__":

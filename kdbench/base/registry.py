@@ -5,20 +5,26 @@ points (kdbench's own among them) and the files given with `--plugin`.
 """
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from kdbench.base.errors import UserError
 
 Item = TypeVar("Item")
+
+_PLUGIN = "kdbench_plugin_"
 
 TEACHER = "teacher"
 INITIAL_STUDENT = "initial student"
@@ -84,6 +90,11 @@ def load_entry_points(group: str) -> None:
                 load_module(f"{package}.{module.name}")
 
 
+def packages_of(group: str) -> list[str]:
+    """The packages and modules that distributions name under it."""
+    return sorted({point.value.partition(":")[0] for point in entry_points(group=group)})
+
+
 def load_module(name: str) -> None:
     """Imports a module by name; a failure becomes a message with file and line."""
     try:
@@ -96,7 +107,9 @@ def load_file(path: Path) -> None:
     """Imports a plugin file."""
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file")
-    name = f"kdbench_plugin_{path.stem}"
+    # Files of one name in two folders are two modules.
+    place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+    name = f"{_PLUGIN}{path.stem}_{place}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path}: not a Python file")
@@ -107,6 +120,12 @@ def load_file(path: Path) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(_import_failure(str(path), error)) from error
+
+
+def plugin_module(stem: str) -> ModuleType | None:
+    """The module of the plugin file of a name without ending that was loaded last."""
+    name = re.compile(re.escape(_PLUGIN + stem) + "_[0-9a-f]{8}")
+    return next((sys.modules[one] for one in reversed(sys.modules) if name.fullmatch(one)), None)
 
 
 def module_folder(point: EntryPoint) -> Path:

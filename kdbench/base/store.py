@@ -28,6 +28,8 @@ _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{6})-(?P<pid>[0-9]+)(?P<old>\.old)?\.tmp"
 )
 _DAY = 24 * 3600
+_MAX_DEPTH = 32
+"""Of the JSON that is read: nothing written here is nearly so deep."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -59,7 +61,13 @@ def _object(text: bytes) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError(f"it holds {type(value).__name__}")
-    return value
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        parts = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [one for part in parts for one in part if isinstance(one, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -163,7 +171,7 @@ def _is_alive(host: str, pid: int, path: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Has the system write a file or a folder to the disk."""
+    """Makes the system write a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -208,17 +216,30 @@ def is_locked(path: Path) -> bool:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:  # one that comes from reading does not name the file
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def cache_dir() -> Path:
-    """Where content-keyed artefacts shared by all runs lie: `KDBENCH_CACHE` or the user's cache."""
-    if override := os.environ.get("KDBENCH_CACHE"):
-        return Path(override)
-    from platformdirs import user_cache_path
+    """Where content-keyed artefacts shared by all runs lie: `KDBENCH_CACHE` or the user's cache.
 
-    return user_cache_path("kdbench")
+    Raises:
+        UserError: it is no folder, or nothing can be written there.
+    """
+    if override := os.environ.get("KDBENCH_CACHE"):
+        folder = Path(override)
+    else:
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("kdbench")
+    found = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
+        why = "cannot be written to" if found.is_dir() else "is a file and no folder"
+        raise UserError(f"the cache {folder}: {found} {why}; KDBENCH_CACHE names another folder")
+    return folder
 
 
 @contextmanager

@@ -4,12 +4,14 @@ PyYAML reads YAML 1.1, in which `010` is 8, `1:30` is 90, `no` is false and `1e-
 two equal keys the last one wins.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
+from pydantic import BaseModel
 
 from kdbench.base.errors import UserError
 
@@ -125,6 +127,20 @@ def read_yaml(text: str, where: str) -> tuple[Any, Lines]:
     lines: dict[tuple[str, ...], str] = {}
     _collect_lines(node, (), where, lines)
     return tree, lines
+
+
+Read = TypeVar("Read", bound=BaseModel)
+
+
+def validated(model: type[Read], tree: Any) -> Read:
+    """A model from what a YAML or JSON file holds.
+
+    JSON in strict mode: a list is a tuple, and no text, `true` or `1.0` is a whole number.
+
+    Raises:
+        pydantic.ValidationError: the content does not fit.
+    """
+    return model.model_validate_json(json.dumps(tree), strict=True)
 
 
 def dump_yaml(tree: Any) -> str:

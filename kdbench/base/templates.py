@@ -14,6 +14,8 @@ from typing import Any
 
 import jinja2
 
+from kdbench.base.plain import printable
+
 ROOMS = Path(__file__).resolve().parents[1]
 
 _TEX = {
@@ -90,12 +92,12 @@ def listed(items: Sequence[str], last: str = "and") -> str:
 
 def cell(text: object) -> str:
     """Text that stays in its cell of a Markdown table."""
-    return " ".join(str(text).split()).replace("|", "\\|")
+    return _one_line(text).replace("|", "\\|")
 
 
-def code(text: str) -> str:
+def code(text: object) -> str:
     """A code span of Markdown that shows the text as it is, on one line and with its backticks."""
-    text = " ".join(text.split())
+    text = _one_line(text)
     runs = re.findall("`+", text)
     fence = "`" * (1 + max(map(len, runs), default=0))
     return f"{fence} {text} {fence}" if runs else f"{fence}{text}{fence}"
@@ -104,7 +106,11 @@ def code(text: str) -> str:
 def markdown(text: str) -> str:
     """Text on one line that Markdown prints as it is: no emphasis, link, code or markup."""
     special = r"[\\`*\[\]<>|&~#]|(?<![^\W_])_|_(?![^\W_])"
-    return re.sub(special, r"\\\g<0>", " ".join(text.split()))
+    return re.sub(special, r"\\\g<0>", _one_line(text))
+
+
+def _one_line(text: object) -> str:
+    return printable(" ".join(str(text).split()))
 
 
 def tex(text: str) -> str:

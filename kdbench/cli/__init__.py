@@ -3,11 +3,14 @@
 import errno
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.base.plain import printable
+from kdbench.cli.echo import echo
 
 COMMANDS = (
     "run",
@@ -46,8 +49,11 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = printable(error.message)
+            raise
         except KeyboardInterrupt:  # click would say "Aborted!" and exit with 1
-            click.echo("Interrupted.", err=True)
+            echo("Interrupted.", err=True)
             sys.exit(130)
 
     def resolve_command(
@@ -69,9 +75,16 @@ def group() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
     try:
-        group(args=arguments, prog_name="kdbench")
+        with warnings.catch_warnings():
+            if not sys.warnoptions:  # what libraries say to programmers is no part of the output
+                warnings.simplefilter("ignore")
+            group(args=arguments, prog_name="kdbench")
     except UserError as error:
         _fail(str(error))
+    except UnicodeEncodeError as error:  # Python's form of bytes in a name of a file
+        if not any("\udc80" <= character <= "\udcff" for character in error.object):
+            raise
+        _fail(f"{error.object[:200]!a}: the name of a file or folder is not UTF-8; rename it")
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -80,5 +93,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str) -> Any:
-    click.echo(f"Error: {message}", err=True)
+    echo(f"Error: {message}", err=True)
     sys.exit(2)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.base.plain import csv_of
+from kdbench.cli.echo import echo
 from kdbench.cli.options import OUT
 
 if TYPE_CHECKING:
@@ -44,30 +46,31 @@ def command(names: tuple[str, ...], out: Path, output: Path | None, force: bool)
 
 
 def show(text: str, frame: "pd.DataFrame", output: Path | None) -> None:
-    """Prints Markdown, laid out where a person watches, and writes it or its figures to a file."""
+    """Prints Markdown, and writes it or its figures to a file."""
     from kdbench.base.store import write_text
 
     if output is not None and output.suffix == ".csv":
-        write_text(output, frame.to_csv(index=False, lineterminator="\n"))
+        write_text(output, csv_of(frame))
     elif output is not None:
         write_text(output, text)
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.markdown import Markdown
-
-        Console().print(Markdown(text))
-    else:
-        click.echo(text, nl=False)
+    show_markdown(text)
     if output is not None:
-        click.echo(f"written to {output}")
+        echo(f"written to {output}")
+
+
+def show_markdown(text: str) -> None:
+    """Prints Markdown, laid out where a person watches."""
+    if not sys.stdout.isatty():
+        echo(text, nl=False)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text))
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Refuses a file that is not to be written.
-
-    Raises:
-        UserError: another suffix, a file that is there, or a folder of that name.
-    """
+    """Refuses a file of another suffix, one that is there, and a folder of that name."""
     if output.suffix not in (".md", ".csv"):
         raise UserError(f"--output {output}: its name has to end in .md or .csv")
     if output.is_dir():

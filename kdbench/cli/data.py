@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench.base.errors import UserError
-from kdbench.cli.options import DATA_DIR, JSON, OUT, SETTINGS
+from kdbench.base.templates import render
+from kdbench.cli.echo import echo
+from kdbench.cli.options import DATA_DIR, JSON, OUT, PLUGIN, SETTINGS, load_plugins
 
 if TYPE_CHECKING:
     from kdbench.config.schema import Split, Template
@@ -23,29 +25,33 @@ def command() -> None:
 @command.command("pull")
 @click.argument("suite")
 @SETTINGS
-def pull(suite: str, settings: tuple[str, ...]) -> None:
+@PLUGIN
+def pull(suite: str, settings: tuple[str, ...], plugins: tuple[Path, ...]) -> None:
     """Fetch or make the files of SUITE (a name or a .yaml file) and show their licences."""
     from kdbench.config.load import load_suite
     from kdbench.data.files import from_hub, locate
     from kdbench.data.records import splits_of
 
     data = load_suite(suite, settings)
+    load_plugins(plugins)
     if not data.data.generator and not from_hub(data.data):
         raise UserError(
             f"suite {data.name}: not all of its files name a dataset on the hub (data.*.hub); "
             "--data-dir FOLDER says where they lie"
         )
-    folder = locate(data, None)
-    click.echo(f"{folder}")
-    for name, split in splits_of(data.data).items():
-        click.echo(f"  {name:<12} {split.path:<24} {_terms(split)}")
+    rows = [(name, split, "") for name, split in splits_of(data.data).items()]
+    text = render("cli/data.txt", folder=locate(data, None), rows=rows, remarks=())
+    echo(text, nl=False)
 
 
 @command.command("check")
 @click.argument("suite")
 @SETTINGS
 @DATA_DIR
-def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
+@PLUGIN
+def check(
+    suite: str, settings: tuple[str, ...], data_dir: Path | None, plugins: tuple[Path, ...]
+) -> None:
     """Say of each file of SUITE whether it is there and the pinned one, and how many rows it has.
 
     Below stands what is allowed and yet moves scores, such as prompts that are trained on too.
@@ -56,18 +62,19 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
     from kdbench.data.records import remarks, splits_of
 
     data = load_suite(suite, settings).data
+    load_plugins(plugins)
     folder = place(data, data_dir)
-    click.echo(f"{folder}")
-    wrong: list[str] = []
-    found: dict[str, list[Record]] = {}
+    local = is_local(data, data_dir)
+    rows, wrong, found = [], [], {}
     for name, split in splits_of(data).items():
-        local = is_local(data, data_dir)
-        rows, state, message = _state(folder, split, name, data.template, local=local)
-        click.echo(f"  {name:<12} {split.path:<24} {state:<34} {_terms(split)}")
-        wrong += [message] if message else []
-        found |= {name: rows} if rows else {}
-    for remark in remarks(found):
-        click.echo(f"Note: {remark}")
+        records, state, message = _state(folder, split, name, data.template, local=local)
+        rows.append((name, split, state))
+        if message:
+            wrong.append(message)
+        if records:
+            found[name] = records
+    text = render("cli/data.txt", folder=folder, rows=rows, remarks=remarks(found))
+    echo(text, nl=False)
     if wrong and not folder.exists() and data_dir is None:
         raise UserError(f"nothing is there yet: kdbench data pull {suite}")
     if wrong:
@@ -79,9 +86,18 @@ def check(suite: str, settings: tuple[str, ...], data_dir: Path | None) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--step", type=int, required=True, help="As train.jsonl counts them, from 1.")
 @DATA_DIR
+@PLUGIN
 @OUT
 @JSON
-def batch(name: str, seed: int, step: int, data_dir: Path | None, out: Path, as_json: bool) -> None:
+def batch(
+    name: str,
+    seed: int,
+    step: int,
+    data_dir: Path | None,
+    plugins: tuple[Path, ...],
+    out: Path,
+    as_json: bool,
+) -> None:
     """Show the batch of one step of RUN, for example one at which a loss spiked (spikes.csv)."""
     from kdbench.data.files import locate
     from kdbench.pipeline.artifacts import Artifacts
@@ -89,13 +105,14 @@ def batch(name: str, seed: int, step: int, data_dir: Path | None, out: Path, as_
     from kdbench.runs.folder import find_run
 
     run = find_run(name, out)
+    load_plugins(plugins)
     suite = run.spec.shared.suite
     sequences = batch_of(run, Artifacts(suite, locate(suite, data_dir)), seed, step)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in sequences], indent=2))
+        echo(json.dumps([dataclasses.asdict(one) for one in sequences], indent=2))
         return
     for one in sequences:
-        click.echo(f"--- row {one.row}\n{one.prompt}\n=> {one.response}")
+        echo(f"--- row {one.row}\n{one.prompt}\n=> {one.response}")
 
 
 def _state(
@@ -116,8 +133,3 @@ def _state(
         return records, f"{rows}, not the pinned file", str(error)
     pin = split.sha256 if local else split.hub_sha256
     return records, f"{rows}, digest {'fits' if pin else 'not pinned'}", ""
-
-
-def _terms(split: "Split") -> str:
-    kept = "" if split.redistribute else ", not to be redistributed"
-    return f"{split.license or 'licence not stated'}{kept}"

@@ -6,13 +6,18 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import click
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
+from kdbench.config.load import installed_suites
 from kdbench.pipeline.plan import backend_version, default_backend
+from kdbench.variants.objective import OBJECTIVES
+from kdbench.variants.variant import load_objectives
 
 TORCH_ADD_ONS = ("torchvision", "torchaudio", "torchcodec")
 """vLLM brings them and kdbench uses none; one built for another torch breaks every model import."""
@@ -26,77 +31,56 @@ class Diagnosis:
     remedy: str | None = None
 
 
-def diagnose() -> list[Diagnosis]:
+def diagnose() -> Iterator[Diagnosis]:
     """Looks at everything a run needs, each import in a process of its own."""
-    return [
-        Diagnosis(f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"),
-        _torch(),
-        *_add_ons(),
-        _imports("transformers", "from transformers import LlamaForCausalLM"),
-        *_backend(),
-        _registry(),
-        _cache(),
-    ]
-
-
-def _torch() -> Diagnosis:
-    code = (
+    yield Diagnosis(f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores")
+    ok, output = _python(
         "import torch; g = torch.cuda.is_available();"
         "print(torch.__version__, 'on', torch.cuda.get_device_name() if g else 'the CPU')"
     )
-    ok, output = _python(code)
     if ok:
-        return Diagnosis(f"torch {output}")
-    return Diagnosis(f"torch cannot be imported: {output}", "make install, or pip install torch")
-
-
-def _add_ons() -> list[Diagnosis]:
-    findings = []
+        yield Diagnosis(f"torch {output}")
+    else:
+        yield Diagnosis(f"torch cannot be imported: {output}", "make install, or pip install torch")
     for name in TORCH_ADD_ONS:
-        version = _version(name)
-        if version is None:
+        if (version := _version(name)) is None:
             continue
         ok, output = _python(f"import {name}")
         remedy = None if ok else f"pip uninstall -y {name}   (kdbench does not use it)"
         state = "" if ok else f" does not fit this torch: {output}"
-        findings.append(Diagnosis(f"{name} {version}{state}", remedy))
-    return findings
-
-
-def _backend() -> list[Diagnosis]:
+        yield Diagnosis(f"{name} {version}{state}", remedy)
+    yield _imports("transformers", "from transformers import LlamaForCausalLM")
     backend = default_backend()
-    chosen = Diagnosis(f"answers are generated with {backend} {backend_version(backend)}")
+    yield Diagnosis(f"answers are generated with {backend} {backend_version(backend)}")
     if backend == "transformers":
         hint = "vLLM is not installed: pip install kdbench[cpu], or kdbench[gpu], is faster"
-        return [chosen, Diagnosis(hint)]
-    check = "import os; os.environ['VLLM_ENABLE_V1_MULTIPROCESSING'] = '0'; import vllm"
-    return [chosen, _imports("vllm", check)]
+        yield Diagnosis(hint)
+    else:
+        check = "import os; os.environ['VLLM_ENABLE_V1_MULTIPROCESSING'] = '0'; import vllm"
+        yield _imports("vllm", check)
+    yield _registry()
+    yield _cache()
 
 
 def _imports(name: str, code: str) -> Diagnosis:
     ok, output = _python(code)
     if ok:
         return Diagnosis(f"{name} {_version(name) or _version(name + '-cpu')} can be imported")
-    return Diagnosis(
-        f"{name} cannot be imported: {output}", f"pip install --force-reinstall {name}"
-    )
+    remedy = f"pip install --force-reinstall {name}"
+    return Diagnosis(f"{name} cannot be imported: {output}", remedy)
 
 
 def _registry() -> Diagnosis:
-    from kdbench.config.load import installed_suites
-    from kdbench.variants.objective import OBJECTIVES
-    from kdbench.variants.variant import load_objectives
-
     try:
         load_objectives()
         suites = ", ".join(installed_suites())
     except UserError as error:
         return Diagnosis("objectives and suites cannot be loaded", str(error))
-    if not list(OBJECTIVES):
+    if not OBJECTIVES:
         return Diagnosis(
             "no objective is registered", "pip install kdbench again: its entry points"
         )
-    return Diagnosis(f"{len(list(OBJECTIVES))} objectives; suites: {suites}")
+    return Diagnosis(f"{len(OBJECTIVES)} objectives; suites: {suites}")
 
 
 def _cache() -> Diagnosis:
@@ -131,11 +115,11 @@ def _python(code: str) -> tuple[bool, str]:
 @click.command("doctor")
 def command() -> None:
     """Say what is installed, which backend and device will be used, and what is wrong."""
-    findings = diagnose()
-    for finding in findings:
-        mark = "ok   " if finding.remedy is None else "WRONG"
-        click.echo(f"{mark} {finding.what}")
+    is_well = True
+    for finding in diagnose():
+        echo(f"{'ok   ' if finding.remedy is None else 'WRONG'} {finding.what}")
         if finding.remedy is not None:
-            click.echo(f"      {finding.remedy}")
-    if any(finding.remedy is not None for finding in findings):
+            is_well = False
+            echo(f"      {finding.remedy}")
+    if not is_well:
         sys.exit(1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from kdbench.cli.echo import echo
 from kdbench.cli.options import OUT
 
 
@@ -38,11 +39,11 @@ def command(name: str, out: Path, kind: Any, output: Path | None, **flags: bool)
     from kdbench.report.export import export
 
     done = export(run, kind, output, **flags)
-    click.echo(f"exported to {done.path}: {', '.join(f'{n} {k}' for k, n in done.rows.items())}")
+    echo(f"exported to {done.path}: {', '.join(f'{n} {k}' for k, n in done.rows.items())}")
     if done.open_trials:
-        click.echo(f"{done.open_trials} trials are not finished: no scores or answers of theirs")
+        echo(f"{done.open_trials} trials are not finished: no scores or answers of theirs")
     if done.withheld:
-        click.echo(
+        echo(
             f"left out: prompts and references of {', '.join(done.withheld)}, which the suite "
             "marks redistribute: false (--include-withheld writes them, for your own use)"
         )

@@ -2,15 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.base.templates import render
+from kdbench.cli.compare import show_markdown
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, PLUGIN
-
-if TYPE_CHECKING:
-    from kdbench.authoring.catalogue import Facts
 
 
 @click.command("objectives")
@@ -39,11 +38,11 @@ def command(name: str | None, plot: Path | None, plugins: tuple[Path, ...], as_j
     if plot is not None:
         _draw(name, plot)
     if as_json:
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        echo(json.dumps(told, indent=2, ensure_ascii=False))
     elif isinstance(told, list):
-        _print_table(told)
+        show_markdown(render("cli/objectives.md", items=told))
     else:
-        click.echo(page(told), nl=False)
+        echo(page(told), nl=False)
 
 
 def _draw(name: str | None, path: Path) -> None:
@@ -56,18 +55,4 @@ def _draw(name: str | None, path: Path) -> None:
     from kdbench.authoring.pictures import picture
 
     path.write_bytes(picture(pictured(name), suffix))
-    click.echo(f"picture: {path}", err=True)
-
-
-def _print_table(items: "list[Facts]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("name", "kind", "parameters", "source"):
-        table.add_column(column, overflow="fold")
-    for item in items:
-        parameters = (f"{p['name']}={p['default']} in {p['range']}" for p in item["parameters"])
-        written = item.get("expression") or "\n".join(parameters)
-        table.add_row(item["name"], item["kind"], written, item["source"])
-    Console(highlight=False, markup=False).print(table)
+    echo(f"picture: {path}", err=True)

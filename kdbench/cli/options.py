@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from kdbench.pipeline.plan import Request
 
 Command = Callable[..., Any]
 
@@ -41,6 +38,11 @@ COMPILE = click.option(
     default=None,
     help="torch.compile the per-token objective.  [default: on a GPU]",
 )
+MIX_CODE = click.option(
+    "--mix-code",
+    is_flag=True,
+    help="Add to trials that other code of kdbench made; the table says so.",
+)
 DATA_DIR = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -51,7 +53,7 @@ PLUGIN = click.option(
     "plugins",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A Python file that registers objectives; may be repeated.",
+    help="A Python file that registers objectives or makes a suite's records; may be repeated.",
 )
 
 
@@ -59,68 +61,74 @@ def read_budget(context: click.Context, parameter: click.Parameter, value: str) 
     """The number of candidates; None for `fixed`."""
     if value == "fixed":
         return None
-    if not value.isdecimal() or int(value) < 2:
-        raise click.BadParameter(f"'{value}' is neither fixed nor a number of candidates from 2")
+    if not value.isdecimal() or len(value) > 18 or int(value) < 2:
+        raise click.BadParameter(
+            f"'{value[:20]}' is neither fixed nor a number of candidates from 2"
+        )
     return int(value)
 
 
-def request_options(command: Command) -> Command:
-    """Everything that says what to run."""
-    options = [
-        SUITE,
-        click.option(
-            "--objectives",
-            default="all",
-            show_default=True,
-            help="all, core, names, globs, variants: sft,amid*,jsd[beta=0.9].",
-        ),
-        SEEDS,
-        click.option(
-            "--init-seeds",
-            type=int,
-            default=1,
-            show_default=True,
-            help="Initial students, each trained with every training seed.",
-        ),
-        click.option(
-            "--tuning",
-            metavar="fixed|K",
-            callback=read_budget,
-            default="fixed",
-            show_default=True,
-            help="fixed, or the number of candidates of every objective, chosen on dev.",
-        ),
-        click.option(
-            "--tuning-seeds",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Trainings of every candidate.",
-        ),
-        click.option(
-            "--lr-sensitivity",
-            is_flag=True,
-            help="Also run every variant at half and at twice its learning rate.",
-        ),
-        click.option("--name", help="Name of the run.  [default: the suite's]"),
-    ]
-    return _with(options, execution_options(command))
+def _options(*options: Command) -> Callable[[Command], Command]:
+    """One decorator for several, in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def execution_options(command: Command) -> Command:
-    """Where a run lies, what it changes in the suite, and how it is executed."""
-    options = [OUT, SETTINGS, JOBS, MICRO_BATCH, BACKEND, COMPILE, DATA_DIR, PLUGIN]
-    return _with(options, command)
+execution_options = _options(
+    OUT, SETTINGS, JOBS, MICRO_BATCH, BACKEND, COMPILE, MIX_CODE, DATA_DIR, PLUGIN
+)
+"""Where a run lies, what it changes in the suite, and how it is executed."""
+
+request_options = _options(
+    SUITE,
+    click.option(
+        "--objectives",
+        default="all",
+        show_default=True,
+        help="all, core, names, globs, variants: sft,amid*,jsd[beta=0.9].",
+    ),
+    SEEDS,
+    click.option(
+        "--init-seeds",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Initial students, each trained with every training seed.",
+    ),
+    click.option(
+        "--tuning",
+        metavar="fixed|K",
+        callback=read_budget,
+        default="fixed",
+        show_default=True,
+        help="fixed, or the number of candidates of every objective, chosen on dev.",
+    ),
+    click.option(
+        "--tuning-seeds",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Trainings of every candidate.",
+    ),
+    click.option(
+        "--lr-sensitivity",
+        is_flag=True,
+        help="Also run every variant at half and at twice its learning rate.",
+    ),
+    click.option("--name", help="Name of the run.  [default: the suite's]"),
+    execution_options,
+)
+"""Everything that says what to run."""
 
 
-def to_request(**given: Any) -> "Request":
-    """The request that the flags of `request_options` describe."""
-    from kdbench.pipeline.plan import Request
+def load_plugins(plugins: Sequence[Path]) -> None:
+    """Imports the files given with `--plugin`."""
+    from kdbench.variants.select import load_plugin
 
-    return Request(**given)
-
-
-def _with(options: Sequence[Command], command: Command) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+    for path in plugins:
+        load_plugin(path.resolve())

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.base.templates import render
-from kdbench.cli.options import JSON, request_options, to_request
+from kdbench.cli.echo import echo
+from kdbench.cli.options import JSON, load_plugins, request_options
 
 if TYPE_CHECKING:
     from kdbench.pipeline.plan import Plan, Request
@@ -22,7 +23,9 @@ def command(as_json: bool, **given: Any) -> None:
 
     Models on the hub are not downloaded: until they are, memory and operations are all it says.
     """
-    show_request(to_request(**given), as_json=as_json)
+    from kdbench.pipeline.plan import Request
+
+    show_request(Request(**given), as_json=as_json)
 
 
 def show_request(request: "Request", *, as_json: bool = False) -> None:
@@ -33,6 +36,7 @@ def show_request(request: "Request", *, as_json: bool = False) -> None:
     from kdbench.pipeline.plan import make_plan
 
     suite = load_suite(request.suite, request.settings)
+    load_plugins(request.plugins)
     models = (suite.teacher, suite.student)
     away = [model.hub for model in models if not at_hand(model)]
     if away and all(model.shape or at_hand(model) for model in models):
@@ -42,13 +46,7 @@ def show_request(request: "Request", *, as_json: bool = False) -> None:
 
 
 def show(plan: "Plan", *, as_json: bool, accepted: "Collection[Trial]" = ()) -> None:
-    """Prints the cost of a plan, and first that of the candidates it has to choose from.
-
-    Args:
-        plan: what is to run.
-        as_json: print JSON.
-        accepted: trials that a board has already.
-    """
+    """Prints the cost of a plan but for accepted trials, and first that of its candidates."""
     from kdbench.pipeline.estimate import cost
 
     figures = cost(plan, accepted)
@@ -64,4 +62,4 @@ def _print(figures: dict[str, Any], template: str, *, as_json: bool, **more: Any
     text = json.dumps(figures, indent=2) + "\n"
     if not as_json:
         text = render(f"cli/{template}", it=figures, **more)
-    click.echo(text, nl=False)
+    echo(text, nl=False)

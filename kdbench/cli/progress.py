@@ -1,14 +1,15 @@
 """Progress of a run: bars on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
+from kdbench.base.plain import printable
+from kdbench.cli.echo import echo
 from kdbench.launch.local import Failure, Task
 from kdbench.pipeline.trial import Trial
 from kdbench.runs.folder import Run
@@ -18,10 +19,19 @@ LINE_SECONDS = 15.0
 
 
 def print_failures(failures: Sequence[Failure]) -> None:
-    """One line on stderr for each task that failed."""
+    """One line on stderr for each task that failed; of a trial, with where its traceback lies."""
     for failure in failures:
-        message = f"{failure.task.name}: {type(failure.error).__name__}: {failure.error}"
-        click.echo(f"Failed: {message}{_traceback_of(failure.task)}", err=True)
+        trace = "" if failure.is_mendable else _traceback_of(failure.task)
+        echo(f"Failed: {failure.task.name}: {failure.reason}{trace}", err=True)
+
+
+def end_with(failures: Sequence[Failure]) -> None:
+    """Ends the command where anything failed: with 2 if the user can mend all of it, else 1."""
+    if failures:
+        count = "1 task" if len(failures) == 1 else f"{len(failures)} tasks"
+        text = f"{count} failed (see above); what is done stays done, the same command goes on"
+        echo(f"Error: {text}", err=True)
+        sys.exit(2 if all(failure.is_mendable for failure in failures) else 1)
 
 
 def _traceback_of(task: Task) -> str:
@@ -61,19 +71,9 @@ class Progress:
             self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
-
-    @property
-    def worked(self) -> bool:
-        """Whether there was anything to do."""
-        return self._tasks > 0
 
     def begin(self, tasks: int) -> None:
         """The number of tasks of the run is known."""
@@ -82,7 +82,7 @@ class Progress:
         if self._bars is not None:
             self._rows[""] = self._bars.add_task("run", total=tasks)
         elif tasks == 0:
-            click.echo("nothing to do: all trials are done")
+            echo("nothing to do: all trials are done")
 
     def event(self, name: str, row: Mapping[str, float]) -> None:
         """A training reports a step."""
@@ -99,7 +99,7 @@ class Progress:
             self._bars.update(self._rows[name], description=text, completed=int(row["step"]))
         elif now - self._printed.get(name, began) > LINE_SECONDS:
             self._printed[name] = now
-            click.echo(f"  {text}, step {row['step']:.0f}/{row['steps']:.0f}")
+            echo(f"  {text}, step {row['step']:.0f}/{row['steps']:.0f}")
 
     def done(self, task: Task, seconds: float) -> None:
         """A task ended well."""
@@ -111,13 +111,13 @@ class Progress:
         else:
             elapsed = time.monotonic() - self._begun
             done = f"{self._done}/{self._tasks} {task.name} ({seconds:.1f} s)"
-            click.echo(f"[{elapsed:6.1f} s] {done}")
+            echo(f"[{elapsed:6.1f} s] {done}")
         self._on_done(task)
 
     def say(self, text: str, *, warning: bool = False) -> None:
         """A line that stays; a warning goes to stderr where there are no bars."""
-        text = f"WARNING: {text}" if warning else text
+        text = printable(f"WARNING: {text}" if warning else text)
         if self._bars is not None:
             self._bars.console.print(text, style="bold red" if warning else None, markup=False)
         else:
-            click.echo(text, err=warning)
+            echo(text, err=warning)

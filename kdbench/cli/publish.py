@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 from kdbench.cli.options import OUT
 from kdbench.launch.local import Task
 from kdbench.runs.folder import Run
@@ -38,12 +39,12 @@ def command(name: str, out: Path, trials: bool) -> None:
 
         if trials:
             raise UserError(f"--trials: {name} is a study, whose board holds tables alone")
-        click.echo(f"published to {publish_study(study, boards)}")
+        echo(f"published to {publish_study(study, boards)}")
         return
     from kdbench.report.publish import publish_latest
     from kdbench.runs.folder import find_run
 
-    click.echo(publish_latest(find_run(name, out), boards, trials=trials))
+    echo(publish_latest(find_run(name, out), boards, trials=trials))
 
 
 class Publisher:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from kdbench.cli.echo import echo
 from kdbench.cli.options import OUT
 from kdbench.runs.folder import Run, find_run
 
@@ -32,21 +33,22 @@ def command(name: str, out: Path, samples: int | None) -> None:
     show_report(find_run(name, out), rebuild=True, samples=samples)
 
 
-def show_report(run: Run, *, rebuild: bool, samples: int | None = None) -> None:
-    """Prints a run's table, after writing its report anew or where there is none yet."""
+def show_report(run: Run, *, rebuild: bool = False, samples: int | None = None) -> None:
+    """Prints a run's table, after writing its report where that is asked for or due."""
     from rich.console import Console
 
     from kdbench.report.publish import reporting
     from kdbench.report.render import to_console
+    from kdbench.report.stamp import is_current
     from kdbench.report.table import build_board
     from kdbench.report.write import write_report
 
     with reporting(run):
-        if rebuild or not (run.path / "leaderboard.csv").exists():
+        if rebuild or not is_current(run):
             write_report(run, samples)
     console = Console() if sys.stdout.isatty() else Console(width=150)
     console.print(to_console(build_board(run), run.path.name))
-    click.echo(
+    echo(
         f"tables and plots: {run.path}/leaderboard.html (with curves and samples), "
         "leaderboard.{md,csv,tex}, cost.csv, plots/"
     )

@@ -1,18 +1,19 @@
 """`kdbench reproduce`: a published table, the runs it needs, and what they say of it."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kdbench.base.errors import UserError
-from kdbench.cli.options import SEEDS, execution_options, to_request
+from kdbench.base.templates import render
+from kdbench.cli.echo import echo
+from kdbench.cli.options import SEEDS, execution_options
 
 if TYPE_CHECKING:
-    from kdbench.compare.published import Published, PublishedTable
-    from kdbench.compare.reproduction import Reproduction
-    from kdbench.pipeline.plan import Plan, Request
+    from kdbench.compare.published import PublishedTable
+    from kdbench.pipeline.plan import Request
+    from kdbench.runs.folder import Run
 
 TINY_SUITE = "instruct"
 
@@ -53,16 +54,21 @@ def command(
     The same command again goes on where it stopped. A comparison needs several training seeds: the
     published figures are of one training each, so the spread has to come from ours.
     """
-    from kdbench.cli.compare import check_output
-    from kdbench.compare.published import load_published
-    from kdbench.compare.reproduction import reproduce
+    from kdbench.cli.compare import check_output, show
+    from kdbench.cli.plan import show_request
+    from kdbench.cli.progress import end_with, print_failures
+    from kdbench.cli.study import run_and_report
+    from kdbench.compare.published import CONFIDENCE, load_published
+    from kdbench.compare.reproduction import reproduce, to_markdown
+    from kdbench.config.load import installed_suites
     from kdbench.pipeline.plan import make_plan
     from kdbench.runs.folder import find_run
     from kdbench.variants.select import load_plugin
 
     published = load_published()
     if listing:
-        _list(published)
+        facts = {"confidence": CONFIDENCE, "installed": installed_suites()}
+        echo(render("cli/published.txt", tables=published.tables, **facts), nl=False)
         return
     if table is None:
         raise UserError("name a table, or list them: kdbench reproduce --list")
@@ -71,33 +77,31 @@ def command(
         check_output(output, force)
     for path in given["plugins"]:
         load_plugin(path.resolve())
+    failures = []
     if finished is not None:
         _check_flags(dry_run, given)
         run = find_run(finished, given["out"])
-        suite = _suite_of(run.path, chosen, tiny)
-        _show(reproduce(published, chosen, {suite: run}, tiny=tiny), output)
-        return
-    requests = _requests(chosen, tiny, given)
-    if dry_run:
-        from kdbench.cli.plan import show_request
-
-        for request in requests.values():
-            show_request(request)
-        return
-    plans = {suite: make_plan(request) for suite, request in requests.items()}
-    failed = _run(plans)
-    runs = {suite: plan.run for suite, plan in plans.items()}
-    _show(reproduce(published, chosen, runs, tiny=tiny), output)
-    if failed:
-        sys.exit(1)
+        runs = {_suite_of(run, chosen, tiny): run}
+    else:
+        requests = _requests(chosen, tiny, given)
+        if dry_run:
+            for request in requests.values():
+                show_request(request)
+            return
+        plans = {suite: make_plan(request) for suite, request in requests.items()}
+        runs = {suite: plan.run for suite, plan in plans.items()}
+        for suite, plan in plans.items():
+            seeds = f"{plan.seeds} seeds in {plan.run.path}"
+            echo(f"{suite}: {len(plan.variants)} variants, {seeds}")
+            failures += run_and_report(plan)
+        print_failures(failures)
+    found = reproduce(published, chosen, runs, tiny=tiny)
+    show(to_markdown(found), found.frame(), output)
+    end_with(failures)
 
 
 def _check_flags(dry_run: bool, given: dict[str, Any]) -> None:
-    """Refuses flags that say what to run, where nothing is run.
-
-    Raises:
-        UserError: naming the flag.
-    """
+    """Refuses flags that say what to run, where nothing is run."""
     asked = {"--dry-run": dry_run, "--seeds": given["seeds"] is not None}
     asked |= {"--set": given["settings"] != (), "--name": given["name"] is not None}
     if flags := [name for name, present in asked.items() if present]:
@@ -107,38 +111,12 @@ def _check_flags(dry_run: bool, given: dict[str, Any]) -> None:
         )
 
 
-def _list(published: "Published") -> None:
-    from kdbench.compare.published import CONFIDENCE
-    from kdbench.config.load import installed_suites
-
-    known = installed_suites()
-    for table in published.tables:
-        lacking = [name for name, row in table.rows.items() if row.variant is None]
-        rows = f"rows: {len(table.rows)}" + (f", {len(lacking)} lacking here" if lacking else "")
-        suites = [s if s in known else f"{s} (not installed)" for s in table.suites]
-        arxiv = f"arXiv:{table.paper.arxiv}" if table.paper.arxiv else table.paper.title
-        click.echo(f"{table.id:22} {arxiv}; {table.source}")
-        click.echo(
-            f"{'':22} {rows}; columns: {', '.join(table.columns)}; suites: {', '.join(suites)}"
-        )
-        click.echo(
-            f"{'':22} confidence {table.confidence} ({CONFIDENCE[table.confidence]}); "
-            f"sd: {table.std or 'none published'}"
-        )
-
-
-def _suite_of(folder: Path, table: "PublishedTable", tiny: bool) -> str:
-    """The suite of a finished run.
-
-    Raises:
-        UserError: its figures cannot be compared with the table's.
-    """
-    from kdbench.runs.folder import Run
-
-    suite = Run(folder).spec.shared.suite.name
+def _suite_of(run: "Run", table: "PublishedTable", tiny: bool) -> str:
+    """The suite of a finished run; a UserError where its figures say nothing of the table's."""
+    suite = run.spec.shared.suite.name
     if not tiny and suite not in table.suites:
         raise UserError(
-            f"{folder}: a run of the suite {suite}, and {table.id} is about "
+            f"{run.path}: a run of the suite {suite}, and {table.id} is about "
             f"{', '.join(table.suites)}: its figures cannot be compared. --scale tiny compares "
             "the order of the rows alone"
         )
@@ -146,14 +124,11 @@ def _suite_of(folder: Path, table: "PublishedTable", tiny: bool) -> str:
 
 
 def _requests(table: "PublishedTable", tiny: bool, given: dict[str, Any]) -> "dict[str, Request]":
-    """What to run, suite by suite.
-
-    Raises:
-        UserError: a suite is not installed, or has no row that kdbench can run.
-    """
+    """What to run, suite by suite; a UserError where a suite is missing or has no row to run."""
     from kdbench.base.registry import REFERENCES
     from kdbench.compare.reproduction import variants_of
     from kdbench.config.load import installed_suites
+    from kdbench.pipeline.plan import Request
 
     suites = [TINY_SUITE] if tiny else table.suites
     if absent := [suite for suite in suites if suite not in installed_suites()]:
@@ -166,31 +141,11 @@ def _requests(table: "PublishedTable", tiny: bool, given: dict[str, Any]) -> "di
     for suite in suites:
         names, lacking = variants_of(table, None if tiny else suite)
         for row, reason in lacking.items():
-            click.echo(f"left out: {row}: {reason}")
+            echo(f"left out: {row}: {reason}")
         variants = dict.fromkeys(v for v in names.values() if v not in REFERENCES)
         if not variants:
             raise UserError(f"{table.id}: no row on {suite} that kdbench can run")
         own = f"{name}-{suite}" if len(suites) > 1 else name
         asked = {**given, "name": own, "suite": suite, "objectives": ",".join(variants)}
-        requests[suite] = to_request(**asked)
+        requests[suite] = Request(**asked)
     return requests
-
-
-def _run(plans: "dict[str, Plan]") -> bool:
-    """Runs the plans, and says whether anything failed."""
-    from kdbench.cli.progress import print_failures
-    from kdbench.cli.study import run_and_report
-
-    failures = []
-    for suite, plan in plans.items():
-        click.echo(f"{suite}: {len(plan.variants)} variants, {plan.seeds} seeds in {plan.run.path}")
-        failures += run_and_report(plan)
-    print_failures(failures)
-    return failures != []
-
-
-def _show(found: "Reproduction", output: Path | None) -> None:
-    from kdbench.cli.compare import show
-    from kdbench.compare.reproduction import to_markdown
-
-    show(to_markdown(found), found.frame(), output)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.cli.options import request_options, to_request
+from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
+from kdbench.cli.options import request_options
 
 if TYPE_CHECKING:
-    from kdbench.cli.progress import Progress
     from kdbench.launch.local import Failure
     from kdbench.pipeline.plan import Plan
 
@@ -50,13 +51,15 @@ def command(
 
     if not dry_run:
         click.get_current_context().with_resource(early_worker())
+    from kdbench.cli.progress import end_with, print_failures
     from kdbench.pipeline.accept import find_board, judge, tell
-    from kdbench.pipeline.plan import make_plan
+    from kdbench.pipeline.plan import Request, make_plan
+    from kdbench.report.private import check_suite
     from kdbench.report.publish import check_nothing_is_lost, publish_latest
     from kdbench.track import check_trackers
 
     chosen = check_trackers(trackers)
-    plan = make_plan(to_request(**given))
+    plan = make_plan(Request(**given))
     folder = None if board is None else find_board(board, given["out"])
     offer = None if folder is None else judge(plan, folder)
     if dry_run:
@@ -65,39 +68,52 @@ def command(
         accepted = [] if offer is None else [trial for trial, _ in offer.fitting]
         show(plan, as_json=False, accepted=accepted)
         for line in [] if offer is None else tell(offer):
-            click.echo(f"  {line}")
+            echo(f"  {line}")
         return
     boards = given["out"] / "boards" if publishing else None
+    if publishing:
+        check_suite(plan.shared.suite)  # and not after days of training
     if boards is not None and (folder is None or plan.tuning is None):
         # With --accept, what the board has and the command asks for; tuning has yet to choose.
         coming = [] if folder is None else [trial.files(plan.run) for trial in plan.trials]
         target = boards / plan.shared.suite.name
         check_nothing_is_lost(plan.run, target, plan.shared, trials=True, coming=coming)
+    untuned: list[Failure] = []
     if plan.tuning is not None:
-        plan = _tuned(plan)
-    progress, failures = _run(plan, chosen, folder, boards)
+        plan, untuned = _tuned(plan)
+    failures = _run(plan, chosen, folder, boards)
     end_early_worker()  # there was nothing to run
+    print_failures(failures)
     if any(trial.files(plan.run).done is not None for trial in plan.trials):
         from kdbench.cli.report import show_report
 
-        show_report(plan.run, rebuild=progress.worked or failures != [] or folder is not None)
+        show_report(plan.run)
         if boards is not None:
-            click.echo(publish_latest(plan.run, boards, trials=True))
-    _report_failures(failures)
+            echo(publish_latest(plan.run, boards, trials=True))
+    end_with([*untuned, *failures])
 
 
-def _tuned(plan: "Plan") -> "Plan":
-    """The plan with what dev chose, after the candidates that are not done yet have run."""
+def _tuned(plan: "Plan") -> "tuple[Plan, list[Failure]]":
+    """The plan with what dev chose, after the candidates that are not done yet have run.
+
+    Objectives of which a candidate failed are left out; the failures are returned too.
+    """
+    from kdbench.cli.progress import end_with, print_failures
     from kdbench.pipeline.plan import write_spec
     from kdbench.pipeline.tuned_plan import chosen_plan, nested_plan
 
     write_spec(replace(plan, variants=[]))  # a command without --tuning is refused from here on
     nested = nested_plan(plan)
-    click.echo(f"tuning: {len(nested.variants)} candidates in {nested.run.path}")
-    _report_failures(_run(nested, ())[1])
-    plan = chosen_plan(plan)
-    click.echo(f"tuned on dev: {', '.join(variant.name for variant in plan.variants)}")
-    return plan
+    echo(f"tuning: {len(nested.variants)} candidates in {nested.run.path}")
+    failures = _run(nested, ())
+    print_failures(failures)
+    try:
+        plan = chosen_plan(plan)
+    except UserError:
+        end_with(failures)
+        raise
+    echo(f"tuned on dev: {', '.join(variant.name for variant in plan.variants)}")
+    return plan, failures
 
 
 def _run(
@@ -105,7 +121,7 @@ def _run(
     trackers: Sequence[str],
     board: Path | None = None,
     boards: Path | None = None,
-) -> "tuple[Progress, list[Failure]]":
+) -> "list[Failure]":
     from kdbench.cli.progress import Progress
     from kdbench.cli.publish import Publisher
     from kdbench.pipeline.run import run
@@ -117,18 +133,10 @@ def _run(
         with Progress(child.begin, publisher.after) as progress:
             failures = run(plan, progress, board)
     except KeyboardInterrupt:
-        click.echo("Interrupted; the same command goes on from here.", err=True)
+        echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
-    return progress, failures
-
-
-def _report_failures(failures: "list[Failure]") -> None:
-    from kdbench.cli.progress import print_failures
-
-    print_failures(failures)
-    if failures:
-        sys.exit(1)
+    return failures
 
 
 def _warn(text: str) -> None:
-    click.echo(f"Warning: {text}", err=True)
+    echo(f"Warning: {text}", err=True)

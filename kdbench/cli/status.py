@@ -1,12 +1,15 @@
 """`kdbench status`: how far a run is."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kdbench.base.store import is_locked, read_json, read_jsonl
+from kdbench.base.templates import render
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON, OUT
 from kdbench.runs.folder import Run, TrialFiles, find_run
 
@@ -23,19 +26,13 @@ def command(name: str, out: Path, as_json: bool) -> None:
     run = find_run(name, out)
     rows = [describe(trial) for trial in run.trials()]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
-    width = max((len(row["variant"]) for row in rows), default=0)
-    several = any(row["init_seed"] for row in rows)
-    for row in rows:
-        click.echo(
-            f"{row['variant']:{width}}  seed {row['seed']}{_student(row, several)}  "
-            f"{row['state']:8} {row['detail']}"
-        )
-    click.echo(_summary(run, rows))
-    candidates = Run(run.path / "tuning")
-    if candidates.path.is_dir():
-        click.echo(_summary(candidates, [describe(trial) for trial in candidates.trials()]))
+    counts = {run.path: Counter(row["state"] for row in rows)}
+    tuning = Run(run.path / "tuning")
+    if tuning.path.is_dir():
+        counts[tuning.path] = Counter(describe(trial)["state"] for trial in tuning.trials())
+    echo(render("cli/status.txt", rows=rows, counts=counts), nl=False)
 
 
 def describe(trial: TrialFiles) -> dict[str, Any]:
@@ -57,16 +54,6 @@ def describe(trial: TrialFiles) -> dict[str, Any]:
         "state": state,
         "detail": detail,
     }
-
-
-def _summary(run: Run, rows: list[dict[str, Any]]) -> str:
-    states = [row["state"] for row in rows]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{run.path}: {len(rows)} trials: {counts or 'none'}"
-
-
-def _student(row: dict[str, Any], several: bool) -> str:
-    return f" initial student {row['init_seed']}" if several else ""
 
 
 def _progress(trial: TrialFiles) -> str:

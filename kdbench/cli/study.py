@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.cli.options import SEEDS, SUITE, execution_options, to_request
+from kdbench.cli.echo import echo
+from kdbench.cli.options import SEEDS, SUITE, execution_options
 
 if TYPE_CHECKING:
     from kdbench.launch.local import Failure
@@ -56,7 +57,8 @@ def command(
     The same command again goes on where it stopped. `kdbench report` and `kdbench publish` take the
     name of a study too.
     """
-    from kdbench.cli.progress import print_failures
+    from kdbench.cli.progress import end_with, print_failures
+    from kdbench.pipeline.plan import Request
     from kdbench.study.design import write_design
     from kdbench.study.expand import Question, make_design, make_plans
     from kdbench.variants.select import load_plugin
@@ -66,9 +68,9 @@ def command(
     suite = given["suite"]
     question = Question(parameter, suite, objective, values, by, against, students)
     design, variants = make_design(question)
-    plans = make_plans(design, variants, to_request(**given))
+    plans = make_plans(design, variants, Request(**given))
     for text in design.left_out:
-        click.echo(f"left out: {text}")
+        echo(f"left out: {text}")
     if dry_run:
         from kdbench.cli.plan import show
 
@@ -79,12 +81,11 @@ def command(
     write_design(folder, design)
     failures = []
     for student, plan in plans.items():
-        click.echo(f"student {student}:")
+        echo(f"student {student}:")
         failures += run_and_report(plan)
     print_failures(failures)
     show_study(folder)
-    if failures:
-        sys.exit(1)
+    end_with(failures)
 
 
 def show_study(folder: Path) -> None:
@@ -93,8 +94,8 @@ def show_study(folder: Path) -> None:
 
     study, answers = write_study(folder)
     for line in short_answers(study, answers):
-        click.echo(line)
-    click.echo(f"answers, tables and plots: {folder}/study.md, {{study,answers,best}}.csv, plots/")
+        echo(line)
+    echo(f"answers, tables and plots: {folder}/study.md, {{study,answers,best}}.csv, plots/")
 
 
 def run_and_report(plan: "Plan") -> "list[Failure]":
@@ -102,16 +103,18 @@ def run_and_report(plan: "Plan") -> "list[Failure]":
     from kdbench.cli.progress import Progress
     from kdbench.pipeline.run import run
     from kdbench.report.publish import reporting
+    from kdbench.report.stamp import is_current
     from kdbench.report.write import write_report
 
     try:
         with Progress() as progress:
             failures = run(plan, progress)
     except KeyboardInterrupt:
-        click.echo("Interrupted; the same command goes on from here.", err=True)
+        echo("Interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     finished = any(trial.files(plan.run).done is not None for trial in plan.trials)
-    if finished and (progress.worked or not (plan.run.path / "leaderboard.csv").exists()):
+    if finished:
         with reporting(plan.run):
-            write_report(plan.run)
+            if not is_current(plan.run):
+                write_report(plan.run)
     return failures

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from kdbench.cli.echo import echo
 from kdbench.cli.options import JSON
 
 
@@ -18,9 +19,7 @@ def command(as_json: bool) -> None:
         suite = load_suite(str(path))
         rows.append({"name": name, "sets": list(suite.data.evaluation), "what": suite.description})
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        click.echo(
-            f"{row['name']}: {', '.join(row['sets'])}\n  {' '.join(str(row['what']).split())}"
-        )
+        echo(f"{row['name']}: {', '.join(row['sets'])}\n  {' '.join(str(row['what']).split())}")

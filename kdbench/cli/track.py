@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from kdbench.base.errors import UserError
+from kdbench.cli.echo import echo
 from kdbench.cli.options import OUT
 
 SECONDS = 2.0
@@ -47,14 +48,14 @@ def command(name: str, out: Path, trackers: Sequence[str], follow: bool) -> None
     busy = f"{run.path}: another command is sending this run to trackers"
     quiet = redirect_stdout(io.StringIO())  # trackio announces every run
     with locked(run.path / ".track.lock", None if follow else busy), quiet:
-        follower = Follower(run, chosen, lambda text: click.echo(f"Warning: {text}", err=True))
+        follower = Follower(run, chosen, lambda text: echo(f"Warning: {text}", err=True))
         with suppress(KeyboardInterrupt):
             while follow and follower.alive and not _input_ended(SECONDS):
                 follower.poll()
         follower.poll()
         follower.close()
     if follower.alive:
-        click.echo(f"{run.path}: all there is has been sent to {', '.join(follower.alive)}")
+        echo(f"{run.path}: all there is has been sent to {', '.join(follower.alive)}")
     if len(follower.alive) < len(chosen):
         sys.exit(1)
 

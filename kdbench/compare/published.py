@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.registry import REFERENCES, unknown
-from kdbench.base.strict_yaml import read_yaml_file
-from kdbench.config.schema import Fields, validated
+from kdbench.base.strict_yaml import read_yaml_file, validated
+from kdbench.config.schema import Fields
 from kdbench.report.table import AVERAGE
 
 FILE = Path(__file__).with_name("published.yaml")

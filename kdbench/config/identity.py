@@ -79,6 +79,18 @@ class RunSpec(_Stored):
         )
 
 
+class Harness(_Stored):
+    """The kdbench that ran a trial."""
+
+    version: str
+    commit: str | None
+    """None where it does not run from a checkout."""
+    dirty: bool | None
+    """Whether committed files had been changed."""
+    rooms: str
+    """Digest of the rooms that move numbers, see `kdbench.base.code`."""
+
+
 class TrialSpec(_Stored):
     """spec.json: what identifies a trial within its run."""
 
@@ -98,6 +110,13 @@ class TrialSpec(_Stored):
     reference: bool
     code: str | None
     """Digest of the objective's code; None for a reference."""
+    harness: Harness
+    """Provenance: not part of what the trial is, but one run has one digest of the rooms."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same for the trial to be taken as done."""
+        return self.model_dump(mode="json", exclude={"harness"})
 
     @property
     def parameters(self) -> dict[str, Any]:

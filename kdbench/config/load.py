@@ -8,10 +8,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
+from kdbench.base.paths import inside
 from kdbench.base.registry import module_folder, unknown
-from kdbench.base.strict_yaml import Lines, read_yaml, read_yaml_file
+from kdbench.base.strict_yaml import Lines, read_yaml, read_yaml_file, validated
 from kdbench.config.identity import canonical
-from kdbench.config.schema import DEV, Suite, validated
+from kdbench.config.schema import DEV, Suite
+
+SUITES = "kdbench.suites"
+"""The entry points of packages of suites, and of functions that make records."""
 
 
 def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
@@ -45,7 +49,7 @@ def load_suite(name_or_file: str, settings: Sequence[str] = ()) -> Suite:
 def installed_suites() -> dict[str, Path]:
     """Every suite that an installed package offers, by name."""
     found: dict[str, Path] = {}
-    for point in entry_points(group="kdbench.suites"):
+    for point in entry_points(group=SUITES):
         for path in sorted(module_folder(point).glob("[!_]*.yaml")):
             found[path.stem] = path
     return found
@@ -72,7 +76,7 @@ def _read_yaml(path: Path, including: tuple[Path, ...] = ()) -> tuple[dict[str, 
     if (name := tree.pop("include", None)) is None:
         return tree, lines
     where = lines["include",]
-    included = path.parent / str(name)
+    included = inside(path.parent, str(name), f"{where}: include")
     if not included.is_file():
         raise UserError(f"{where}: include: {included}: no such file")
     if any(included.samefile(above) for above in (*including, path)):

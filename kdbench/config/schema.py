@@ -4,10 +4,9 @@ A suite is a YAML file read into `Suite`. What can move a number is a field here
 digests; what only changes where or how fast it runs (`--jobs`, chunk and micro-batch sizes) is not.
 """
 
-import json
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -25,27 +24,13 @@ Column = Literal["instruction", "input", "output", "messages"]
 
 _SHA256 = r"^([0-9a-f]{64})?$"
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=100)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 MAX_SEEDS = 1000
 """Training seeds of a run; those from here on are for the candidates of a tuning."""
-
-
-Read = TypeVar("Read", bound=BaseModel)
-
-
-def validated(model: type[Read], tree: Any) -> Read:
-    """A model from what a YAML or JSON file holds.
-
-    JSON in strict mode: a list is a tuple, and no text, `true` or `1.0` is a whole number.
-
-    Raises:
-        pydantic.ValidationError: the content does not fit.
-    """
-    return model.model_validate_json(json.dumps(tree), strict=True)
 
 
 class Fields(BaseModel):
@@ -59,8 +44,7 @@ class Fields(BaseModel):
 class Split(Fields):
     """One file or folder of records, in a form that Hugging Face `datasets` reads.
 
-    The pins (`sha256`, `hub_sha256`, `records`) are not in digests: a run's identity holds the
-    bytes of its files in any case.
+    The pins (`sha256`, `hub_sha256`, `records`) are not in digests: the files' bytes are.
     """
 
     path: str
@@ -134,7 +118,8 @@ class Data(Fields):
     """Where the records come from, and how long a sequence may be."""
 
     generator: str = ""
-    """`module:function` that writes the files from nothing (`function(folder, seed=...)`)."""
+    """`module:function` that writes the files from nothing (`function(folder, seed=...)`), of an
+    installed package of suites or of a file given with `--plugin`, by its name without `.py`."""
     generator_seed: Seed = 0
     teacher: Split | None = None
     """What the teacher is trained on; `train` where it is left out."""

@@ -87,8 +87,18 @@ def source_digest(path: Path) -> str:
         return store.file_digest(path)
     names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
     shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    if odd := next((name for name in shown if not name.isascii() and not _is_utf8(name)), None):
+        raise UserError(f"{path}: the file name {odd!a} is not UTF-8; rename it")
     lines = "".join(f"{store.file_digest(path / name)}  {name}\n" for name in shown)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_json(path: Path) -> bool:
@@ -153,6 +163,8 @@ def _mapped(path: Path, columns: Mapping[Column, str], name: str, work: Path) ->
 
     try:
         try:
+            if _is_json(path) and not is_json_lines(path):  # Arrow drops half a surrogate pair
+                raise ValueError("a JSON list is Python's to read")
             return _map(_one(_load(path, work), name, path), columns, path, work)
         except Exception:
             if not _is_json(path):

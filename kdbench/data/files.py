@@ -1,8 +1,9 @@
 """Where the files of a suite's records are: in a folder, made from nothing, or on the hub."""
 
-import importlib
+import inspect
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 
 from kdbench.base import store
 from kdbench.base.errors import UserError, first_line
+from kdbench.base.paths import check_below, inside
+from kdbench.base.registry import load_module, packages_of, plugin_module
 from kdbench.config.identity import digest
+from kdbench.config.load import SUITES
 from kdbench.config.schema import Data, Split, Suite
 from kdbench.data import arrow
 from kdbench.data.record import FIELDS
@@ -33,6 +37,7 @@ def locate(suite: Suite, data_dir: Path | None) -> Path:
             if not folder.exists():
                 with store.new_folder(folder) as temporary:
                     _fill(temporary, data)
+                    _check_names(data, temporary, links=False)  # of what lies there now
     if data_dir is None and data.generator:
         return folder
     for name, split in splits_of(data).items():
@@ -42,7 +47,27 @@ def locate(suite: Suite, data_dir: Path | None) -> Path:
 
 
 def place(data: Data, data_dir: Path | None) -> Path:
-    """The folder below which the files lie or will lie; nothing is made or fetched."""
+    """The folder below which the files lie or will lie; nothing is made or fetched.
+
+    Raises:
+        UserError: there is no such generator; or a file's name leads out of the folder.
+    """
+    folder = _folder(data, data_dir)
+    if data_dir is not None or data.generator or from_hub(data):
+        _check_names(data, folder, links=data_dir is not None)
+    return folder
+
+
+def _check_names(data: Data, folder: Path, *, links: bool) -> None:
+    """Refuses files outside the folder; without one, `path` is the user's own, wherever it is."""
+    for name, split in splits_of(data).items():
+        inside(folder, split.path, f"{field_of(name)}.path", links=links)
+        for field in ("hub", "hub_config", "hub_file", "hub_revision"):
+            if value := getattr(split, field):
+                check_below(value, f"{field_of(name)}.{field}")
+
+
+def _folder(data: Data, data_dir: Path | None) -> Path:
     if data_dir is not None:
         return data_dir
     if data.generator:
@@ -74,13 +99,31 @@ def is_local(data: Data, data_dir: Path | None) -> bool:
 
 
 def _generator(data: Data) -> tuple[ModuleType, Callable[..., Any]]:
-    """The module that makes the records, and its function."""
+    """The module that makes the records, and its function.
+
+    A suite may come from anybody, so that it names no other code than that of an installed package
+    of suites, or of a file that the user named.
+
+    Raises:
+        UserError: it names something else, or what is not there.
+    """
     name, _, function = data.generator.partition(":")
-    try:
-        module = importlib.import_module(name)
-        return module, getattr(module, function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"data.generator: {data.generator} cannot be imported: {error}") from error
+    module = plugin_module(name)
+    if module is None:
+        packages = packages_of(SUITES)
+        if not any(name == package or name.startswith(f"{package}.") for package in packages):
+            raise UserError(
+                f"data.generator: {data.generator}: only a function of an installed package of "
+                f"suites ({', '.join(packages)}) is called, or of a file that you name with "
+                f"--plugin: --plugin {name.rpartition('.')[2] or 'FILE'}.py"
+            )
+        load_module(name)
+        module = sys.modules[name]
+    made = getattr(module, function, None)
+    # What the module has imported from elsewhere is not its own.
+    if not inspect.isfunction(made) or not f"{made.__module__}.".startswith(f"{module.__name__}."):
+        raise UserError(f"data.generator: {data.generator}: {name} defines no such function")
+    return module, made
 
 
 def _fill(folder: Path, data: Data) -> None:

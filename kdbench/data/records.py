@@ -131,6 +131,8 @@ def remarks(records: Mapping[str, Sequence[Record]]) -> list[str]:
         if empty := sum(any(not text.strip() for text in row.outputs) for row in rows):
             found.append(f"{name}: {empty:,} {total} have an empty output")
         found += framed(name, rows)
+        if name in trained:
+            found += spaced(name, rows)
         if name not in (*trained, "dev"):
             found += foreign(name, rows)
     return found
@@ -162,6 +164,17 @@ def framed(name: str, rows: Sequence[Record]) -> list[str]:
     return [
         f"{name}: {count:,} of {len(rows):,} records hold text that prompts are framed with: "
         f"{named}; it is encoded as text, and a student may learn to write it"
+    ]
+
+
+def spaced(name: str, rows: Sequence[Record]) -> list[str]:
+    """A sentence on the answers to train on that begin with white space, where there are any."""
+    count = sum(row.target[:1].isspace() and bool(row.target.strip()) for row in rows)
+    if not count:
+        return []
+    return [
+        f"{name}: {count:,} of {len(rows):,} answers begin with white space, which is trained on: "
+        "many tokenizers make other ids of a first word behind a space"
     ]
 
 

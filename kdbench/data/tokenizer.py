@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Data
+from kdbench.data.ids import controls_of, ids_of
 from kdbench.data.record import Record
 from kdbench.data.template import EOS, FRAME, Frame, alpaca_parts, eos_id, frame_of, prompt_text
 
@@ -90,6 +91,42 @@ def stated_ends(folder: Path) -> frozenset[int]:
         if (ids := config.get("eos_token_id")) is not None:
             return frozenset(ids if isinstance(ids, list) else [ids])
     return frozenset()
+
+
+def tokenizer_remarks(folder: Path, data: Data) -> list[str]:
+    """One sentence for each thing in a given tokenizer that is allowed and yet moves scores."""
+    frame, found = read_frame(folder, data), []
+    with_special = frame.tokenizer.encode("x").ids
+    plain = frame.tokenizer.encode("x", add_special_tokens=False).ids
+    if data.template == "alpaca" and with_special[:1] != plain[:1]:
+        begin = frame.tokenizer.id_to_token(with_special[0])
+        found.append(
+            f"the tokenizer puts {begin} before a text; prompts in the Alpaca frame have "
+            "none, as in the papers' code"
+        )
+    if data.template == "chat":
+        ends = sorted(end for end in _turn_ends(folder, data) if end != frame.end)
+        if ends:
+            trained, written = (frame.tokenizer.id_to_token(end) for end in (frame.end, ends[0]))
+            found.append(
+                f"students are trained to end an answer with {trained} (eos_token), and the chat "
+                f"template ends one with {written}"
+            )
+    return found
+
+
+def _turn_ends(folder: Path, data: Data) -> set[int]:
+    """The control id that the chat template writes behind an assistant's turn, if it writes any."""
+    from transformers import PreTrainedTokenizerFast
+
+    chatting = PreTrainedTokenizerFast.from_pretrained(folder)
+    turns = [{"role": "user", "content": "Say"}, {"role": "assistant", "content": "answer"}]
+    text = str(chatting.apply_chat_template(turns, tokenize=False, **data.template_options))
+    _, said, behind = text.rpartition("answer")
+    ids = ids_of(chatting.backend_tokenizer, behind.strip()) if said else []
+    return set(ids[:1]) & {
+        control.id for control in controls_of(chatting.backend_tokenizer).values()
+    }
 
 
 def read_frame(folder: Path, data: Data) -> Frame:

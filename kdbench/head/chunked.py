@@ -42,14 +42,15 @@ def per_token_loss(variant: Variant, loss: Loss, state: State | None = None) -> 
 
     Temperature divides both logits for the objective, `t_squared` multiplies it by T^2, and the
     cross-entropy on the gold response is taken at temperature 1, as is an objective that does not
-    look at the teacher. A stateful objective is evaluated as its `state` stands at each call.
+    look at the teacher. A stateful objective is evaluated as its `state` stands at each call. What
+    has the weight 0 is not evaluated: it may be infinite.
 
     The function raises `UserError` where an objective does not give one value per token.
     """
     if not variant.objective.uses_teacher:  # what does not distil has no temperature
         loss = loss.model_copy(update={"temperature": 1.0})
 
-    def values(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Tensor:
+    def distilled(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Tensor:
         student_logp = _log_softmax(student_logits, loss.temperature)
         with torch.no_grad():
             teacher_logp = _log_softmax(teacher_logits, loss.temperature)
@@ -63,7 +64,13 @@ def per_token_loss(variant: Variant, loss: Loss, state: State | None = None) -> 
                 f"{list(value.shape)} for {len(labels)} tokens; an objective gives one value per "
                 "token, and neither a mean nor a sum over them"
             )
-        total = loss.factor * value
+        return loss.factor * value
+
+    def values(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Tensor:
+        if loss.factor:
+            total = distilled(teacher_logits, student_logits, labels)
+        else:  # zeros that have a gradient, whatever the logits are
+            total = student_logits[:, :0].sum(dim=-1)
         if loss.sft:
             logp = torch.log_softmax(student_logits, dim=-1)
             total = total - loss.sft * logp.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -95,12 +102,14 @@ def chunked_loss(
         labels: next-token ids, [N].
         teacher: the teacher's hidden states at the same positions, or None where the objective
             does not look at the teacher.
-        weights: per-token weights, [N]; 1 where left out.
+        weights: per-token weights, [N]; 1 where left out. A token whose weight is 0 is not
+            evaluated.
         chunk: tokens whose logits exist at one time; from the vocabulary's size if left out.
 
     Returns:
         A scalar; its gradients for `hidden` and the head were computed on the way.
     """
+    hidden, labels, teacher, weights = _weighted(hidden, labels, teacher, weights)
     size = chunk or chunk_size(head)
     total: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, head, per_token, labels, teacher, weights, size
@@ -140,11 +149,24 @@ def plain_loss(
     weights: Tensor | None = None,
 ) -> Tensor:
     """The same sum with all logits at once and ordinary autograd: the oracle of the fast path."""
+    hidden, labels, teacher, weights = _weighted(hidden, labels, teacher, weights)
     student_logits = head.logits(hidden)
     with torch.no_grad():
         teacher_logits = student_logits if teacher is None else teacher.head.logits(teacher.hidden)
     values = per_token(teacher_logits, student_logits, labels)
     return values.sum() if weights is None else (values * weights).sum()
+
+
+def _weighted(
+    hidden: Tensor, labels: Tensor, teacher: Teacher | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Teacher | None, Tensor | None]:
+    """Only the tokens whose weight is not 0: 0 times an infinite value would be NaN."""
+    if weights is None or bool((weights != 0).all()):
+        return hidden, labels, teacher, weights
+    kept = weights.nonzero().flatten()
+    if teacher is not None:
+        teacher = Teacher(teacher.hidden[kept], teacher.head)
+    return hidden[kept], labels[kept], teacher, weights[kept]
 
 
 class _Chunked(torch.autograd.Function):

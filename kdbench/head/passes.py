@@ -54,9 +54,17 @@ def measure(
 
 
 def explain_non_finite(
-    per_token: PerToken, hidden: Tensor, head: Head, labels: Tensor, teacher: Teacher | None
+    per_token: PerToken,
+    hidden: Tensor,
+    head: Head,
+    labels: Tensor,
+    teacher: Teacher | None,
+    weights: Tensor | None = None,
 ) -> str | None:
-    """Names the first token and vocabulary id at which a loss is not finite; None: it is."""
+    """Names the first token and vocabulary id at which a loss is not finite; None: it is.
+
+    A token whose weight is 0 is no part of the loss.
+    """
     size = chunk_size(head)
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
@@ -64,7 +72,10 @@ def explain_non_finite(
             student = head.logits(hidden[part])
             other = student if teacher is None else teacher.head.logits(teacher.hidden[part])
             values = per_token(other, student, labels[part])
-        bad = (~torch.isfinite(values)).nonzero().flatten()
+        infinite = ~torch.isfinite(values)
+        if weights is not None:
+            infinite &= weights[part] != 0
+        bad = infinite.nonzero().flatten()
         if len(bad):
             row = int(bad[0])
             zeros = torch.isneginf(student[row]) != torch.isneginf(other[row])

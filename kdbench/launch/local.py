@@ -5,6 +5,7 @@ at once. Both live as long as the run, so that torch is imported once and vLLM o
 Leaving vLLM to a process of its own keeps its thread settings out of training.
 """
 
+import errno
 import gc
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import queue
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,11 +24,17 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, Literal
 
+from kdbench.base.code import rooms_bytes, rooms_digest
+from kdbench.base.errors import UserError
+from kdbench.base.process import changes, process_state, seed_generators
+from kdbench.base.seeds import derive
+
 Worker = Literal["work", "generate"]
 """A lane's process for training and scoring, or the one for vLLM."""
 Event = tuple[str, Mapping[str, float]]
 """A task's name and what it reports about its progress."""
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 SPAWN = multiprocessing.get_context("spawn")
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # two threads on two busy cores are ten times slower than one
@@ -51,6 +59,8 @@ class Task:
     needs: tuple[str, ...] = ()
     reports: bool = False
     """Takes a `progress` function as its last argument."""
+    objective: str = ""
+    """The one whose code it runs: what that changes for its process meets no other task."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,34 @@ class Failure:
 
     task: Task
     error: BaseException
+    traceback: str = ""
+
+    @property
+    def is_mendable(self) -> bool:
+        """Whether the person at the keyboard can mend it."""
+        return isinstance(self.error, UserError) or self._lacks_space
+
+    @property
+    def reason(self) -> str:
+        """What went wrong; of a user's mistake the message alone."""
+        if isinstance(self.error, UserError):
+            return str(self.error)
+        if self._lacks_space:
+            return "the disk is full; free some space, what is done stays done"
+        return f"{type(self.error).__name__}: {self.error}"
+
+    @property
+    def _lacks_space(self) -> bool:
+        return isinstance(self.error, OSError) and self.error.errno in NO_SPACE
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a task ended in its worker, and what it has left changed there."""
+
+    error: BaseException | None
+    traceback: str
+    changed: tuple[str, ...]
 
 
 class _Lane:
@@ -66,12 +104,14 @@ class _Lane:
         self.events = events
         self._workers: dict[str, ProcessPoolExecutor] = {}
 
-    def submit(self, task: Task, plugins: Sequence[Path]) -> "Future[None]":
+    def submit(self, task: Task, plugins: Sequence[Path]) -> "Future[_Ended]":
         try:
             # Its arguments may name a plugin's objectives, which are not there before it is loaded.
-            return self._worker(task.worker).submit(_call, pickle.dumps(task), plugins)
+            return self._worker(task.worker).submit(
+                _call, pickle.dumps(task), plugins, (rooms_bytes(), rooms_digest())
+            )
         except BrokenProcessPool:  # it died while it had nothing to do
-            self.replace_broken(task.worker)
+            self.replace(task.worker)
             return self.submit(task, plugins)
 
     def start(self) -> None:
@@ -88,8 +128,8 @@ class _Lane:
             )
         return self._workers[kind]
 
-    def replace_broken(self, worker: str) -> None:
-        """Forgets a process that died, so that the next task gets a new one."""
+    def replace(self, worker: str) -> None:
+        """Ends a process where it has not died, so that the next task gets a new one."""
         self._workers.pop(worker).shutdown(wait=False)
 
     def close(self) -> None:
@@ -150,13 +190,15 @@ def execute(
     plugins: Sequence[Path],
     on_event: Callable[[str, Mapping[str, float]], None],
     on_done: Callable[[Task, float], None],
+    on_changed: Callable[[Task, Sequence[str]], None] = lambda task, changed: None,
 ) -> list[Failure]:
     """Runs tasks in the order given, as far as what they need is done.
 
     Later stages of a trial should stand before the first stages of the next, so that a student is
     scored soon after it is trained. Names are unique; what a task needs and is not among the tasks
     counts as done. Every worker imports the plugins. `on_event` gets what tasks report, `on_done`
-    every task that ended well and its seconds, both in this process.
+    every task that ended well and its seconds, `on_changed` one that left its process changed
+    (which is then replaced) and what it changed, all in this process.
 
     Returns the tasks that raised; those that needed them were left out.
     """
@@ -166,7 +208,7 @@ def execute(
     first = _take_early() or _Lane(SPAWN.Queue())
     events = first.events
     pool = [first, *(_Lane(events) for _ in range(1, lanes))]
-    free, running = list(pool), dict[Future[None], tuple[Task, _Lane, float]]()
+    free, running = list(pool), dict[Future[_Ended], tuple[Task, _Lane, float]]()
     waiting = {task.name: task for task in tasks}
     failures: list[Failure] = []
     try:
@@ -184,12 +226,15 @@ def execute(
             for future in finished:
                 task, lane, begun = running.pop(future)
                 free.append(lane)
-                if (error := future.exception()) is None:
+                ended = _ending(future)
+                if ended.changed:
+                    on_changed(task, ended.changed)
+                if ended.changed or isinstance(ended.error, BrokenProcessPool):
+                    lane.replace(task.worker)
+                if ended.error is None:
                     on_done(task, time.monotonic() - begun)
                     continue
-                failures.append(Failure(task, error))
-                if isinstance(error, BrokenProcessPool):
-                    lane.replace_broken(task.worker)
+                failures.append(Failure(task, ended.error, ended.traceback))
                 _drop_dependents(waiting, task.name)
         return failures
     except BaseException:
@@ -198,6 +243,12 @@ def execute(
     finally:
         for lane in pool:
             lane.close()
+
+
+def _ending(future: "Future[_Ended]") -> _Ended:
+    """How a task ended, in its worker or with it."""
+    error = future.exception()
+    return future.result() if error is None else _Ended(error, str(error.__cause__ or ""), ())
 
 
 def _drop_dependents(waiting: dict[str, Task], failed: str) -> None:
@@ -235,14 +286,48 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _call(pickled: bytes, plugins: Sequence[Path]) -> None:
+def _call(pickled: bytes, plugins: Sequence[Path], rooms: tuple[str, str]) -> _Ended:
     from kdbench.variants.select import load_plugin
 
+    if rooms_bytes() != rooms[0] and rooms_digest() != rooms[1]:
+        raise UserError(
+            "the code of kdbench was changed after the run started; give the command again"
+        )
     for path in plugins:
         if path not in _plugins:
             load_plugin(path.resolve())
             _plugins.add(path)
     task: Task = pickle.loads(pickled)
+    if not task.objective:
+        _do(task)
+        return _Ended(None, "", ())
+    _import_training()  # now, since an import changes what is compared
+    seed_generators(derive("task", task.name))
+    before, error, trace = process_state(), None, ""
+    try:
+        _do(task)
+    except BaseException as raised:  # also what would end the process
+        error, trace = _portable(raised), "".join(traceback.format_exception(raised))
+    return _Ended(error, trace, _changed(before))
+
+
+def _changed(before: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        return tuple(changes(before, process_state()))
+    except Exception as error:  # what it needs itself is changed
+        return (f"what a look at the process needs ({type(error).__name__}: {error})",)
+
+
+def _portable(error: BaseException) -> BaseException:
+    """An error, or its words where it cannot be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _do(task: Task) -> None:
     if not task.reports:
         task.call(*task.arguments)
         return

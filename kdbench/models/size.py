@@ -67,9 +67,9 @@ def size_of(model: Model, role: str, vocabulary: int) -> Size:
     """
     if model.architecture is not None:
         fields = model.architecture.model_dump(exclude={"init_std"})
-        size = _of_shape(Shape(**fields, vocabulary=vocabulary))
+        size = of_shape(Shape(**fields, vocabulary=vocabulary))
     elif model.shape is not None and not model.path and (model.gguf or not at_hand(model)):
-        size = _of_shape(model.shape)
+        size = of_shape(model.shape)
     else:
         size = _of_checkpoint(model, role)
     if model.lora is None:
@@ -85,7 +85,15 @@ def head_dim(config: Any) -> int:
     return int(stated or (width // heads if heads else 0))
 
 
-def _of_shape(shape: Shape) -> Size:
+def positions(config: Any) -> int | None:
+    """The most tokens of a sequence; None where the configuration sets no end."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    found = next((n for name in names if isinstance(n := getattr(config, name, None), int)), 0)
+    return found if found > 0 else None
+
+
+def of_shape(shape: Shape) -> Size:
+    """Counts a model from what a suite states of it."""
     dimension = shape.head_dim or shape.width // shape.heads
     queries, keys = shape.heads * dimension, (shape.kv_heads or shape.heads) * dimension
     matrices = 2 * (queries + keys) + (3 if shape.gate else 2) * shape.mlp
@@ -105,6 +113,22 @@ def _of_shape(shape: Shape) -> Size:
     )
 
 
+def empty_model(folder: Path, model: Model) -> Any:
+    """A checkpoint's model on the meta device, for what can be told without its weights.
+
+    Raises:
+        UserError: transformers has no causal language model of that kind, or cannot build it.
+    """
+    config = read_config(folder, trust_remote_code=model.trust_remote_code)
+    try:
+        return _empty(config, model)
+    except Exception as error:
+        raise UserError(
+            f"{folder / 'config.json'}: transformers cannot build a causal language model of it: "
+            f"{first_line(error)}"
+        ) from error
+
+
 def _of_checkpoint(model: Model, role: str) -> Size:
     from torch import nn
 
@@ -115,7 +139,11 @@ def _of_checkpoint(model: Model, role: str) -> Size:
     if not all(found):
         raise _unknown(folder, "no known field for layers, hidden size, heads or vocabulary")
     _, width, heads, vocabulary = found
-    empty = _empty(folder, config, model)
+    try:
+        empty = _empty(config, model)
+    except Exception as error:  # the code of a model's own may raise anything
+        reason = f"transformers cannot build the model without its weights: {first_line(error)}"
+        raise _unknown(folder, reason) from error
     layers, head = empty.config.num_hidden_layers, empty.get_output_embeddings()
     embeddings = [m.weight for m in empty.modules() if isinstance(m, nn.Embedding) or m is head]
     outside = {id(weight) for weight in embeddings}
@@ -138,25 +166,20 @@ def _of_checkpoint(model: Model, role: str) -> Size:
     )
 
 
-def _empty(folder: Path, config: Any, model: Model) -> Any:
-    """The model of a checkpoint on the meta device."""
+def _empty(config: Any, model: Model) -> Any:
+    """The model of a configuration on the meta device."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from kdbench.models.model import keep_layers
 
     build: Any = AutoModelForCausalLM.from_config
-    trusted = model.trust_remote_code
-    if trusted:
+    if model.trust_remote_code:
         forget_classes()
-    try:
-        with torch.device("meta"):
-            empty = build(config, trust_remote_code=trusted)
-        if model.keep_layers:
-            keep_layers(empty, model.keep_layers)
-    except Exception as error:  # the code of a model's own may raise anything
-        reason = f"transformers cannot build the model without its weights: {first_line(error)}"
-        raise _unknown(folder, reason) from error
+    with torch.device("meta"):
+        empty = build(config, trust_remote_code=model.trust_remote_code)
+    if model.keep_layers:
+        keep_layers(empty, model.keep_layers)
     return empty
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError, first_line
+from kdbench.base.paths import check_below, inside
 from kdbench.base.store import read_json
 from kdbench.config.schema import Model
 from kdbench.models.gguf import dequantised
@@ -31,6 +32,8 @@ def checkpoint(model: Model, role: str) -> Path:
     if model.path:
         folder = Path(model.path)
     else:
+        if model.revision:
+            check_below(model.revision, f"{role}.revision")
         folder = dequantised(model.gguf, role) if model.gguf else _downloaded(model, role)
     if not (folder / "config.json").is_file():
         raise UserError(f"{role}: {folder}: no model folder (config.json is missing)")
@@ -57,7 +60,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (ImportError, OSError, ValueError) as error:
+    except Exception as error:  # what a configuration divides by may be 0
         raise UserError(
             f"{folder / 'config.json'}: transformers cannot read it: {first_line(error)}"
         ) from error
@@ -93,7 +96,8 @@ def _check_whole(folder: Path, name: str) -> None:
     if (folder / name).is_file() or not index.is_file():
         return
     named = set(read_json(index)["weight_map"].values())
-    if missing := sorted(file for file in named if not (folder / file).is_file()):
+    places = {file: inside(folder, file, str(index), links=True) for file in named}
+    if missing := sorted(file for file, place in places.items() if not place.is_file()):
         raise UserError(f"{folder}: {', '.join(missing)} is missing, which {index.name} names")
 
 

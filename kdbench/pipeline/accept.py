@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.seal import quick_digest_of
+from kdbench.base.strict_yaml import validated
 from kdbench.config.identity import Done, TrialSpec, differences, problem
-from kdbench.config.schema import validated
 from kdbench.generate import GREEDY
 from kdbench.pipeline import provenance
 from kdbench.pipeline.plan import Plan
@@ -136,10 +136,15 @@ def _unfit(plan: Plan, trial: Trial, held: Files) -> str:
         done = validated(Done, _object(held["DONE.json"]))
     except ValidationError as error:
         return f"broken (spec.json or DONE.json: {problem(error)})"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"broken ({error})"
-    if changed := differences(spec, trial.spec):
+    if changed := differences(spec.identity, trial.spec.identity):
         return "; ".join(changed)
+    if not plan.mix_code and spec.harness.rooms != trial.spec.harness.rooms:
+        return (
+            f"made by other code of kdbench (digest {spec.harness.rooms}, here "
+            f"{trial.spec.harness.rooms}); --mix-code accepts it all the same"
+        )
     for name, digest in done.digests.items():
         if name not in held or quick_digest_of(held[name]) != digest:
             return f"{name} is not the one that DONE.json vouches for"

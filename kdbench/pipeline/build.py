@@ -55,6 +55,7 @@ def make_model(
     artifacts: Artifacts, role: Role, init_seed: int, micro_batch: int, progress: Progress
 ) -> None:
     """Makes the teacher or an initial student: loaded or built, then fitted on gold responses."""
+    from kdbench.models.model import adapt
     from kdbench.models.probe import check_computation
 
     folder = artifacts.model(role, init_seed)
@@ -68,7 +69,12 @@ def make_model(
             _build(artifacts, role, init_seed, start)
         else:
             start = one_file(given, folder / "start", spec)
-            check_computation(_load(start, spec).eval(), artifacts.vocabulary, role)
+            model = _load(start, spec).eval()
+            longest = max(artifacts.suite.data.max_length, artifacts.sequence_length)
+            check_computation(model, artifacts.vocabulary, role, longest)
+            if spec.lora is not None:
+                adapt(model, spec.lora, seed_key=role)  # refuses layers that cannot be adapted
+            del model
         if spec.fit is None:
             shutil.copytree(start, folder / "model", dirs_exist_ok=True)
         else:
@@ -109,14 +115,14 @@ def one_file(given: Path, folder: Path, spec: Model) -> Path:
     files = weights_files(given, pickle=spec.pickle)
     if [path.name for path in files] == ["model.safetensors"] and not spec.keep_layers:
         return given
-    from kdbench.models.model import keep_layers, read
+    from kdbench.models.model import keep_layers, read, save
 
     pickled = any(path.suffix == ".bin" for path in files)
     model = read(given, "auto", pickle=pickled, trust_remote_code=spec.trust_remote_code)
     if spec.keep_layers:
         keep_layers(model, spec.keep_layers)
     with store.new_folder(folder) as temporary:
-        model.save_pretrained(temporary, max_shard_size="1TB")
+        save(model, temporary)
         _copy_tokenizer(given, temporary)
     return folder
 
@@ -198,7 +204,7 @@ def _make_tokenizer(artifacts: Artifacts) -> None:
 
 
 def _build(artifacts: Artifacts, role: Role, init_seed: int, folder: Path) -> None:
-    from kdbench.models.model import build
+    from kdbench.models.model import build, save
 
     architecture = artifacts.spec_of(role).architecture
     assert architecture is not None
@@ -209,7 +215,7 @@ def _build(artifacts: Artifacts, role: Role, init_seed: int, folder: Path) -> No
         seed_key=artifacts.seed_key(role, init_seed),
     )
     with store.new_folder(folder) as temporary:
-        model.save_pretrained(temporary)
+        save(model, temporary)
         _copy_tokenizer(artifacts.tokenizer, temporary)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.config.schema import Model
-from kdbench.models.size import head_dim
+from kdbench.models.size import empty_model, head_dim, positions
 from kdbench.models.weights import read_config
 from kdbench.pipeline.artifacts import Artifacts, Role
 
@@ -16,7 +16,9 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
     Raises:
         UserError: a folder is missing or incomplete, its weights are pickled or it needs code of
             its own and the suite does not say so, tokenizers differ, the tokenizer has no chat
-            template that the suite can use, or vLLM cannot serve the head dimension.
+            template that the suite can use or more tokens than the models, sequences are longer
+            than the models' positions, the output head or the layers to adapt are not such as can
+            be trained, or vLLM cannot serve the head dimension.
     """
     from kdbench.data.tokenizer import read_frame
     from kdbench.generate import check_head_dim
@@ -34,6 +36,7 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
         try:
             if backend == "vllm":
                 check_head_dim(_head_dim(artifacts.spec_of(role), given))
+            _check_positions(artifacts, role, given)
         except UserError as error:
             raise UserError(f"{role}: {error}") from error
     if len(paths) == 2:
@@ -47,6 +50,60 @@ def check_models(artifacts: Artifacts, backend: str) -> None:
                 )
     if artifacts.tokenizer_source is not None:
         read_frame(artifacts.tokenizer_source, suite.data)
+        for role, path in paths.items():
+            _check_shape(artifacts.spec_of(role), role, path, _size(artifacts.tokenizer_source))
+
+
+def _check_positions(artifacts: Artifacts, role: Role, given: Path | None) -> None:
+    """Refuses sequences that are longer than a model's positions."""
+    from kdbench.models.model import POSITIONS
+
+    data, new = artifacts.suite.data, artifacts.suite.decoding.max_new_tokens
+    has: int | None = POSITIONS
+    if given is not None:
+        trusted = artifacts.spec_of(role).trust_remote_code
+        has = positions(read_config(given, trust_remote_code=trusted))
+    if has is None:
+        return
+    for needed, fields in (
+        (data.max_length, "data.max_length, prompt and answer in training"),
+        (artifacts.sequence_length, f"data.max_prompt {data.max_prompt} + max_new_tokens {new}"),
+    ):
+        if needed > has:
+            raise UserError(
+                f"{given or 'its architecture'}: the model has {has} positions, and the suite asks "
+                f"for sequences of {needed} tokens ({fields}): shorten data.max_prompt, "
+                "data.max_length or decoding.max_new_tokens, or take a model with more positions"
+            )
+
+
+def _check_shape(spec: Model, role: Role, folder: Path, vocabulary: int) -> None:
+    """Refuses a head or layers that training cannot use, as the model is without its weights."""
+    config = read_config(folder, trust_remote_code=spec.trust_remote_code)
+    has = int(getattr(config, "vocab_size", None) or vocabulary)
+    if has < vocabulary:
+        raise UserError(
+            f"{role}: {folder} has {has} output ids, the tokenizer {vocabulary}: were tokens added "
+            "to the tokenizer? model.resize_token_embeddings makes room for them"
+        )
+    if spec.trust_remote_code:  # its code runs in a worker, and not here
+        return
+    from kdbench.models.model import adapt, head_of
+
+    empty = empty_model(folder, spec)
+    try:
+        head_of(empty, vocabulary)
+        if spec.lora is not None:
+            adapt(empty, spec.lora, seed_key="")
+    except UserError as error:
+        raise UserError(f"{role}: {folder}: {error}") from error
+
+
+def _size(tokenizer: Path) -> int:
+    from kdbench.data.ids import vocabulary_size
+    from kdbench.data.tokenizer import load_tokenizer
+
+    return vocabulary_size(load_tokenizer(tokenizer))
 
 
 def _check_end_token(folder: Path, tokenizer: Path | None) -> None:

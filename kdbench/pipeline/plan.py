@@ -10,9 +10,9 @@ from typing import Literal
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.strict_yaml import dump_yaml
-from kdbench.config.identity import Budget, RunSpec, Shared, differences
+from kdbench.config.identity import Budget, Harness, RunSpec, Shared, differences
 from kdbench.config.load import load_suite
-from kdbench.config.schema import Suite
+from kdbench.config.schema import MAX_SEEDS, Suite
 from kdbench.data.files import locate
 from kdbench.data.records import read_split, splits_of
 from kdbench.pipeline.artifacts import Artifacts
@@ -20,10 +20,15 @@ from kdbench.pipeline.checks import check_models
 from kdbench.pipeline.trial import Trial, check_claim, trials_of
 from kdbench.pipeline.tuning import Tuning, tuning_of, with_neighbours
 from kdbench.runs.folder import STUDY, Run
-from kdbench.variants.select import expand, load_plugin
+from kdbench.runs.provenance import harness
+from kdbench.variants.select import expand, families, load_plugin
 from kdbench.variants.variant import Variant
 
 Backend = Literal["vllm", "transformers"]
+
+MAX_CANDIDATES = 1000
+"""Of one objective in a tuning."""
+MAX_TRIALS = 50_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Request:
     """Rows of a forward and backward pass; all of a global batch where it is left out."""
     backend: Backend | None = None
     compile: bool | None = None
+    mix_code: bool = False
+    """Trials that other code of kdbench made may stand beside those of this command."""
     data_dir: Path | None = None
     plugins: tuple[Path, ...] = ()
 
@@ -69,6 +76,7 @@ class Plan:
     """Where it is given, `variants` are the first candidates until dev has chosen."""
     lr_sensitivity: bool = False
     first_seed: int = 0
+    mix_code: bool = False
 
     @property
     def trials(self) -> list[Trial]:
@@ -94,6 +102,7 @@ def make_plan(request: Request) -> Plan:
         UserError: an unknown suite, objective or field; records, models or a run folder that do
             not fit; see the messages.
     """
+    _check_counts(request)
     suite = load_suite(request.suite, request.settings)
     for path in request.plugins:
         load_plugin(path.resolve())
@@ -101,16 +110,18 @@ def make_plan(request: Request) -> Plan:
     if request.tuning is None:
         variants = possible = expand(request.objectives)
     else:
+        asked = len(families(request.objectives))
+        _check_trials(asked * request.tuning, request.tuning_seeds, 1)
         tuning = tuning_of(request.objectives, request.tuning, request.tuning_seeds, suite)
         variants = [group[0] for group in tuning.candidates.values()]
         possible = tuning.variants
     if request.lr_sensitivity:
         variants = with_neighbours(variants, suite.recipe.lr)
         possible = with_neighbours(possible, suite.recipe.lr)
+    _check_trials(len(variants), request.seeds or suite.seeds, request.init_seeds)
+    _check_folders(possible)
     _check_loss(suite, variants)
     _check_rates(suite, possible)
-    if request.seeds is not None and request.seeds < 1:
-        raise UserError(f"--seeds {request.seeds}: at least one training seed")
     _check_init_seeds(suite, request.init_seeds)
     name = suite.name if request.name is None else request.name
     check_name(name)
@@ -142,12 +153,47 @@ def make_plan(request: Request) -> Plan:
         run=Run(request.out / name),
         tuning=tuning,
         lr_sensitivity=request.lr_sensitivity,
+        mix_code=request.mix_code,
     )
     check_same_run(plan)
     if tuning is None:  # else the trials are known when dev has chosen
-        for trial in plan.trials:
-            check_claim(trial, plan.run)
+        check_trials(plan)
     return plan
+
+
+def _check_counts(request: Request) -> None:
+    """Refuses numbers that are out of range, before anything is made of them."""
+    if request.seeds is not None and request.seeds < 1:
+        raise UserError(f"--seeds {request.seeds}: at least one training seed")
+    counts = {
+        "--seeds": (request.seeds, MAX_SEEDS),
+        "--init-seeds": (request.init_seeds, MAX_SEEDS),
+        "--tuning": (request.tuning, MAX_CANDIDATES),
+        "--tuning-seeds": (request.tuning_seeds, MAX_SEEDS),
+    }
+    for flag, (count, limit) in counts.items():
+        if count is not None and count > limit:
+            raise UserError(f"{flag} {str(count)[:20]}: at most {limit:,}")
+
+
+def _check_trials(variants: int, seeds: int, init_seeds: int) -> None:
+    if (count := variants * seeds * init_seeds) > MAX_TRIALS:
+        raise UserError(
+            f"{variants:,} variants with {seeds:,} training seeds from {init_seeds:,} initial "
+            f"students are {count:,} trainings; a run has at most {MAX_TRIALS:,}"
+        )
+
+
+def _check_folders(variants: list[Variant]) -> None:
+    """Refuses two variants that would share a folder, one of which would never be run."""
+    owner: dict[str, Variant] = {}
+    for variant in variants:
+        other = owner.setdefault(variant.slug, variant)
+        if other.full_name != variant.full_name:
+            raise UserError(
+                f"{other.name} and {variant.name} would share the folder trials/{variant.slug}; "
+                "give their objectives other names"
+            )
 
 
 def _check_rates(suite: Suite, variants: list[Variant]) -> None:
@@ -250,6 +296,42 @@ def check_same_run(plan: Plan) -> None:
             f"{plan.run.path} was made with other settings, and only runs with the same can be "
             f"extended:\n  " + "\n  ".join(changed) + "\nUse another --name, or delete the folder"
         )
+
+
+def check_trials(plan: Plan) -> None:
+    """Refuses trials of other definitions, and to add to what other code of kdbench has made.
+
+    A trial that has begun goes on with the code that began it, whatever is allowed.
+
+    Raises:
+        UserError: naming the trials, and what differs.
+    """
+    for trial in plan.trials:
+        check_claim(trial, plan.run)
+    here = harness()
+    open_ = [files for trial in plan.trials if (files := trial.files(plan.run)).done is None]
+    begun = [files for files in plan.run.trials() if files.is_begun] if open_ else []
+    other = {files.path: files.spec.harness for files in begun}
+    other = {path: theirs for path, theirs in other.items() if theirs.rooms != here.rooms}
+    halves = [files.path for files in open_ if files.path in other]
+    if other and (halves or not plan.mix_code):
+        path = (halves or list(other))[0]
+        theirs = other[path]
+        raise UserError(
+            f"{plan.run.path} holds trials ({len(other)}) by other code of kdbench than "
+            f"runs here: {path} by {_described(theirs)}, here {_described(here)}. "
+            + (
+                f"{path} is not finished, and a trial has one code; delete its folder"
+                if halves and plan.mix_code
+                else "Use that code, or another --name; --mix-code adds to them all the same, and "
+                "the table says so"
+            )
+        )
+
+
+def _described(code: Harness) -> str:
+    commit = "" if code.commit is None else f", commit {code.commit[:12]}"
+    return f"digest {code.rooms} (version {code.version}{commit}{' changed' * bool(code.dirty)})"
 
 
 def _written(budget: Budget | None) -> str:

@@ -1,15 +1,13 @@
 """A plan's trials -> stages, in order, resumable: what exists is not made again."""
 
-import errno
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from kdbench.base import store
-from kdbench.base.errors import UserError
-from kdbench.data.records import foreign, framed, splits_of
+from kdbench.data.records import foreign, framed, spaced, splits_of
 from kdbench.launch.local import Failure, Task, Worker, execute
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, judge, tell, unlike
@@ -23,10 +21,9 @@ from kdbench.pipeline.build import (
     prepare,
 )
 from kdbench.pipeline.mend import mend_artifacts, mend_scores, mend_trial
-from kdbench.pipeline.plan import Plan, check_same_run, write_spec
+from kdbench.pipeline.plan import Plan, check_same_run, check_trials, write_spec
 from kdbench.pipeline.trial import (
     Trial,
-    check_claim,
     claim,
     generate_answers,
     initial_student,
@@ -37,7 +34,6 @@ from kdbench.runs.folder import Run
 from kdbench.runs.samples import samples_file
 
 ANSWERS = "teacher's answers cache"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Display(Protocol):
@@ -55,12 +51,11 @@ class Display(Protocol):
 def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure]:
     """Runs what is not done yet, and what a published board lacks where one is given.
 
-    Returns the tasks that failed for a reason that is not the user's to mend; the trials that
-    needed them stay open, and their folders say why in FAILED.json.
+    Returns the tasks that failed, whoever has to mend it; the trials that needed them stay open,
+    and the folders of those that failed themselves say why in FAILED.json.
 
     Raises:
-        UserError: another command is working on the same run; the disk is full; or a model or a
-            record turned out to be unusable.
+        UserError: another command is working on the same run, or the plan does not fit its folder.
     """
     plan.run.path.mkdir(parents=True, exist_ok=True)
     busy = f"{plan.run.path}: another command is working on this run"
@@ -68,8 +63,7 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
         begun = time.time()
         store.sweep(plan.run.path)
         check_same_run(plan)
-        for trial in plan.trials:
-            check_claim(trial, plan.run)
+        check_trials(plan)
         offer = None if board is None else judge(plan, board)
         write_spec(plan)
         write_samples(plan.run, plan.artifacts)
@@ -84,12 +78,8 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
         todo = [trial for trial in plan.trials if trial.files(plan.run).done is None]
         if todo:
             provenance.begin(plan, begun)
-            data = plan.artifacts.suite.data
-            for name, split in splits_of(data).items():
-                records = plan.artifacts.records(split)
-                unread = foreign(name, records) if name in data.evaluation else []
-                for text in [*unread, *framed(name, records)]:
-                    display.say(text, warning=True)
+            for text in _remarks(plan.artifacts):
+                display.say(text, warning=True)
         tasks = open_tasks(plan, todo)
         display.begin(len(tasks))
 
@@ -102,6 +92,15 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
             if task.call is make_model:
                 warn_if_unlike(task.name)
 
+        def on_changed(task: Task, changed: Sequence[str]) -> None:
+            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+            display.say(
+                f"the objective {task.objective} changes {', '.join(changed[:5])}{more} for its "
+                f"whole process ({task.name}), and its own training may have run so; the process "
+                "was replaced, no other trial is touched",
+                warning=True,
+            )
+
         for name, role, init_seed in _models(plan) if todo else ():
             if plan.artifacts.weights_digest(role, init_seed).exists():
                 warn_if_unlike(name)
@@ -111,12 +110,26 @@ def run(plan: Plan, display: Display, board: Path | None = None) -> list[Failure
             plugins=plan.plugins,
             on_event=display.event,
             on_done=on_done,
+            on_changed=on_changed,
         )
         finished = [trial for trial in todo if trial.files(plan.run).done is not None]
         if todo:
             provenance.finish(plan, time.time() - begun, len(finished))
         _explain(plan, todo, failures)
         return failures
+
+
+def _remarks(artifacts: Artifacts) -> Iterator[str]:
+    """What a reader of the scores should know of the records and of a given tokenizer."""
+    data = artifacts.suite.data
+    for name, split in splits_of(data).items():
+        records = artifacts.records(split)
+        yield from framed(name, records)
+        yield from foreign(name, records) if name in data.evaluation else spaced(name, records)
+    if artifacts.tokenizer_source is not None:
+        from kdbench.data.tokenizer import tokenizer_remarks
+
+        yield from tokenizer_remarks(artifacts.tokenizer_source, data)
 
 
 def _mend(plan: Plan) -> Iterator[str]:
@@ -207,7 +220,8 @@ def _trial_tasks(plan: Plan, trial: Trial) -> list[Task]:
         own = (ANSWERS,) if _needs_answers(trial) else ()
         needs = (initial_student(trial.init_seed), "teacher cache", *own)
         arguments = (*given, plan.shared, plan.micro_batch, plan.compile)
-        tasks.append(Task(student, "work", train_trial, arguments, needs, reports=True))
+        objective = trial.variant.objective.name
+        tasks.append(Task(student, "work", train_trial, arguments, needs, True, objective))
     generating = (*given, plan.shared)
     return [
         *tasks,
@@ -220,32 +234,25 @@ def _explain(plan: Plan, todo: list[Trial], failures: list[Failure]) -> None:
     for failure in failures:
         for trial in todo:
             if trial in failure.task.arguments:
-                reason = f"{type(failure.error).__name__}: {failure.error}"
-                trace = str(failure.error.__cause__ or "")
-                entry = {"stage": failure.task.name, "error": reason, "traceback": trace}
+                entry = {"stage": failure.task.name, "error": failure.reason}
+                entry["traceback"] = failure.traceback
                 with suppress(OSError):  # the disk may be what is full
                     store.write_json(trial.files(plan.run).path / "FAILED.json", entry)
-    for failure in failures:
-        if isinstance(failure.error, UserError):
-            raise UserError(f"{failure.task.name}: {failure.error}") from failure.error
-        if isinstance(failure.error, OSError) and failure.error.errno in NO_SPACE:
-            raise UserError(
-                f"{failure.task.name}: the disk is full; free some space and give the same "
-                "command again, what is done stays done"
-            ) from failure.error
 
 
 def write_samples(run: Run, artifacts: Artifacts) -> None:
-    """Writes `samples/<set>.jsonl` of every evaluation set that has none yet.
+    """Writes `samples/<set>.jsonl` of every evaluation set, where it is not there as it should be.
 
     The folder of a run is local; `kdbench publish` leaves out the records of the sets that are
     marked `redistribute: false`.
     """
     for name, split in artifacts.suite.data.evaluation.items():
         path = samples_file(run, name)
-        if not path.exists():
-            rows = [
+        text = "".join(
+            store.dump_line(
                 {"text": [record.instruction, record.input], "references": record.outputs}
-                for record in artifacts.records(split)
-            ]
-            store.write_jsonl(path, rows)
+            )
+            for record in artifacts.records(split)
+        )
+        if not path.exists() or path.read_bytes() != text.encode("utf-8"):
+            store.write_text(path, text)

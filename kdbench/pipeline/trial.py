@@ -13,6 +13,7 @@ from kdbench.config.schema import Lora, Suite
 from kdbench.generate import GREEDY, Generator, open_generator, write_generations
 from kdbench.pipeline.artifacts import Artifacts, Role
 from kdbench.runs.folder import Run, TrialFiles
+from kdbench.runs.provenance import harness
 from kdbench.variants.objective import LR
 from kdbench.variants.variant import Variant
 
@@ -84,6 +85,7 @@ class Trial:
             init_seed=self.init_seed,
             reference=variant is None,
             code=None if variant is None else variant.code_digest(),
+            harness=harness(),
         )
 
 
@@ -117,7 +119,7 @@ def check_claim(trial: Trial, run: Run) -> None:
         UserError: the folder was made by another definition of the objective.
     """
     files = trial.files(run)
-    if files.is_claimed and (changed := differences(files.spec, trial.spec)):
+    if files.is_claimed and (changed := differences(files.spec.identity, trial.spec.identity)):
         raise UserError(
             f"{files.path} was made by another definition of {trial.name} "
             f"({'; '.join(changed)}); delete the folder to run it again, or use another --name"
@@ -125,9 +127,9 @@ def check_claim(trial: Trial, run: Run) -> None:
 
 
 def claim(trial: Trial, run: Run) -> None:
-    """Writes a trial's spec.json where there is none."""
+    """Writes a trial's spec.json, as long as nothing of it has been run."""
     files = trial.files(run)
-    if not files.is_claimed:
+    if not (files.is_claimed and files.is_begun):
         store.write_json(files.path / "spec.json", trial.spec.model_dump(mode="json"))
 
 
@@ -248,7 +250,7 @@ def score_answers(artifacts: Artifacts, trial: Trial, run: Run) -> None:
         source, dropout = files.trained, 0.0
         if trial.variant is None:
             source = artifacts.model(trial.role, trial.init_seed) / "trained.json"
-        else:
+        elif trial.variant.sequences.dropout:
             dropout = dropout_of(files.model, artifacts.suite.student.lora)
         trained = store.read_json(source) if source.exists() else UNTRAINED
         vouched = (files.scores_path, files.train_log)

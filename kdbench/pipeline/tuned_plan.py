@@ -4,7 +4,9 @@ The candidates are trained with seeds of their own: the training that won is luc
 the mean of the row it was chosen for.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -53,23 +55,29 @@ def chosen_plan(plan: Plan) -> Plan:
     """Chooses on dev, records it in tuning.json, and lays out the run of what was chosen.
 
     The best mean on dev is chosen, the first of equals; a candidate that diverged only where all
-    did.
+    did. An objective of which a candidate is not finished is left out.
 
     Raises:
-        UserError: a candidate is not finished.
+        UserError: that is so of every objective.
     """
     assert plan.tuning is not None
     nested = nested_plan(plan)
     path = plan.run.path / "tuning.json"
     objectives = store.read_json(path)["objectives"] if path.exists() else {}
-    chosen = {}
+    chosen: dict[str, Variant] = {}
+    unfinished = ""
     for label, group in plan.tuning.candidates.items():
+        if missing := _unfinished(nested, group):
+            unfinished = str(missing[0])
+            continue
         entries = [_entry(nested, variant) for variant in group]
         best = max(
             range(len(group)), key=lambda i: (not entries[i]["diverged"], entries[i][DEV], -i)
         )
         objectives[label] = {"chosen": entries[best]["variant"], "candidates": entries}
         chosen[group[best].full_name] = group[best]
+    if not chosen:
+        raise UserError(f"{unfinished} is not finished; give the same command again")
     store.write_json(path, {**plan.tuning.budget.model_dump(), "objectives": objectives})
     variants = list(chosen.values())
     if plan.lr_sensitivity:
@@ -77,11 +85,14 @@ def chosen_plan(plan: Plan) -> Plan:
     return replace(plan, variants=variants)
 
 
+def _unfinished(nested: Plan, group: Sequence[Variant]) -> list[Path]:
+    """The folders of candidates that are not done."""
+    trials = [trial.files(nested.run) for trial in nested.trials if trial.variant in group]
+    return [files.path for files in trials if files.done is None]
+
+
 def _entry(nested: Plan, variant: Variant) -> dict[str, Any]:
     trials = [trial.files(nested.run) for trial in nested.trials if trial.variant == variant]
-    unfinished = [files.path for files in trials if files.done is None]
-    if unfinished:
-        raise UserError(f"{unfinished[0]} is not finished; give the same command again")
     endings = [files.done for files in trials]
     return {
         "variant": variant.name,

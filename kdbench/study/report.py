@@ -14,6 +14,7 @@ from kdbench.base import store
 from kdbench.base.errors import UserError
 from kdbench.base.templates import render
 from kdbench.report.plots import to_bytes
+from kdbench.report.private import check_board, check_suite
 from kdbench.report.table import AVERAGE, write_csv
 from kdbench.runs.folder import STUDY, Run
 from kdbench.stats.paired import smallest_sign_flip_p
@@ -75,11 +76,14 @@ def publish_study(path: Path, boards: Path) -> Path:
         raise UserError(
             f"{path}: {', '.join(missing)} missing; finish the study: give its command again"
         )
+    for student in students:
+        check_suite(Run(path / student).spec.shared.suite)
     with store.new_folder(target) as folder:
         for name in (STUDY, *wanted):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path / name, folder / name)
         shutil.copytree(path / "plots", folder / "plots")
+        check_board(folder)
     return target
 
 

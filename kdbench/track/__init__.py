@@ -25,19 +25,15 @@ Points = Sequence[tuple[int, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Subject:
-    """What a tracker's run stands for: one trial.
-
-    Attributes:
-        run: the folder of the kdbench run.
-        folder: of the trial, below the run's `trials/`.
-        name: the variant and its seeds.
-        config: the trial's spec.json as `trial`, the run's shared spec as `shared`.
-    """
+    """What a tracker's run stands for: one trial."""
 
     run: Path
     folder: str
+    """Of the trial, below the run's `trials/`."""
     name: str
+    """The variant and its seeds."""
     config: dict[str, Any]
+    """The trial's spec.json as `trial`, the run's shared spec as `shared`."""
 
 
 class Session(Protocol):
@@ -50,8 +46,8 @@ class Session(Protocol):
     def log(self, points: Points) -> None:
         """Adds steps of the training."""
 
-    def end(self, status: Status, figures: dict[str, float]) -> None:
-        """Closes it, with the final figures of a trial that has ended."""
+    def end(self, status: Status, figures: dict[str, float], step: int) -> None:
+        """Closes it, with the final figures of a trial that has ended at a step."""
 
 
 def check_trackers(given: Iterable[str]) -> list[str]:

@@ -65,22 +65,18 @@ class _Line:
         self._run, self._tracker = run, tracker
         self._open: dict[Path, Session] = {}
         self._seen: dict[Path, tuple[int, int]] = {}
-        self._ended: set[Path] = set()
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].end("open", {}, 0)
 
     def send_all(self, trials: Sequence[TrialFiles]) -> None:
         for files in trials:
             self._send(files)
 
-    def close(self) -> None:
-        while self._open:
-            self._open.popitem()[1].end("open", {})
-
     def _send(self, files: TrialFiles) -> None:
-        if files.path in self._ended:
-            return
         state = _states(files).get(self._tracker, {"id": None, "step": 0, "ended": False})
         if state["ended"]:
-            self._ended.add(files.path)
             return
         done = files.done  # before the rows, so that those of a trial that is done are all there
         found = _stamp(files.train_log)
@@ -102,15 +98,13 @@ class _Line:
         if found is not None:  # only now: what Ctrl-C left unsent is still new to the last look
             self._seen[files.path] = found
         if done is not None:
-            session.end(done.status, final_figures(files))
+            session.end(done.status, final_figures(files), state["step"])
             del self._open[files.path]
             self._mark(files, state | {"ended": True})
-            self._ended.add(files.path)
 
     def _session(self, files: TrialFiles, state: dict[str, Any]) -> Session:
         if files.path not in self._open:
-            subject = subject_of(self._run, files)
-            session = open_session(self._tracker, subject, state["id"])
+            session = open_session(self._tracker, _subject(self._run, files), state["id"])
             self._open[files.path] = session
             state["id"] = session.id
             self._mark(files, state)
@@ -120,8 +114,7 @@ class _Line:
         write_json(files.path / STATE, _states(files) | {self._tracker: state})
 
 
-def subject_of(run: Run, files: TrialFiles) -> Subject:
-    """What a tracker is told of a trial."""
+def _subject(run: Run, files: TrialFiles) -> Subject:
     spec = files.spec
     seeds = [] if spec.reference else [f"seed {spec.seed}"]
     if spec.init_seed:
@@ -139,11 +132,12 @@ def subject_of(run: Run, files: TrialFiles) -> Subject:
 
 def figures_of(row: dict[str, Any]) -> dict[str, float]:
     """The finite figures of a step: `train/...`, and `dev/...` for those on the dev batch."""
-    return {
-        f"dev/{key.removeprefix('dev_')}" if _on_dev(key) else f"train/{key}": float(value)
-        for key, value in row.items()
-        if key != "step" and isinstance(value, int | float) and math.isfinite(value)
-    }
+    found = {}
+    for key, value in row.items():
+        if key != "step" and isinstance(value, int | float) and math.isfinite(value):
+            is_on_dev = key.startswith("dev_") or key in DIAGNOSTICS
+            found[f"dev/{key.removeprefix('dev_')}" if is_on_dev else f"train/{key}"] = float(value)
+    return found
 
 
 def final_figures(files: TrialFiles) -> dict[str, float]:
@@ -160,16 +154,9 @@ def final_figures(files: TrialFiles) -> dict[str, float]:
     }
 
 
-def _on_dev(key: str) -> bool:
-    return key.startswith("dev_") or key in DIAGNOSTICS
-
-
 def _stamp(path: Path) -> tuple[int, int] | None:
     """What changes when a file does; None where there is none."""
-    if not path.exists():
-        return None
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def _states(files: TrialFiles) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import os
 import time
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 
 from kdbench.track import Points, Status, Subject, flat
 
@@ -35,7 +35,6 @@ class _MlflowSession:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.id = run_id
         self._client = client
-        self._last = 0
 
     def log(self, points: Points) -> None:
         now = int(1000 * time.time())
@@ -45,13 +44,9 @@ class _MlflowSession:
             for name, value in figures.items()
         ]
         self._client.log_batch(self.id, metrics=metrics)
-        self._last = points[-1][0]
 
-    def end(self, status: Status, figures: dict[str, float]) -> None:
-        if status == "open":
-            self._client.set_terminated(self.id, "KILLED")
-            return
-        now = int(1000 * time.time())
-        metrics = [Metric(name, value, now, self._last) for name, value in figures.items()]
-        self._client.log_batch(self.id, metrics=metrics, tags=[RunTag("status", status)])
-        self._client.set_terminated(self.id, "FINISHED")
+    def end(self, status: Status, figures: dict[str, float], step: int) -> None:
+        if status != "open":
+            self.log([(step, figures)])
+            self._client.set_tag(self.id, "status", status)
+        self._client.set_terminated(self.id, "KILLED" if status == "open" else "FINISHED")

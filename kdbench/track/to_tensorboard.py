@@ -25,25 +25,19 @@ def begin(subject: Subject, known: str | None) -> "_TensorboardSession":
 class _TensorboardSession:
     def __init__(self, subject: Subject) -> None:
         self.id = subject.folder
-        self._last = 0
-        folder = subject.run / "tensorboard" / subject.folder
-        self._writer = EventFileWriter(str(folder))
+        self._writer = EventFileWriter(str(subject.run / "tensorboard" / subject.folder))
 
     def add(self, summary: Summary, step: int = 0) -> None:
         self._writer.add_event(Event(summary=summary, step=step, wall_time=time.time()))
 
     def log(self, points: Points) -> None:
         for step, figures in points:
-            self._scalars(figures, step)
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+            self.add(Summary(value=values), step)
         self._writer.flush()
 
-    def end(self, status: Status, figures: dict[str, float]) -> None:
-        self._scalars(figures, self._last)
+    def end(self, status: Status, figures: dict[str, float], step: int) -> None:
         if status != "open":
-            self.add(text_pb("status", status), self._last)
+            self.log([(step, figures)])
+            self.add(text_pb("status", status), step)
         self._writer.close()
-
-    def _scalars(self, figures: dict[str, float], step: int) -> None:
-        self._last = step
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
-        self.add(Summary(value=values), step)

@@ -33,14 +33,12 @@ class _TrackioSession:
     def __init__(self, context: contextvars.Context, run: Any) -> None:
         self.id = str(run.name)
         self._context, self._run = context, run
-        self._last = 0
 
     def log(self, points: Points) -> None:
         for step, figures in points:
             self._context.run(self._run.log, figures, step=step)
-            self._last = step
 
-    def end(self, status: Status, figures: dict[str, float]) -> None:
+    def end(self, status: Status, figures: dict[str, float], step: int) -> None:
         if status != "open":
-            self._context.run(self._run.log, {**figures, "status": status}, step=self._last)
+            self._context.run(self._run.log, {**figures, "status": status}, step=step)
         self._context.run(self._run.finish)

@@ -39,6 +39,6 @@ class _WandbSession:
         for step, figures in points:
             self._run.log(figures, step=step)
 
-    def end(self, status: Status, figures: dict[str, float]) -> None:
+    def end(self, status: Status, figures: dict[str, float], step: int) -> None:
         self._run.summary.update({**figures, "status": status})
         self._run.finish(exit_code=int(status == "open"))

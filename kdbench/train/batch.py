@@ -47,13 +47,14 @@ class Portion:
         self, hidden: Tensor, head: Head, batch: MicroBatch, teacher: Teacher | None
     ) -> Tensor:
         """The weighted sum over the tokens of a micro-batch, which lies where `hidden` does."""
-        weights = (
-            None if self.weights is None else self.of_batch(self.weights, batch, hidden.device)
-        )
+        weights = self.weights_of(batch, hidden.device)
         return chunked_loss(self.per_token, hidden, head, batch.labels, teacher, weights=weights)
 
     def teacher_side(self, batch: MicroBatch) -> Teacher | None:
         return None if self.teacher is None else self.teacher.batch(self.data, batch.rows)
+
+    def weights_of(self, batch: MicroBatch, device: torch.device) -> Tensor | None:
+        return None if self.weights is None else self.of_batch(self.weights, batch, device)
 
     def of_batch(self, values: Tensor, batch: MicroBatch, device: torch.device) -> Tensor:
         """A micro-batch's part of something that has one value a response token."""

@@ -19,7 +19,15 @@ from kdbench.data.encode import Encoded
 from kdbench.data.tokenizer import TOKENIZER_FILES
 from kdbench.head.passes import HeldOut, explain_non_finite, measure
 from kdbench.head.teacher import open_cache
-from kdbench.models.model import hidden_states, mixed_precision, pick_device
+from kdbench.models.model import (
+    hidden_states,
+    load,
+    mixed_precision,
+    pick_device,
+    save,
+    training_mode,
+)
+from kdbench.train import saved
 from kdbench.train.batch import GlobalBatch, Portion, Sequences
 from kdbench.train.job import Job
 from kdbench.train.sequences import open_sequences
@@ -63,7 +71,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
     device = pick_device()
     state = initial_state(job, device)
     sequences = open_sequences(job, state)
-    held_out = _held_out(job, device)
+    held_out = _held_out(job, device, job.diagnostics.rows)
 
     def diagnostics() -> dict[str, float]:
         state.model.eval()
@@ -105,7 +113,7 @@ def train(job: Job, progress: Progress = lambda _: None) -> None:
             state = initial_state(job, device)
             if checkpoint.exists():
                 _restore(checkpoint, state, sequences)
-    _finish(job, state, diverged)
+    _finish(job, state, diverged, _held_out(job, device, saved.ROWS))
     checkpoint.unlink(missing_ok=True)
 
 
@@ -145,12 +153,12 @@ def _launch(job: Job, state: TrainState, sequences: Sequences, device: torch.dev
     except FloatingPointError as error:  # a student that cannot even be sampled from
         raise _DivergedError(state.step + 1, f"while sampling: {error}") from error
     torch.manual_seed(derive("dropout", job.seed_key, job.seed, state.step))
-    model.train()
     state.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=device)
-    for portion in batch.portions:
-        for part in micro_batches(portion.data, portion.rows, job.micro_batch):
-            loss += _backward(state, portion, part, batch.normaliser, device)
+    with training_mode(model, dropout=job.variant.sequences.dropout):
+        for portion in batch.portions:
+            for part in micro_batches(portion.data, portion.rows, job.micro_batch):
+                loss += _backward(state, portion, part, batch.normaliser, device)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     figures = torch.stack([loss, norm])
     state.optimizer.found_inf = torch.maximum(
@@ -201,7 +209,10 @@ def _explain(state: TrainState, batch: GlobalBatch, micro_batch: int, device: to
             moved, teacher = part.to(device), portion.teacher_side(part)
             with torch.no_grad(), mixed_precision(device):
                 hidden = hidden_states(state.model, moved.tokens, moved.positions)
-            place = explain_non_finite(portion.per_token, hidden, state.head, moved.labels, teacher)
+            weights = portion.weights_of(part, device)
+            place = explain_non_finite(
+                portion.per_token, hidden, state.head, moved.labels, teacher, weights
+            )
             if place:
                 return place
     return "in the gradient"
@@ -248,9 +259,9 @@ def _resume(job: Job, checkpoint: Path, state: TrainState, sequences: Sequences)
         ) from error
 
 
-def _held_out(job: Job, device: torch.device) -> HeldOut:
+def _held_out(job: Job, device: torch.device, most: int) -> HeldOut:
     dev = Encoded.load(job.dev)
-    rows = torch.arange(min(job.diagnostics.rows, len(dev)))
+    rows = torch.arange(min(most, len(dev)))
     teacher = None
     if job.teacher_cache is not None:
         teacher = open_cache(job.teacher_cache, "dev", device).batch(dev, rows)
@@ -262,16 +273,31 @@ def _write(log: IO[str], row: dict[str, Any]) -> None:
     log.flush()
 
 
-def _finish(job: Job, state: TrainState, diverged: dict[str, Any]) -> None:
+def _finish(job: Job, state: TrainState, diverged: dict[str, Any], held_out: HeldOut) -> None:
     rows = store.read_jsonl(job.out / "train.jsonl")
     seconds = sum(row["seconds"] for row in rows)
-    # Answers come from plain weights: no backend has to know of adapters.
-    model = state.model if state.adapters is None else state.adapters.merge_and_unload()
+    figures = saved.figures_of(state.model, job.vocabulary, held_out)
+    model, trusts_code = state.model, job.initial.trust_remote_code
+    if state.adapters is not None:
+        # Answers come from plain weights: no backend has to know of adapters.
+        model = state.adapters.merge_and_unload()
+        merged = saved.figures_of(model, job.vocabulary, held_out)
+        if diverged["diverged_at"] is None:  # else they may be too large for any tolerance
+            saved.check_same(figures, merged, saved.MERGED, f"{job.out}: the merged adapters")
+        figures = merged
     with seal.sealed_folder(job.out / "model") as folder:
-        model.save_pretrained(folder)
+        save(model, folder)
         for name in TOKENIZER_FILES:
             if (source := job.initial.folder / name).is_file():
                 (folder / name).write_bytes(source.read_bytes())
+    state.optimizer.state.clear()  # what is read back takes its place
+    again = load(job.out / "model", model.device, trust_remote_code=trusts_code)
+    found = saved.figures_of(again, job.vocabulary, held_out)
+    try:
+        saved.check_same(figures, found, saved.SAVED, f"{job.out}: the weights as saved")
+    except UserError:
+        seal.remove(job.out / "model")
+        raise
     summary = {
         "steps": state.step,
         "train_seconds": round(seconds, 3),

@@ -50,7 +50,8 @@ class PolicyPortion(Portion):
     ) -> Tensor:
         """-sum w min(ratio A, clipped ratio A), and the single-step term.
 
-        A clipped token has no gradient; the others have that of -log q(y), w ratio A times.
+        A clipped token has no gradient; the others have that of -log q(y), w ratio A times. Where w
+        or A is 0 the other factors may be infinite, and the token counts nothing.
         """
         single_step = super().loss(hidden, head, batch, teacher)
         assert self.rollout is not None
@@ -62,7 +63,9 @@ class PolicyPortion(Portion):
                 self.rollout.advantage,
             )
         )
+        advantage = advantage.masked_fill(importance == 0.0, 0.0)
         ratio = (label_logp(hidden.detach(), head, batch.labels) - old).exp()
+        ratio = ratio.masked_fill(advantage == 0.0, 1.0)
         plain = ratio * advantage
         clipped = ratio.clamp(1.0 - self.clip, 1.0 + self.clip) * advantage
         importance = self.factor * importance
@@ -74,7 +77,11 @@ class PolicyPortion(Portion):
 
 
 class PolicyGradient(Sequences):
-    """Samples for several batches at a time and trains on each of them once."""
+    """Samples for several batches at a time and trains on each of them once.
+
+    Without dropout, as MiniLLM does: the ratio compares two passes, and before the first update
+    they are the same.
+    """
 
     def __init__(self, job: Job, student: TrainState) -> None:
         super().__init__(job, student)
@@ -176,7 +183,8 @@ def rewards_to_come(rewards: Tensor, gamma: float) -> Tensor:
     advantage = torch.zeros_like(rewards)
     total = 0.0
     for token in range(len(rewards) - 2, -1, -1):
-        total = float(rewards[token + 1]) + gamma * total
+        later = gamma * total if gamma else 0.0
+        total = float(rewards[token + 1]) + later
         advantage[token] = total / (len(rewards) - 1 - token)
     return advantage
 

@@ -3,16 +3,16 @@
 A *variant* is an objective with its parameters fixed; it is what runs, is named and is ranked.
 """
 
-import ast
-import hashlib
 import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from kdbench.base.code import code_digest
 from kdbench.base.errors import UserError
 from kdbench.base.registry import REFERENCES, Registry
 from kdbench.variants.parameters import Number, Parameter, Value, declare
@@ -50,22 +50,21 @@ class Objective:
     source: str
     description: str
     defined_at: str
+    registered_in: str
+    """The file that declares it, which may have imported the function."""
     group: str
     uses_teacher: bool
     grid: Mapping[str, tuple[Value, ...]]
     check: Check | None
     infinite_where: Infinite
 
-    def code_digest(self) -> str:
-        """Twelve hexadecimal digits that change when the code of the defining file does.
+    @cached_property
+    def code(self) -> str:
+        """Digest of its file and of the local modules that this imports, as this process has them.
 
-        Comments, layout and docstrings do not count.
+        See `kdbench.base.code`.
         """
-        tree = ast.parse(Path(self.defined_at.rpartition(":")[0]).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
-                node.body = [item for item in node.body if not _is_docstring(item)]
-        return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+        return code_digest(*map(Path, (self.registered_in, self.defined_at.rpartition(":")[0])))
 
 
 class State(Protocol):
@@ -92,6 +91,7 @@ class Source:
         paper: where it comes from.
         samples: sequences are sampled from the student while it trains.
         teacher_answers: it needs the teacher's own responses to the training prompts.
+        dropout: the student trains with the dropout that it has.
     """
 
     name: str
@@ -99,6 +99,7 @@ class Source:
     paper: str = ""
     samples: bool = False
     teacher_answers: bool = False
+    dropout: bool = True
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
@@ -212,6 +213,7 @@ def _register(
     def register(function: Made) -> Made:
         body = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
         where = f"{body.__code__.co_filename}:{body.__code__.co_firstlineno}"
+        _check_signature(name, kind, function, declared, where)
         objective = Objective(
             name=name,
             kind=kind,
@@ -220,6 +222,7 @@ def _register(
             source=source,
             description=inspect.getdoc(function) or "",
             defined_at=where,
+            registered_in=sys._getframe(1).f_code.co_filename,
             group=group,
             uses_teacher=uses_teacher,
             grid={key: tuple(values) for key, values in (grid or {}).items()},
@@ -235,6 +238,23 @@ def _register(
     return register
 
 
+def _check_signature(
+    name: str, kind: Kind, function: Any, declared: Mapping[str, Parameter], where: str
+) -> None:
+    """Refuses a function that cannot be called with what is declared of it."""
+    named = {**dict.fromkeys(declared), **({"labels": None} if kind == "labelled" else {})}
+    given = () if kind == "stateful" else (None, None)
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        raise UserError(
+            f"{name} ({where}): called with {', '.join(named) or 'no parameter'}"
+            f"{' after the two distributions' if given else ''}, and its signature is {signature}: "
+            f"{error}; what is declared has to stand in the signature under the same name"
+        ) from error
+
+
 def _add_named(registry: Registry[Preset], named: Preset) -> None:
     caller = sys._getframe(2)  # of `preset` or `method`
     where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
@@ -243,17 +263,10 @@ def _add_named(registry: Registry[Preset], named: Preset) -> None:
 
 
 def _claim(name: str, where: str) -> None:
-    if not NAME.fullmatch(name) or name in (*REFERENCES, *GROUPS):
+    taken = (*REFERENCES, *GROUPS, *(word.replace(" ", "-") for word in REFERENCES))
+    if not NAME.fullmatch(name) or name in taken:  # a reference's folder has a `-` for its space
         raise UserError(
             f"'{name}' cannot be an objective's name: it is lower-case words joined by '-', not "
             f"one of {', '.join((*GROUPS, *REFERENCES))}"
         )
     NAMES.add(name, name, where)
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )

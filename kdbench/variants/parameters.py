@@ -13,6 +13,15 @@ from typing import Any, Protocol
 from kdbench.base.errors import UserError
 from kdbench.base.registry import unknown
 
+MAX_TEXT = 100_000
+"""Characters of a list of variants."""
+MAX_EXPRESSION = 2_000
+"""Characters of one variant."""
+MAX_NESTING = 8
+"""Brackets within brackets."""
+MAX_DIGITS = 40
+"""Characters of a number, as in a suite."""
+
 Value = object
 """A resolved parameter: float, bool, str, or the `Variant` of an inner divergence."""
 
@@ -43,9 +52,11 @@ class Number:
     """The finite part of the interval in which tuning looks; the interval itself where left out."""
 
     def read(self, value: object) -> float:
+        if isinstance(value, str) and len(value) > MAX_DIGITS:
+            raise ValueError(f"has {len(value)} characters; a number has at most {MAX_DIGITS}")
         try:
             number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"is not a number; it lies in {self.interval}") from None
         left, low, high, right = _parts(self.interval)
         above = number >= low if left == "[" else number > low
@@ -173,7 +184,7 @@ def resolve(
         try:
             params[name] = parameter.read(given[name]) if name in given else parameter.default
         except ValueError as error:
-            raise UserError(f"{owner}: {name}={given[name]} {error}") from error
+            raise UserError(f"{owner}: {name}={str(given[name])[:MAX_DIGITS]} {error}") from error
     return params
 
 
@@ -209,6 +220,11 @@ def split_expression(expression: str) -> tuple[str, dict[str, str]]:
     Raises:
         UserError: broken brackets, an item that is no `parameter=value`, or one given twice.
     """
+    if len(expression) > MAX_EXPRESSION:
+        raise UserError(
+            f"'{expression[:MAX_DIGITS]}...': {len(expression):,} characters; a variant has at "
+            f"most {MAX_EXPRESSION:,}"
+        )
     name, bracket, rest = expression.strip().partition("[")
     if bracket and not rest.endswith("]"):
         raise UserError(f"'{expression}': a variant is written name[parameter=value,...]")
@@ -225,11 +241,17 @@ def split_expression(expression: str) -> tuple[str, dict[str, str]]:
 
 
 def _split(text: str, separator: str) -> list[str]:
+    if len(text) > MAX_TEXT:
+        raise UserError(
+            f"'{text[:MAX_DIGITS]}...': {len(text):,} characters; at most {MAX_TEXT:,} are read"
+        )
     parts, depth = [""], 0
     for character in text:
         depth += {"[": 1, "]": -1}.get(character, 0)
         if depth < 0:
             break
+        if depth > MAX_NESTING:
+            raise UserError(f"'{text[:MAX_DIGITS]}...': brackets more than {MAX_NESTING} deep")
         if character == separator and depth == 0:
             parts.append("")
         else:

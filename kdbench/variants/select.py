@@ -1,13 +1,16 @@
 """From what stands after `--objectives` to variants: `all`, lists, globs, `name[key=value,...]`."""
 
 import fnmatch
+import inspect
 import itertools
 from dataclasses import dataclass
 from functools import cache
+from inspect import isfunction
 from pathlib import Path
 
 from kdbench.base.errors import UserError
-from kdbench.base.registry import load_file
+from kdbench.base.process import SETTINGS, changes, process_state
+from kdbench.base.registry import load_file, plugin_module
 from kdbench.variants.objective import ALIASES, GROUPS, METHODS, OBJECTIVES, PRESETS
 from kdbench.variants.parameters import split_expression, split_list
 from kdbench.variants.variant import Variant, load_objectives, parse, split_source, variant_of
@@ -55,15 +58,30 @@ def load_plugin(path: Path) -> None:
     """Imports a plugin file, after the installed objectives, so that a clash names the plugin.
 
     Raises:
-        UserError: the file is missing, raises, or registers no objective.
+        UserError: the file is missing, raises, registers no objective and makes no records, or sets
+            something for the whole process, which every trial would run under.
     """
     load_objectives()
-    before = {*OBJECTIVES, *PRESETS, *METHODS}
+    before, state = {*OBJECTIVES, *PRESETS, *METHODS}, process_state()
     load_file(path)
-    if {*OBJECTIVES, *PRESETS, *METHODS} == before:
+    changed = [name for name in changes(state, process_state()) if name.startswith(SETTINGS)]
+    if changed:
+        raise UserError(
+            f"plugin {path} changes {', '.join(changed)} for the whole process when it is imported,"
+            " and the other objectives would run so too; do it for the objective's own tensors"
+        )
+    if {*OBJECTIVES, *PRESETS, *METHODS} == before and not _makes_records(path):
         raise UserError(
             f"plugin {path} registers no objective; decorate a function with @divergence"
         )
+    for name in OBJECTIVES.keys() - before:
+        OBJECTIVES[name].code  # noqa: B018 - now: the file may be edited while a run goes on
+
+
+def _makes_records(path: Path) -> bool:
+    """Whether a plugin has a function that a suite's `generator` may name: one with a seed."""
+    own = [] if (module := plugin_module(path.stem)) is None else vars(module).values()
+    return any("seed" in inspect.signature(each).parameters for each in filter(isfunction, own))
 
 
 def _items(text: str) -> list[str]:

@@ -71,9 +71,11 @@ _declare(
     "`teacher_mix` p, and the policy gradient of the later tokens' rewards log p - log q, "
     "discounted by `gamma` and divided by the number of tokens to come. Both are weighted by "
     "q(y) over the sampling probability. Responses are sampled for `rollout_steps` batches at a "
-    "time; the ratio to the student that sampled is clipped to 1 +- `clip`.",
+    "time; the ratio to the student that sampled is clipped to 1 +- `clip`. The student trains "
+    "without dropout.",
     paper="MiniLLM, arXiv:2306.08543, Section 2.2 (clip, gamma: its released code)",
     samples=True,
+    dropout=False,
     parameters={
         "teacher_mix": Number(0.2, "[0, 1)"),
         "clip": Number(0.2, "(0, 1)"),

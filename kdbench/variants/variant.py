@@ -67,12 +67,22 @@ class SourceVariant:
         """It needs the teacher's own responses to the training prompts."""
         return self.source.teacher_answers
 
+    @property
+    def dropout(self) -> bool:
+        """The student trains with the dropout that it has."""
+        return self.source.dropout
+
     def number(self, name: str) -> float:
         """The value of a parameter that is a number."""
         return float(self.params[name])  # type: ignore[arg-type]
 
 
 DATASET = SourceVariant(SOURCES["dataset"], {})
+_WORD = "[a-z0-9.-]+"
+_ITEMS = rf"\[{_WORD}={_WORD}(,{_WORD}={_WORD})*\]"
+_FAITHFUL = re.compile(rf"{_WORD}({_ITEMS}|@{_WORD}({_ITEMS})?)?")
+"""Names that their slugs tell apart: `name[...]` has an odd number of words, `name@source[...]` an
+even one, and no word holds a `_`. All others are hashed, so that two never share a folder."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,13 @@ class Variant:
     def __reduce__(self) -> tuple[Callable[..., "Variant"], tuple[Any, ...]]:
         """Travels between processes as data: functions of a plugin file cannot be pickled."""
         sequences = (self.sequences.name, dict(self.sequences.params))
-        return _received, (self.objective.name, dict(self.params), *sequences, self.lr)
+        return _received, (
+            self.objective.name,
+            dict(self.params),
+            *sequences,
+            self.lr,
+            self.objective.code,
+        )
 
     @cached_property
     def name(self) -> str:
@@ -167,8 +183,7 @@ class Variant:
         """The name as a folder: letters, digits, `.`, `_` and `-` only."""
         slug = re.sub(r"[^a-z0-9.-]+", "_", self.name).strip("_")
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]
-        # Two names must not meet in one folder: what was replaced beyond the notation is hashed.
-        faithful = len(slug) <= 80 and re.fullmatch(r"[a-z0-9.,=_@\[\]-]+", self.name)
+        faithful = len(slug) <= 80 and _FAITHFUL.fullmatch(self.name)
         return slug if faithful else f"{slug[:71]}-{digest}"
 
     def plain_params(self) -> dict[str, float | bool | str]:
@@ -183,7 +198,7 @@ class Variant:
         """Changes when the code of the objective, or of one inside it, does."""
         values = [*self.params.values(), *self.sequences.params.values()]
         inside = [value for value in values if isinstance(value, Variant)]
-        digests = [self.objective.code_digest(), *(value.code_digest() for value in inside)]
+        digests = [self.objective.code, *(value.code_digest() for value in inside)]
         return "-".join(dict.fromkeys(digests))
 
     def infinite_where(self) -> frozenset[Zero] | None:
@@ -339,8 +354,19 @@ def _received(
     source: str,
     source_params: dict[str, Value],
     lr: float | None,
+    code: str,
 ) -> Variant:
-    """A variant of another process, whose objectives and plugins this one has loaded, too."""
+    """A variant of another process, whose objectives and plugins this one has loaded, too.
+
+    Raises:
+        UserError: what this process has loaded is other code.
+    """
     load_objectives()
+    if OBJECTIVES[objective].code != code:
+        raise UserError(
+            f"{objective}: its code ({OBJECTIVES[objective].registered_in}, or a module it "
+            "imports) was changed after the run started, so nothing more of it was run; give the "
+            "command again, with the code as it was or for a trial of the new code"
+        )
     sequences = SourceVariant(SOURCES[source], source_params)
     return Variant(OBJECTIVES[objective], params, sequences, lr)
