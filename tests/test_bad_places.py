@@ -7,7 +7,9 @@ import pytest
 
 from kdbench.api import divergence, labelled
 from kdbench.base.errors import UserError
+from kdbench.config.schema import Split
 from kdbench.data.arrow import read_rows
+from kdbench.data.records import read_split
 
 ROW = '{"instruction": "a", "output": "b"}'
 
@@ -45,3 +47,13 @@ def test_a_cache_that_is_a_file_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_parameter_that_is_not_in_the_signature_is_named(decorator: object) -> None:
     with pytest.raises(UserError, match=r"zz-lacking.*alpha"):
         decorator("zz-lacking", source="a test", alpha=1.0)(lambda t, s: t)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["deep.jsonl", "folder/train.jsonl"])
+def test_records_nested_beyond_any_parser_are_refused(tmp_path: Path, name: str) -> None:
+    """Arrow's parser would end the process."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"instruction": "a", "output": ' + "[" * 50_000 + "]" * 50_000 + "}\n")
+    with pytest.raises(UserError, match="recursion"):
+        read_split(tmp_path, Split(path=name.split("/")[0]))

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,8 @@ TRAIN = "train"
 """What `datasets` calls the rows of a file."""
 _BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 """By the end of a file's name; every other file is JSON."""
+DEPTH = 500
+"""Brackets that a line of JSON may open before its nesting is looked at."""
 _NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0", "No columns to parse")
 """What datasets, pyarrow and pandas say of a file without rows."""
 
@@ -130,10 +132,14 @@ def _load(path: Path, work: Path) -> "DatasetDict":
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             saved = load_from_disk(path)
             return DatasetDict({TRAIN: saved}) if isinstance(saved, Dataset) else saved
+        for file in sorted(path.rglob("*.json*")):
+            _check_depth(file)
         return load_dataset(str(path), cache_dir=str(work))
     builder = _BUILDERS.get(path.suffix, "json")
     options: dict[str, Any] = {}
-    if builder == "json":  # in one piece, so that types are inferred once
+    if builder == "json":
+        _check_depth(path)
+        # In one piece, so that types are inferred once.
         options = {"chunksize": max(1, path.stat().st_size)}
     elif builder == "csv":  # all is text: no number, date or gap is made of it
         separator = "\t" if path.suffix == ".tsv" else ","
@@ -142,6 +148,19 @@ def _load(path: Path, work: Path) -> "DatasetDict":
         options["encoding"] = "utf-8-sig"
     files = glob.escape(str(path))
     return load_dataset(builder, data_files=files, cache_dir=str(work), **options)
+
+
+def _check_depth(path: Path) -> None:
+    """Refuses what is nested so deeply that Arrow's parser would end the process.
+
+    Raises:
+        RecursionError: Python's parser cannot read a line, either.
+    """
+    with path.open("rb") as file:
+        for line in file:
+            if line.count(b"[") + line.count(b"{") > DEPTH:
+                with suppress(ValueError):  # which is for the reader to name
+                    json.loads(line)
 
 
 def _header(path: Path, separator: str) -> list[str]:
