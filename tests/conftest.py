@@ -3,17 +3,22 @@
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from kdbench.cli import main
 from kdbench.pipeline.artifacts import Artifacts
+from kdbench.pipeline.plan import Plan, Request, make_plan
+from kdbench.runs.archive import ARCHIVE, pack
 from kdbench.runs.folder import Run
+from tests.board_runs import PlanIn, finish
 from tests.objective_tools import spoiled_registry
 
 settings.register_profile("kdbench", deadline=None)  # a busy machine is no failure
@@ -193,3 +198,28 @@ def forget_what_was_read() -> None:
             for item in vars(module).values():
                 if callable(clear := getattr(item, "cache_clear", None)):
                     clear()
+
+
+@pytest.fixture
+def plan_in(micro: Path, tmp_path: Path) -> PlanIn:
+    """Plans of the micro suite, each with a folder of its own."""
+
+    def make(folder: str, **changes: Any) -> Plan:
+        given: dict[str, Any] = {"objectives": "sft,forward-kl", "seeds": 1} | changes
+        request = Request(str(micro), out=tmp_path / folder, backend="transformers", **given)
+        return make_plan(request)
+
+    return make
+
+
+@pytest.fixture
+def board(plan_in: PlanIn, tmp_path: Path) -> Path:
+    """A board with the trials of all rows but forward-kl."""
+    plan = plan_in("there")
+    finish(plan, ("teacher", "initial student", "sft"))
+    folder = tmp_path / "board"
+    folder.mkdir()
+    for name in ("spec.yaml", "provenance.json"):
+        shutil.copyfile(plan.run.path / name, folder / name)
+    (folder / ARCHIVE).write_bytes(pack(plan.run))
+    return folder

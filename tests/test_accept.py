@@ -7,91 +7,21 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from kdbench.base.errors import UserError
-from kdbench.base.seal import quick_digest, quick_digest_of
-from kdbench.base.store import file_digest, read_json, write_json, write_jsonl, write_text
-from kdbench.base.strict_yaml import dump_yaml
+from kdbench.base.seal import quick_digest_of
+from kdbench.base.store import file_digest, read_json, write_json
 from kdbench.pipeline import provenance
 from kdbench.pipeline.accept import accept, find_board, judge, unlike
 from kdbench.pipeline.estimate import cost
-from kdbench.pipeline.plan import Plan, Request, make_plan, write_spec
-from kdbench.report.page import DATA_BEGIN, DATA_END
-from kdbench.report.publish import check_nothing_is_lost, publish, publish_latest
-from kdbench.report.stamp import PAGE, TABLES, sources, write_stamp
+from kdbench.pipeline.plan import Plan
+from kdbench.report.publish import check_nothing_is_lost
 from kdbench.runs.archive import ARCHIVE, pack, unpack
-from kdbench.runs.folder import STUDY, Run, TrialFiles
-from tests.synthetic_run import Variant, write_trial
-
-SETS = {"dolly": 8, "vicuna": 6}
-WEIGHTS = {"teacher": "t" * 64, "initial student": "i" * 64}
-COMMAND = {"command": "kdbench run", "commit": "c0ffee", "jobs": 2, "weights": WEIGHTS}
-
-PlanIn = Callable[..., Plan]
-
-
-@pytest.fixture
-def plan_in(micro: Path, tmp_path: Path) -> PlanIn:
-    """Plans of the micro suite, each with a folder of its own."""
-
-    def make(folder: str, **changes: Any) -> Plan:
-        given: dict[str, Any] = {"objectives": "sft,forward-kl", "seeds": 1} | changes
-        request = Request(str(micro), out=tmp_path / folder, backend="transformers", **given)
-        return make_plan(request)
-
-    return make
-
-
-def finish(
-    plan: Plan, rows: tuple[str, ...] = ("teacher", "initial student", "sft", "forward-kl")
-) -> None:
-    """Writes what a run leaves of finished trials, and what it does not publish."""
-    write_spec(plan)
-    write_json(plan.run.path / "provenance.json", {"commands": [COMMAND], "mixed": []})
-    for trial in plan.trials:
-        if trial.spec.variant not in rows:
-            continue
-        files = trial.files(plan.run)
-        steps = 0 if trial.variant is None else 60
-        write_trial(plan.run, Variant(trial.name, 50.0), 0, steps=steps, sets=SETS)
-        made = plan.run.trial(trial.name, 0).path  # references have a space in their names
-        if made != files.path:
-            files.path.parent.mkdir(parents=True, exist_ok=True)
-            made.rename(files.path)
-        write_json(files.path / "spec.json", trial.spec.model_dump(mode="json"))
-        digests = {
-            path.name: quick_digest(path)
-            for path in (files.scores_path, files.train_log)
-            if path.exists()
-        }
-        path = files.path / "DONE.json"
-        write_json(path, {**read_json(path), "weights": WEIGHTS, "digests": digests})
-        for name, size in SETS.items():
-            for greedy in (False, True):
-                answer = {"decoding_seed": 10, "text": trial.slug, "n_tokens": 1, "finish": "stop"}
-                lines = [{"sample": sample, **answer} for sample in range(size)]
-                write_jsonl(files.generations(name, greedy), lines)
-        for name in ("trained.json", "FAILED.json", "checkpoint.safetensors", "model/config.json"):
-            (files.path / name).parent.mkdir(exist_ok=True)
-            (files.path / name).write_text("{}")
-
-
-@pytest.fixture
-def board(plan_in: PlanIn, tmp_path: Path) -> Path:
-    """A board with the trials of all rows but forward-kl."""
-    plan = plan_in("there")
-    finish(plan, ("teacher", "initial student", "sft"))
-    folder = tmp_path / "board"
-    folder.mkdir()
-    for name in ("spec.yaml", "provenance.json"):
-        shutil.copyfile(plan.run.path / name, folder / name)
-    (folder / ARCHIVE).write_bytes(pack(plan.run))
-    return folder
+from kdbench.runs.folder import STUDY, Run
+from tests.board_runs import COMMAND, SETS, PlanIn, finish, of
 
 
 def test_trials_of_other_code_are_taken_only_where_code_may_be_mixed(
@@ -124,11 +54,6 @@ def repack(board: Path, change: Callable[[dict[str, bytes]], None]) -> None:
     with zipfile.ZipFile(board / ARCHIVE, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-
-
-def of(plan: Plan, row: str) -> TrialFiles:
-    (trial,) = [trial for trial in plan.trials if trial.name.startswith(row)]
-    return trial.files(plan.run)
 
 
 def test_only_scores_logs_answers_and_ids_of_finished_trials_are_packed(
@@ -342,50 +267,6 @@ def test_another_initial_student_than_that_of_accepted_trials_is_said_loudly(
     assert (text is not None and "NOT PAIRED" in text) == warned
 
 
-@pytest.fixture
-def reports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The rows of every report; in the place of the real one, which takes seconds."""
-    written: list[list[str]] = []
-
-    def write_report(run: Run) -> None:
-        written.append([trial.spec.variant for trial in run.trials() if trial.done])
-        for name in set(TABLES) - {"spec.yaml", "provenance.json"}:
-            write_text(run.path / name, f"{written[-1]}")
-        write_text(run.path / PAGE, f'{DATA_BEGIN}{{"samples": {{}}}}{DATA_END}')
-        write_stamp(run, sources(run))
-
-    monkeypatch.setattr("kdbench.report.write.write_report", write_report)
-    return written
-
-
-def test_publishing_never_loses_trials_that_only_the_board_has(
-    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]]
-) -> None:
-    plan, boards = plan_in("there"), tmp_path / "boards"
-    finish(plan)
-    publish_latest(plan.run, boards, trials=True)
-    before = (boards / "micro" / ARCHIVE).read_bytes()
-    with pytest.raises(UserError, match="give --trials"):
-        publish(plan.run, boards)
-    shutil.rmtree(of(plan, "sft").path)
-    with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):
-        publish_latest(plan.run, boards, trials=True)
-    assert (boards / "micro" / ARCHIVE).read_bytes() == before
-
-
-def test_publish_reports_what_has_finished_since_the_last_report(
-    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]]
-) -> None:
-    plan, boards = plan_in("there"), tmp_path / "boards"
-    finish(plan, ("teacher", "initial student"))
-    for _ in range(2):  # the second time there is nothing new to report
-        publish_latest(plan.run, boards, trials=True)
-    finish(plan, ("forward-kl",))
-    assert "3 trials in trials.zip" in publish_latest(plan.run, boards, trials=True)
-    assert reports == [["initial student", "teacher"], ["forward-kl", "initial student", "teacher"]]
-    assert (boards / "micro" / "leaderboard.csv").read_text() == str(reports[1])
-
-
 def test_what_is_accepted_is_lost_only_where_it_is_not_asked_for(
     plan_in: PlanIn, board: Path
 ) -> None:
@@ -396,52 +277,3 @@ def test_what_is_accepted_is_lost_only_where_it_is_not_asked_for(
     check(plan_in("here"))
     with pytest.raises(UserError, match=r"would be lost \(sft/seed-0\)"):
         check(plan_in("less", objectives="forward-kl"))
-
-
-@pytest.mark.parametrize(
-    ("field", "path"),
-    [
-        ("teacher.path", "/mnt/models/t"),
-        ("student.gguf", "../../home/ada/t"),
-        ("tokenizer.path", "~/t"),
-        ("data.dev.path", "file:///home/ada/t"),
-    ],
-)
-def test_no_board_shows_where_files_lie_on_a_machine(
-    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]], field: str, path: str
-) -> None:
-    plan = plan_in("there")
-    finish(plan)
-    publish_latest(plan.run, tmp_path / "boards")
-    spec = plan.run.path / "spec.yaml"
-    tree = yaml.safe_load(spec.read_text())
-    *parents, name = ["shared", "suite", *field.split(".")]
-    branch = tree
-    for parent in parents:
-        branch = branch[parent]
-    branch[name] = path
-    if field.startswith(("teacher", "student")):
-        branch["architecture"] = None
-        tree["shared"]["suite"]["tokenizer"]["vocabulary"] = None
-        tree["shared"]["suite"]["tokenizer"]["path"] = "x"
-    if field == "tokenizer.path":
-        branch["vocabulary"] = None
-    spec.write_text(dump_yaml(tree))
-    with pytest.raises(UserError, match=f"{field}: .*a board would show this path"):
-        publish_latest(plan.run, tmp_path / "boards")
-    assert path not in (tmp_path / "boards/micro/spec.yaml").read_text()
-
-
-@pytest.mark.parametrize("name", ["provenance.json", "leaderboard.md", "cost.csv", PAGE])
-def test_a_home_in_any_file_of_a_board_is_found(
-    plan_in: PlanIn, tmp_path: Path, reports: list[list[str]], name: str
-) -> None:
-    plan = plan_in("there")
-    finish(plan)
-    publish_latest(plan.run, tmp_path / "boards")
-    before = (tmp_path / "boards/micro" / name).read_bytes()
-    with (plan.run.path / name).open("a") as file:
-        file.write(f"\n{Path.home()}/secret/t")
-    with pytest.raises(UserError, match=rf"{name}:\d+: .*a board must not show paths of a home"):
-        publish(plan.run, tmp_path / "boards")
-    assert (tmp_path / "boards/micro" / name).read_bytes() == before

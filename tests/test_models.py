@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,8 +14,6 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
 )
 
 from kdbench.base.errors import UserError
@@ -27,7 +23,7 @@ from kdbench.config.load import installed_suites, load_suite
 from kdbench.config.schema import Lora, Model, Shape
 from kdbench.data.template import prompt_text
 from kdbench.models import weights
-from kdbench.models.model import adapt, hidden_states, layer_list, load, training_mode
+from kdbench.models.model import adapt, hidden_states, load
 from kdbench.models.size import size_of
 from kdbench.pipeline import build
 from kdbench.pipeline.artifacts import Artifacts
@@ -225,50 +221,6 @@ def test_gradient_checkpointing_moves_nothing() -> None:
         grads.append([p.grad for p in model.parameters()])
     for first, second in zip(*grads, strict=True):
         torch.testing.assert_close(first, second)
-
-
-def opt() -> OPTForCausalLM:
-    """Its layers call dropout themselves."""
-    torch.manual_seed(0)
-    config = OPTConfig(
-        vocab_size=32, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2,
-        word_embed_proj_dim=16, dropout=0.5, attention_dropout=0.5, max_position_embeddings=16,
-    )  # fmt: skip
-    return OPTForCausalLM(config)
-
-
-def gpt2_with_dropout() -> GPT2LMHeadModel:
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=32, n_positions=16, n_embd=16, n_layer=2, n_head=2)
-    )
-
-
-@pytest.mark.parametrize("make", [opt, gpt2_with_dropout])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_training_without_dropout_is_evaluation_and_keeps_gradient_checkpointing(
-    make: Callable[[], Any], checkpointing: bool
-) -> None:
-    model, tokens = make().eval(), torch.arange(12)[None]
-    wanted = hidden_states(model, tokens, torch.arange(12))
-    wanted.square().sum().backward()
-    grads = [value.grad.clone() for value in model.base_model.parameters()]
-    model.zero_grad()
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    parent, name = layer_list(model)
-    calls: list[int] = []
-    getattr(parent, name)[0].register_forward_pre_hook(lambda *_: calls.append(1))
-    with training_mode(model, dropout=False):
-        found = hidden_states(model, tokens, torch.arange(12))
-        found.square().sum().backward()
-    assert torch.equal(found, wanted)
-    for value, grad in zip(model.base_model.parameters(), grads, strict=True):
-        torch.testing.assert_close(value.grad, grad)
-    assert len(calls) == (2 if checkpointing else 1)
-    assert not any(module.training for module in model.modules())
-    with training_mode(model, dropout=True):
-        assert not torch.equal(hidden_states(model, tokens, torch.arange(12)), wanted)
 
 
 def test_a_checkpoint_is_counted_as_it_is(tmp_path: Path) -> None:
